@@ -1,0 +1,90 @@
+"""Every error RayMAE raises on purpose.
+
+    RayMAEError
+    ├── SpecError          a sweep file (or --set) says something impossible; carries every problem at once
+    ├── DataError          a data set is missing, malformed or too small
+    ├── ResultsError       a results folder cannot be read, written or continued
+    ├── ResourceError      the machine or cluster can never satisfy the request
+    ├── QueryError         SQL over the results failed
+    └── TrialError         one trial failed, the sweep goes on
+        └── TransferError  pretrained weights did not reach the fine-tuned network
+
+The command line prints the message of a RayMAEError and exits 1 or 2; anything else is a bug and shows a traceback.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+
+class RayMAEError(Exception):
+    """Base of all errors raised on purpose. The message is complete: rule, value, origin, what to do."""
+
+    exit_code = 1
+
+
+@dataclass(frozen=True)
+class Problem:
+    """One thing wrong with a sweep file.
+
+    Attributes:
+        where: The file and, if known, line: `sweeps/ett.yaml:12`, or `--set`.
+        key: Dotted key path, such as `space.lookback`.
+        message: The rule that is broken, the value got, and what to do.
+    """
+
+    where: str
+    key: str
+    message: str
+
+    def __str__(self) -> str:
+        return f"{self.where}: {self.key}{': ' if self.key else ''}{self.message}"
+
+
+class SpecError(RayMAEError):
+    """A sweep file that cannot be run. `problems` lists everything found, in file order."""
+
+    exit_code = 2
+
+    def __init__(self, problems: Sequence[Problem]) -> None:
+        self.problems = tuple(problems)
+        super().__init__("\n".join(map(str, self.problems)))
+
+    def __reduce__(self) -> tuple[type[SpecError], tuple[tuple[Problem, ...]]]:
+        return (SpecError, (self.problems,))
+
+
+class DataError(RayMAEError):
+    """A data set is missing, malformed or too small for what is asked of it."""
+
+
+class ResultsError(RayMAEError):
+    """A results folder cannot be read, written or continued."""
+
+
+class ResourceError(RayMAEError):
+    """The machine or cluster can never satisfy the request, so nothing was started."""
+
+
+class QueryError(RayMAEError):
+    """SQL over the results failed."""
+
+    exit_code = 2
+
+
+class TrialError(RayMAEError):
+    """One trial failed (NaN loss, impossible configuration). The sweep records the reason and goes on."""
+
+
+class TransferError(TrialError):
+    """Pretrained encoder weights did not reach the fine-tuned network key by key."""
+
+
+def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
+    """The message for an unknown name: the nearest valid one, and all of them."""
+    names = sorted(allowed)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
+    hint = f"; did you mean `{close[0]}`?" if close else ";"
+    return f"unknown {what} {name!r}{hint} allowed: {', '.join(names) or 'none'}"

@@ -1,0 +1,11 @@
+"""What a user writes: sweep files, spaces, trials. Imports neither torch nor ray."""
+
+from raymae.spec.load import json_schema, load_sweep, parse_sweep
+from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
+from raymae.spec.sweep import DataSpec, SweepSpec
+from raymae.spec.trial import Arm, Objective, TaskSchema, TrainingParams, TrialConfig, param
+
+__all__ = [
+    "Arm", "ArmPlan", "DataSpec", "Objective", "SweepSpec", "TaskSchema", "TrainingParams", "TrialConfig",
+    "arm_plan", "json_schema", "load_sweep", "param", "parse_sweep", "trial_config",
+]

@@ -1,0 +1,168 @@
+"""From a sweep file and a task's description to what each arm fixes and searches.
+
+Precedence, weakest first: the task's defaults, the size preset, `training` and `settings`, the arm's own fixed values,
+`space`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from pydantic import ValidationError
+
+from raymae.errors import unknown
+from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, combinations, ordered
+from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies
+
+
+@dataclass(frozen=True)
+class ArmPlan:
+    """What one arm fixes and what is searched for it.
+
+    Attributes:
+        name: The arm.
+        arm: Its kind and description.
+        fixed: Every parameter the arm has, at its fixed or default value.
+        space: The distributions that apply to the arm, in an order in which conditions can be decided.
+    """
+
+    name: str
+    arm: Arm
+    fixed: Mapping[str, Scalar]
+    space: Mapping[str, Uniform | LogUniform | IntRange | Choice]
+
+    def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The arm's complete parameters with the sampled ones laid over the fixed ones."""
+        return {**self.fixed, **sampled}
+
+    def num_trials(self, asked: int) -> int:
+        """Search trials: one where there is nothing to search."""
+        return asked if self.space else 1
+
+
+def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
+    """Resolve one arm. The spec must have been checked against the schema (`problems` found none)."""
+    arm = schema.arms[name]
+    defaults = schema.params.model_construct().model_dump()
+    merged = {
+        **defaults,
+        **(schema.sizes[spec.size] if spec.size else {}),
+        **spec.training.model_dump(exclude_unset=True),
+        **spec.settings,
+        **spec.arms[name],
+    }
+    fixed = {key: value for key, value in merged.items() if applies(schema.params, key, name, arm.kind)}
+    space = {
+        key: spec.space[key]
+        for key in ordered(spec.space)
+        if applies(schema.params, key, name, arm.kind)
+        and key not in spec.arms[name]
+        and name in spec.space[key].when.get("arm", [name])
+    }
+    return ArmPlan(name, arm, fixed, space)
+
+
+def trial_config(
+    spec: SweepSpec, plan: ArmPlan, sampled: Mapping[str, Scalar], *, seed: int, stage: Stage, source: str
+) -> TrialConfig:
+    """One trial of an arm.
+
+    Args:
+        spec: The sweep.
+        plan: The arm.
+        sampled: What the search chose.
+        seed: The trial's seed.
+        stage: `search` or `replicate`.
+        source: `real` or `synthetic`, decided once for the whole sweep.
+    """
+    data = {**spec.data.model_dump(), "source": source}
+    return TrialConfig(spec.task, plan.name, plan.params(sampled), data, seed, stage)
+
+
+def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
+    """What is wrong with a well-formed spec given its task, as (key path, message) pairs."""
+    training = set(TrainingParams.model_fields)
+    own = set(schema.params.model_fields) - training
+    found = False
+
+    def report(key: str, message: str) -> tuple[str, str]:
+        nonlocal found
+        found = True
+        return key, message
+
+    if spec.size is not None and spec.size not in schema.sizes:
+        yield report("size", unknown("size", spec.size, schema.sizes))
+    for name in spec.arms:
+        if name not in schema.arms:
+            yield report(f"arms.{name}", unknown("arm", name, schema.arms))
+    for name in spec.settings:
+        if name in training:
+            yield report(f"settings.{name}", f"belongs under `training` (training.{name}={spec.settings[name]})")
+        elif name not in own:
+            yield report(f"settings.{name}", unknown("setting", name, own))
+    for arm, fixed in spec.arms.items():
+        for name in fixed:
+            if name not in training | own:
+                yield report(f"arms.{arm}.{name}", unknown("parameter", name, training | own))
+            elif name in spec.space:
+                yield report(f"arms.{arm}.{name}", f"is also searched under space.{name}; keep one of the two")
+    for name in spec.settings.keys() & spec.space.keys():
+        yield report(f"space.{name}", f"is also fixed under settings.{name}; keep one of the two")
+    for name in spec.training.model_fields_set & spec.space.keys():
+        yield report(f"space.{name}", f"is also fixed under training.{name}; keep one of the two")
+    for name, distribution in spec.space.items():
+        if name not in training | own:
+            yield report(f"space.{name}", unknown("parameter", name, training | own))
+        for key, allowed in distribution.when.items():
+            if key == "arm":
+                for arm in allowed:
+                    if arm not in spec.arms:
+                        yield report(f"space.{name}.when.arm", unknown("arm", arm, spec.arms))
+            elif key not in spec.space:
+                yield report(f"space.{name}.when.{key}", unknown("searched parameter", key, {*spec.space, "arm"}))
+        if spec.search.algorithm == "grid" and distribution.values() is None:
+            yield report(f"space.{name}", "a grid needs `choice` or `int`; list the values to try")
+    try:
+        ordered(spec.space)
+    except ValueError as error:
+        yield report("space", str(error))
+    if found:
+        return
+    seen: set[tuple[str, str]] = set()
+    for arm in spec.arms:
+        for key, message in _impossible(spec, schema, arm):
+            if (key, message) not in seen:
+                seen.add((key, message))
+                yield key, message
+
+
+def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> Iterator[tuple[str, str]]:
+    """Values outside a parameter's bounds, and combinations the task refuses."""
+    plan = arm_plan(spec, schema, arm)
+
+    def where(name: str) -> str:
+        if name in spec.arms[arm]:
+            return f"arms.{arm}.{name}"
+        if name in plan.space:
+            return f"space.{name}"
+        return f"{'training' if name in TrainingParams.model_fields else 'settings'}.{name}"
+
+    broken: set[str] = set()
+    for candidate in ({}, *({name: value} for name in plan.space for value in plan.space[name].probes())):
+        try:
+            schema.params.model_validate(plan.params(candidate), strict=False)
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                name = str(item["loc"][0])
+                if name in broken or (name in plan.space and name not in candidate):
+                    continue
+                broken.add(name)
+                yield where(name), f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+    if broken:
+        return
+    for sampled in combinations(plan.space, {"arm": arm}):
+        for name, message in schema.check(arm, plan.params(sampled)):
+            yield where(name), message

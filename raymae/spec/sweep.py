@@ -1,0 +1,110 @@
+"""The sweep file as typed models: which task, which arms, which space, which budget."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import Field, field_validator
+
+from raymae.spec.space import Distribution, Model, Scalar
+from raymae.spec.trial import TrainingParams
+
+
+class DataSpec(Model):
+    """Which data set, and where to look for it."""
+
+    name: str = Field(description="A name from `raymae data list`, or any name for your own file under `path`.")
+    path: str | None = Field(None, description="Your own file or folder. Relative paths are taken from the sweep file.")
+    root: str | None = Field(None, description="Folder to look in first; then $RAYMAE_DATA, the user cache, a download.")
+    if_unavailable: Literal["error", "synthetic"] = Field(
+        "error", description="`synthetic`: where the data cannot be had, run on a generated stand-in and say so."
+    )
+
+
+class SearchSpec(Model):
+    """How configurations are proposed and which trials are ended early."""
+
+    algorithm: Literal["tpe", "gp", "cmaes", "random", "grid"] = "tpe"
+    num_trials: int = Field(16, ge=1, description="Trials per arm. Every arm gets the same number.")
+    scheduler: Literal["asha", "median", "none"] = "asha"
+    grace_epochs: int = Field(2, ge=1, description="Fine-tuning epochs before a trial can be ended early.")
+    reduction_factor: float = Field(3.0, gt=1, description="asha: about one in so many trials goes on at each rung.")
+    max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null is as many as the resources hold.")
+    seed: int = Field(0, ge=0, description="Seed of the search and of every search trial.")
+
+
+class ResourceSpec(Model):
+    """What one trial gets. Fractions of a device are shares of it."""
+
+    workers: int = Field(1, ge=1, description="Ray Train workers per trial.")
+    cpus_per_worker: float = Field(1.0, gt=0)
+    gpus_per_worker: float = Field(0.0, ge=0)
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if value > 1 and value != int(value):
+            raise ValueError(f"must be a fraction below 1 or a whole number of GPUs, got {value}")
+        return value
+
+
+class BudgetSpec(Model):
+    """When to stop. The limit includes the replicates and the verdict."""
+
+    wall_minutes: float | None = Field(None, gt=0, description="Wall time of the whole sweep; null is no limit.")
+    num_trials: int | None = Field(None, ge=1, description="Search trials over all arms; null is arms x num_trials.")
+
+
+class SweepSpec(Model):
+    """A sweep: the search over every arm's configurations, and the comparison of the best ones."""
+
+    name: str = Field(
+        pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
+        description="Names the results folder: letters, digits, dot, dash, underscore.",
+    )
+    task: str = Field(description="A name from the task registry, such as `forecasting`.")
+    size: str | None = Field(None, description="A named preset of the task's parameters, such as `debug`.")
+    data: DataSpec
+    settings: dict[str, Scalar] = Field(
+        default_factory=dict, description="Fixed values of the task's own parameters: protocol, horizon, widths."
+    )
+    arms: dict[str, dict[str, Scalar]] = Field(
+        min_length=1, description="The arms: a list of names, or a mapping from name to values fixed for that arm."
+    )
+    space: dict[str, Distribution] = Field(default_factory=dict, description="The searched parameters.")
+    search: SearchSpec = Field(default_factory=SearchSpec)
+    training: TrainingParams = Field(
+        default_factory=TrainingParams, description="Fixed values of the training parameters."
+    )
+    replicates: int = Field(5, ge=0, description="Fresh seeds on which each arm's best configuration is re-trained.")
+    resources: ResourceSpec = Field(default_factory=ResourceSpec)
+    budget: BudgetSpec = Field(default_factory=BudgetSpec)
+    results: str = Field("results", description="Folder under which `<name>/` is written.")
+
+    @field_validator("arms", mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if isinstance(value, (list, tuple)):
+            names = [item for item in value if isinstance(item, str)]
+            if len(names) < len(value):
+                raise ValueError(f"a list of arms holds names only, got {list(value)!r}")
+            if len(set(names)) < len(names):
+                raise ValueError(f"an arm is named twice: {names}")
+            return {name: {} for name in names}
+        if isinstance(value, Mapping):
+            return {key: {} if item is None else item for key, item in value.items()}
+        return value
+
+    @field_validator("results")
+    @classmethod
+    def _some_folder(cls, value: str) -> str:
+        if not value.strip():
+            raise ValueError("must name a folder, such as `results`")
+        return value
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values that load back to an equal spec; training holds only what the file fixed."""
+        plain = self.model_dump(mode="json", by_alias=True)
+        plain["training"] = self.training.model_dump(mode="json", exclude_unset=True)
+        return plain
