@@ -1,0 +1,51 @@
+"""RayMAE: does masked-autoencoder pretraining help here?
+
+The public names are resolved on first use: `import raymae` imports neither torch nor ray.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_HOMES = {
+    "RayMAEError": "raymae.errors",
+    "Report": "raymae.train.loop",
+    "Store": "raymae.results.store",
+    "SweepSpec": "raymae.spec.sweep",
+    "TrialConfig": "raymae.spec.trial",
+    "load_sweep": "raymae.spec.load",
+    "make_plan": "raymae.search.sweep",
+    "query": "raymae.results.query",
+    "run_sweep": "raymae.search.sweep",
+    "run_trial": "raymae.train.loop",
+    "schema_of": "raymae.tasks",
+}
+
+__all__ = [
+    "RayMAEError", "Report", "Store", "SweepSpec", "TrialConfig", "load_sweep", "make_plan", "query", "run_sweep",
+    "run_trial", "schema_of",
+]
+
+if TYPE_CHECKING:
+    from raymae.errors import RayMAEError
+    from raymae.results.query import query
+    from raymae.results.store import Store
+    from raymae.search.sweep import make_plan, run_sweep
+    from raymae.spec.load import load_sweep
+    from raymae.spec.sweep import SweepSpec
+    from raymae.spec.trial import TrialConfig
+    from raymae.tasks import schema_of
+    from raymae.train.loop import Report, run_trial
+
+
+def __getattr__(name: str) -> Any:
+    if name in _HOMES:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    raise AttributeError(f"module 'raymae' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return [*__all__, "__version__"]

@@ -53,7 +53,11 @@ def load_sweep(
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError([Problem(str(path), "", f"must be UTF-8 text: {error.reason} at byte {error.start}")]) from None
-    return parse_sweep(text, str(path), overrides, schema_of=schema_of)
+    spec = parse_sweep(text, str(path), overrides, schema_of=schema_of)
+    if spec.data.path is None:
+        return spec
+    own = (path.parent / Path(spec.data.path).expanduser()).resolve()
+    return spec.model_copy(update={"data": spec.data.model_copy(update={"path": str(own)})})
 
 
 def parse_sweep(
@@ -121,7 +125,8 @@ def _parse_yaml(text: str, origin: str, lines: dict[str, int]) -> Any:
 def _plain(node: Any, key: str, lines: dict[str, int], origin: str, depth: int) -> Any:
     """ruamel's round-trip types as plain values, noting each key's line on the way."""
     if depth > MAX_DEPTH:
-        raise SpecError([Problem(origin, "", f"nested deeper than {MAX_DEPTH} levels (does an anchor refer to itself?)")])
+        message = f"nested deeper than {MAX_DEPTH} levels (does an anchor refer to itself?)"
+        raise SpecError([Problem(origin, "", message)])
     if isinstance(node, CommentedMap):
         result = {}
         for name, value in node.items():

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -118,9 +117,9 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
             yield report(f"space.{name}", unknown("parameter", name, training | own))
         for key, allowed in distribution.when.items():
             if key == "arm":
-                for arm in allowed:
-                    if arm not in spec.arms:
-                        yield report(f"space.{name}.when.arm", unknown("arm", arm, spec.arms))
+                for other in allowed:
+                    if other not in spec.arms:
+                        yield report(f"space.{name}.when.arm", unknown("arm", other, spec.arms))
             elif key not in spec.space:
                 yield report(f"space.{name}.when.{key}", unknown("searched parameter", key, {*spec.space, "arm"}))
         if spec.search.algorithm == "grid" and distribution.values() is None:

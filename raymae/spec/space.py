@@ -133,7 +133,10 @@ def _kind(value: Any) -> str | None:
     if isinstance(value, Mapping):
         found = [kind for kind in KINDS if kind in value]
         return found[0] if len(found) == 1 else None
-    return {Uniform: "uniform", LogUniform: "loguniform", IntRange: "int", Choice: "choice"}.get(type(value))
+    for kind, model in zip(KINDS, (Uniform, LogUniform, IntRange, Choice), strict=True):
+        if isinstance(value, model):
+            return kind
+    return None
 
 
 Distribution = Annotated[

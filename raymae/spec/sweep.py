@@ -16,7 +16,9 @@ class DataSpec(Model):
 
     name: str = Field(description="A name from `raymae data list`, or any name for your own file under `path`.")
     path: str | None = Field(None, description="Your own file or folder. Relative paths are taken from the sweep file.")
-    root: str | None = Field(None, description="Folder to look in first; then $RAYMAE_DATA, the user cache, a download.")
+    root: str | None = Field(
+        None, description="Folder to look in first; then $RAYMAE_DATA, the user cache, a download."
+    )
     if_unavailable: Literal["error", "synthetic"] = Field(
         "error", description="`synthetic`: where the data cannot be had, run on a generated stand-in and say so."
     )

@@ -68,7 +68,7 @@ def param(
         kinds: Kinds of arm that have it; empty for all.
         **bounds: pydantic bounds: ge, gt, le, lt.
     """
-    extra = {"unit": unit, "arms": list(arms), "kinds": list(kinds)}
+    extra: dict[str, Any] = {"unit": unit, "arms": list(arms), "kinds": list(kinds)}
     return Field(default, description=about, json_schema_extra=extra, **bounds)
 
 
@@ -166,7 +166,9 @@ class TrialConfig:
     config_id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        identity = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": dict(self.data)}
+        where = {"path", "root", "if_unavailable"}  # the same data elsewhere is the same configuration
+        data = {key: value for key, value in self.data.items() if key not in where}
+        identity = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
         text = json.dumps(identity, sort_keys=True, default=str)
         object.__setattr__(self, "config_id", hashlib.sha256(text.encode()).hexdigest()[:12])
 

@@ -1,0 +1,77 @@
+"""Scale channels by what the training rows say, and back."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+
+from raymae.errors import unknown
+
+ScalerKind = Literal["minmax", "standard", "none"]
+
+
+@dataclass(frozen=True, eq=False)
+class Scaler:
+    """An affine map per channel, (x - offset) / scale. C channels.
+
+    Attributes:
+        kind: `minmax` maps the training minimum and maximum to -1 and 1, `standard` the training mean and standard
+            deviation (population) to 0 and 1, `none` changes nothing.
+        offset_C: float64 (C,), in the series' units.
+        scale_C: float64 (C,), in the series' units, above 0; 1 for a channel that is constant in training.
+    """
+
+    kind: ScalerKind
+    offset_C: np.ndarray  # noqa: N815
+    scale_C: np.ndarray  # noqa: N815
+
+    @classmethod
+    def fit(cls, values_TC: np.ndarray, kind: ScalerKind) -> Scaler:
+        """Learn the map. Pass the training rows only, or validation and test leak.
+
+        Args:
+            values_TC: (T, C), finite.
+            kind: Which map.
+
+        Raises:
+            ValueError: Unknown kind, no rows, not two axes, or not finite.
+        """
+        if kind not in get_args(ScalerKind):
+            raise ValueError(unknown("scaler", kind, get_args(ScalerKind)))
+        values_TC = np.asarray(values_TC, dtype=np.float64)
+        if values_TC.ndim != 2 or not len(values_TC) or not np.isfinite(values_TC).all():
+            raise ValueError(f"a scaler is fitted on finite values of shape (T, C), T >= 1; got {values_TC.shape}")
+        low_C, high_C = values_TC.min(axis=0), values_TC.max(axis=0)
+        if kind == "minmax":
+            offset_C, scale_C = low_C / 2 + high_C / 2, high_C / 2 - low_C / 2
+        elif kind == "standard":
+            offset_C, scale_C = values_TC.mean(axis=0), values_TC.std(axis=0)
+        else:
+            offset_C, scale_C = np.zeros_like(low_C), np.ones_like(low_C)
+        # The std of a repeated .1 is 1e-17, not 0, hence low == high.
+        constant_C = (low_C == high_C) | (scale_C < np.finfo(np.float64).tiny)
+        return cls(kind, offset_C, np.where(constant_C, 1.0, scale_C))
+
+    def transform(self, values: np.ndarray) -> np.ndarray:
+        """Scale values of shape (..., C), in the series' units; returns float64.
+
+        Raises:
+            ValueError: The last axis is not C long.
+        """
+        return (self._checked(values) - self.offset_C) / self.scale_C
+
+    def inverse(self, scaled: np.ndarray) -> np.ndarray:
+        """Undo `transform`: scaled values of shape (..., C) to float64 in the series' units.
+
+        Raises:
+            ValueError: The last axis is not C long.
+        """
+        return self._checked(scaled) * self.scale_C + self.offset_C
+
+    def _checked(self, values: np.ndarray) -> np.ndarray:
+        values = np.asarray(values, dtype=np.float64)
+        if values.ndim == 0 or values.shape[-1] != len(self.scale_C):
+            raise ValueError(f"the last axis must be the {len(self.scale_C)} channels, got shape {values.shape}")
+        return values

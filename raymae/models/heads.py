@@ -1,0 +1,62 @@
+"""What sits on an encoder when it is fine-tuned.
+
+Shape suffixes: B batch, N tokens, P values in a token, D width, H horizon.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from torch import Tensor, nn
+
+from raymae.models.mae import Encoder
+
+
+def encoder_layers(coarse: bool = False) -> dict[str, Any]:
+    """timm's description of the layers of a model that holds an `encoder`, for layer-wise learning-rate decay."""
+    return {"stem": r"^encoder\.embedding", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (9999,))]}
+
+
+class FlattenHead(nn.Module):
+    """An encoder, and one linear layer on all its tokens side by side (PatchTST, Nie et al. 2023).
+
+    Args:
+        encoder: Pretrained or fresh.
+        outputs: H.
+        dropout: Dropout before the linear layer.
+    """
+
+    def __init__(self, encoder: Encoder, outputs: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.num_tokens * encoder.dim, outputs)
+        nn.init.zeros_(self.head.weight)  # starts at the base it corrects: the last value, or the mean
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens_BNP: Tensor) -> Tensor:
+        """`[B, N, P]` → `[B, H]`."""
+        return self.head(self.dropout(self.encoder(tokens_BNP).flatten(1)))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """See `encoder_layers`."""
+        return encoder_layers(coarse)
+
+
+class LinearHead(nn.Module):
+    """One linear layer on a whole window, flattened.
+
+    Args:
+        inputs: Values in a window.
+        outputs: H.
+    """
+
+    def __init__(self, inputs: int, outputs: int) -> None:
+        super().__init__()
+        self.head = nn.Linear(inputs, outputs)
+        nn.init.zeros_(self.head.weight)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, x_BFL: Tensor) -> Tensor:
+        """`[B, F, L]` → `[B, H]`."""
+        return self.head(x_BFL.flatten(1))

@@ -1,0 +1,197 @@
+"""The one masked autoencoder, for any token grid (He et al. 2022, arXiv:2111.06377).
+
+The encoder sees visible tokens only; a light decoder fills mask tokens in and predicts every token's values; the loss is
+taken where tokens are hidden and not missing.
+
+Shape suffixes: B batch, N tokens, V visible tokens (padded to the longest row), P values in a token, T values predicted
+per token, D width.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from timm.models.vision_transformer import Block
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from raymae.models.tokens import sincos_positions
+
+
+def init_weights(module: nn.Module) -> None:
+    """MAE's initialisation: Xavier-uniform linear layers, zero biases."""
+    if isinstance(module, nn.Linear):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class PatchEmbedding(nn.Module):
+    """Linear embedding of a token's values plus fixed sin-cos positions.
+
+    Args:
+        token_dim: P.
+        shape: Tokens along every axis; N is their product.
+        dim: D.
+    """
+
+    positions_ND: Tensor
+
+    def __init__(self, token_dim: int, shape: tuple[int, ...], dim: int) -> None:
+        super().__init__()
+        self.token_dim, self.num_tokens, self.dim = token_dim, math.prod(shape), dim
+        self.project = nn.Linear(token_dim, dim)
+        self.register_buffer("positions_ND", sincos_positions(shape, dim), persistent=False)
+
+    def forward(self, tokens_BNP: Tensor) -> Tensor:
+        """`[B, N, P]` → `[B, N, D]`."""
+        return self.project(tokens_BNP) + self.positions_ND
+
+
+def gather_visible(x_BND: Tensor, hidden_BN: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    """Visible tokens first, in their order.
+
+    Returns:
+        The visible tokens `[B, V, D]` (V is the most any row has), their indices `[B, V]`, and a bool `[B, V]` that is
+        True where a row is padded, or None where every row has equally many.
+    """
+    counts_B = (~hidden_BN).sum(dim=1)
+    longest = int(counts_B.max())
+    index_BV = hidden_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
+    visible_BVD = x_BND.gather(1, index_BV.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
+    padded_BV = hidden_BN.gather(1, index_BV)
+    return visible_BVD, index_BV, padded_BV if bool((counts_B != longest).any()) else None
+
+
+def attention_bias(padded_BV: Tensor | None) -> Tensor | None:
+    """A boolean attention mask `[B, 1, 1, V]` (True: may be attended to), or None where nothing is padded."""
+    return None if padded_BV is None else ~padded_BV[:, None, None, :]
+
+
+class Encoder(nn.Module):
+    """A transformer over embedded tokens that computes on visible ones only.
+
+    Args:
+        embedding: Maps tokens `[B, N, P]` to `[B, N, D]`; has `num_tokens`, `token_dim` and `dim`.
+        depth: Blocks.
+        heads: Attention heads; divides the width.
+        drop_path: Stochastic depth of the last block, rising linearly from 0.
+        dropout: Dropout after attention and MLP.
+    """
+
+    def __init__(
+        self, embedding: nn.Module, *, depth: int, heads: int, drop_path: float = 0.0, dropout: float = 0.0
+    ) -> None:
+        super().__init__()
+        self.embedding = embedding
+        self.num_tokens, self.token_dim, self.dim = (
+            int(embedding.num_tokens), int(embedding.token_dim), int(embedding.dim),  # type: ignore[arg-type]
+        )
+        rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
+        self.blocks = nn.ModuleList(
+            Block(self.dim, heads, qkv_bias=True, proj_drop=dropout, drop_path=rate) for rate in rates
+        )
+        self.norm = nn.LayerNorm(self.dim)
+        self.apply(init_weights)
+
+    def forward(self, tokens_BNP: Tensor) -> Tensor:
+        """All tokens: `[B, N, P]` → `[B, N, D]`."""
+        x_BND = self.embedding(tokens_BNP)
+        for block in self.blocks:
+            x_BND = block(x_BND)
+        return self.norm(x_BND)
+
+    def visible(self, tokens_BNP: Tensor, hidden_BN: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Visible tokens only.
+
+        Returns:
+            Features `[B, V, D]`, the index of each in the grid `[B, V]`, and where rows are padded (see
+            `gather_visible`).
+        """
+        x_BVD, index_BV, padded_BV = gather_visible(self.embedding(tokens_BNP), hidden_BN)
+        mask = attention_bias(padded_BV)
+        for block in self.blocks:
+            x_BVD = block(x_BVD) if mask is None else block(x_BVD, attn_mask=mask)
+        return self.norm(x_BVD), index_BV, padded_BV
+
+
+class MaskedAutoencoder(nn.Module):
+    """An encoder, and the light decoder that pretraining throws away.
+
+    Args:
+        encoder: What is kept.
+        shape: Tokens along every axis, for the decoder's positions.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Its blocks.
+        decoder_heads: Its attention heads.
+        norm_target: Predict each token's values normalised by that token's own mean and variance.
+        target_dim: Values predicted per token; P by default, less where a token also holds covariates.
+    """
+
+    positions_ND: Tensor
+
+    def __init__(
+        self, encoder: Encoder, shape: tuple[int, ...], *, decoder_dim: int, decoder_depth: int, decoder_heads: int,
+        norm_target: bool = False, target_dim: int | None = None,
+    ) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.norm_target = norm_target
+        self.bridge = nn.Linear(encoder.dim, decoder_dim)
+        self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
+        self.register_buffer("positions_ND", sincos_positions(shape, decoder_dim), persistent=False)
+        self.decoder = nn.ModuleList(Block(decoder_dim, decoder_heads, qkv_bias=True) for _ in range(decoder_depth))
+        self.norm = nn.LayerNorm(decoder_dim)
+        self.predict = nn.Linear(decoder_dim, target_dim or encoder.token_dim)
+        for part in (self.bridge, self.decoder, self.predict):
+            part.apply(init_weights)
+        nn.init.normal_(self.mask_token, std=0.02)
+
+    def forward(self, tokens_BNP: Tensor, hidden_BN: Tensor) -> Tensor:
+        """Predict every token from the visible ones: `[B, N, T]`, in the target's normalisation."""
+        x_BVD, index_BV, padded_BV = self.encoder.visible(tokens_BNP, hidden_BN)
+        x_BVD = self.bridge(x_BVD)
+        if padded_BV is not None:
+            x_BVD = torch.where(padded_BV.unsqueeze(-1), self.mask_token.to(x_BVD.dtype), x_BVD)
+        batch, num_tokens = hidden_BN.shape
+        full_BND = self.mask_token.to(x_BVD.dtype).expand(batch, num_tokens, -1)
+        full_BND = full_BND.scatter(1, index_BV.unsqueeze(-1).expand_as(x_BVD), x_BVD) + self.positions_ND
+        for block in self.decoder:
+            full_BND = block(full_BND)
+        return self.predict(self.norm(full_BND))
+
+    def _statistics(self, target_BNT: Tensor) -> tuple[Tensor, Tensor]:
+        mean = target_BNT.mean(dim=-1, keepdim=True)
+        return mean, (target_BNT.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+
+    def loss(
+        self, tokens_BNP: Tensor, hidden_BN: Tensor, *, target_BNT: Tensor | None = None,
+        missing_BN: Tensor | None = None,
+    ) -> Tensor:
+        """Mean squared error over the hidden tokens that were observed. A scalar.
+
+        Args:
+            tokens_BNP: Values of all tokens; hidden ones are never read by the encoder.
+            hidden_BN: What the encoder does not see.
+            target_BNT: What is predicted; the tokens themselves by default.
+            missing_BN: What was never observed; no loss there.
+        """
+        predicted_BNT = self(tokens_BNP, hidden_BN)
+        target_BNT = tokens_BNP if target_BNT is None else target_BNT
+        if self.norm_target:
+            mean, sd = self._statistics(target_BNT)
+            target_BNT = (target_BNT - mean) / sd
+        counted_BN = hidden_BN if missing_BN is None else hidden_BN & ~missing_BN
+        error_BN = F.mse_loss(predicted_BNT.float(), target_BNT.float(), reduction="none").mean(dim=-1)
+        return (error_BN * counted_BN).sum() / counted_BN.sum().clamp(min=1)
+
+    @torch.no_grad()
+    def reconstruct(self, tokens_BNP: Tensor, hidden_BN: Tensor, target_BNT: Tensor | None = None) -> Tensor:
+        """The target with hidden tokens replaced by the prediction, in the data's own scale: `[B, N, T]`."""
+        predicted_BNT = self(tokens_BNP, hidden_BN)
+        target_BNT = tokens_BNP if target_BNT is None else target_BNT
+        if self.norm_target:
+            mean, sd = self._statistics(target_BNT)
+            predicted_BNT = predicted_BNT * sd + mean
+        return torch.where(hidden_BN.unsqueeze(-1), predicted_BNT, target_BNT)

@@ -1,0 +1,206 @@
+"""A folder, local or on an object store, whose files appear whole or not at all."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import secrets
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+
+from raymae.errors import ResultsError
+
+
+class Place:
+    """One folder and the files below it, named by relative paths with `/`.
+
+    Attributes:
+        root: The folder as text, as given: a path, or a URI such as `s3://bucket/x?endpoint_override=…`.
+        local: The absolute path, or None on an object store.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        """Point at a folder; nothing is read or made.
+
+        Args:
+            root: A local path, `file://…`, or any URI that pyarrow knows (`s3://`, `gs://`, `abfs://`). For `s3://`
+                the endpoint is taken from the query (`endpoint_override`, `scheme`), else from `AWS_ENDPOINT_URL`.
+
+        Raises:
+            ResultsError: The URI is malformed, its scheme unknown, or the bucket's region cannot be found.
+        """
+        self.root = os.fspath(root).rstrip("/") or "/"
+        self.local: Path | None = None
+        self._remote: tuple[Any, str] | None = None
+        if self.root.startswith("file://"):
+            self.local = Path(urlsplit(self.root).path)
+        elif "://" in self.root:
+            self._remote = self._connect()
+        else:
+            self.local = Path(os.path.abspath(os.path.expanduser(self.root)))
+
+    def _connect(self) -> tuple[Any, str]:
+        from pyarrow import fs
+
+        try:
+            filesystem, path = fs.FileSystem.from_uri(_s3_options(self.root))
+        except (ValueError, OSError, NotImplementedError) as error:
+            raise ResultsError(
+                f"{self.root}: not a usable storage location: {error}. "
+                "Use a local path or a URI such as s3://bucket/folder or gs://bucket/folder"
+            ) from None
+        return filesystem, path.rstrip("/")
+
+    @property
+    def filesystem(self) -> Any:
+        """The pyarrow filesystem that holds the folder."""
+        if self._remote is not None:
+            return self._remote[0]
+        from pyarrow import fs
+
+        return fs.LocalFileSystem()
+
+    @property
+    def name(self) -> str:
+        """The folder's own name."""
+        return self.path("").rstrip("/").rpartition("/")[2]
+
+    def path(self, name: str) -> str:
+        """Where a file lies inside `filesystem`."""
+        return f"{self._remote[1] if self._remote is not None else self.local}/{name}"
+
+    def uri(self, name: str) -> str:
+        """The file as a user would write it: below `root`, with the URI's query kept."""
+        if self.local is not None:
+            return str(self.local / name)
+        parts = urlsplit(self.root)
+        return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
+
+    def parent(self) -> Place:
+        """The folder above."""
+        if self.local is not None:
+            return Place(self.local.parent)
+        parts = urlsplit(self.root)
+        return Place(urlunsplit(parts._replace(path=parts.path.rstrip("/").rpartition("/")[0])))
+
+    def make(self, name: str = "") -> None:
+        """Make the folder `name`; a no-op where folders exist by holding files (S3, GCS)."""
+        if self.local is not None:
+            (self.local / name).mkdir(parents=True, exist_ok=True)
+        elif self.filesystem.type_name not in ("s3", "gcs"):
+            self.filesystem.create_dir(self.path(name), recursive=True)
+
+    def names(self, folder: str = "") -> list[str]:
+        """Names of the files in a folder, sorted; none where there is no such folder."""
+        return sorted(name for name, is_file in self._entries(folder) if is_file)
+
+    def folders(self) -> list[str]:
+        """Names of the folders directly below, sorted."""
+        return sorted(name for name, is_file in self._entries("") if not is_file)
+
+    def _entries(self, folder: str) -> Iterator[tuple[str, bool]]:
+        if self.local is not None:
+            with contextlib.suppress(FileNotFoundError, NotADirectoryError), os.scandir(self.local / folder) as found:
+                yield from ((entry.name, entry.is_file()) for entry in found)
+            return
+        from pyarrow import fs
+
+        selector = fs.FileSelector(self.path(folder).rstrip("/"), allow_not_found=True)
+        yield from ((info.base_name, info.is_file) for info in self.filesystem.get_file_info(selector))
+
+    def read(self, name: str) -> bytes:
+        """A file's bytes.
+
+        Raises:
+            FileNotFoundError: No such file.
+            OSError: The storage failed.
+        """
+        if self.local is not None:
+            return (self.local / name).read_bytes()
+        with self.filesystem.open_input_file(self.path(name)) as stream:
+            return bytes(stream.read())
+
+    def read_json(self, name: str) -> dict[str, Any] | None:
+        """A JSON object, or None where there is no such file.
+
+        Raises:
+            ResultsError: The file holds something else.
+            OSError: The storage failed.
+        """
+        try:
+            raw = self.read(name)
+        except (FileNotFoundError, NotADirectoryError):
+            return None
+        try:
+            value = json.loads(raw)
+        except ValueError as error:
+            raise ResultsError(f"{self.uri(name)}: not valid JSON: {error}. Restore or delete it") from None
+        if not isinstance(value, dict):
+            raise ResultsError(f"{self.uri(name)}: must hold a JSON object, got {type(value).__name__}")
+        return value
+
+    def write(self, name: str, data: bytes) -> None:
+        """Write a file so that a reader sees the old one or the new one, never a part.
+
+        Locally a hidden temporary file is synced and renamed; an object store shows an object once it is complete.
+        Writing the same name again is harmless, which is what makes retries safe.
+
+        Raises:
+            OSError: The storage failed; an earlier file of this name is still whole.
+        """
+        if self.local is None:
+            with self.filesystem.open_output_stream(self.path(name)) as stream:
+                stream.write(data)
+            return
+        final = self.local / name
+        temporary = final.with_name(f".{final.name}.{os.getpid()}-{secrets.token_hex(4)}.tmp")
+        try:
+            with open(temporary, "wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, final)
+        except BaseException:
+            with contextlib.suppress(OSError):
+                temporary.unlink()
+            raise
+        # the rename itself is durable only once the folder is synced
+        descriptor = os.open(final.parent, os.O_RDONLY)
+        try:
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+
+    def remove(self, name: str) -> None:
+        """Delete a file; no error where it is already gone."""
+        with contextlib.suppress(FileNotFoundError):
+            if self.local is not None:
+                (self.local / name).unlink()
+            else:
+                self.filesystem.delete_file(self.path(name))
+
+
+def json_bytes(value: Mapping[str, Any]) -> bytes:
+    """A JSON file's contents.
+
+    Raises:
+        TypeError: Something in it is not a plain value.
+        ValueError: Something in it is NaN or infinite.
+    """
+    return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
+
+
+def _s3_options(uri: str) -> str:
+    """The URI with the endpoint of the environment, and with small files as one PUT instead of a multipart upload."""
+    parts = urlsplit(uri)
+    if parts.scheme != "s3":
+        return uri
+    query = {"allow_delayed_open": "true", **dict(parse_qsl(parts.query))}
+    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
+    if endpoint and "endpoint_override" not in query:
+        scheme, _, host = endpoint.rpartition("://")
+        query |= {"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"}
+    return urlunsplit(parts._replace(query=urlencode(query)))

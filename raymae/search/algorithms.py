@@ -1,0 +1,144 @@
+"""Optuna and Tune's schedulers, one of each per arm, told the truth about how trials ended."""
+
+from __future__ import annotations
+
+import itertools
+import math
+import warnings
+from collections.abc import Iterator, Mapping
+from typing import TYPE_CHECKING, Any, Literal
+
+import optuna
+
+from raymae.spec.resolve import ArmPlan
+from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
+from raymae.spec.sweep import SearchSpec
+from raymae.spec.trial import Objective
+
+if TYPE_CHECKING:
+    from ray.tune.schedulers import TrialScheduler
+
+EndStatus = Literal["completed", "stopped", "failed"]
+
+
+def make_sampler(search: SearchSpec, seed: int) -> optuna.samplers.BaseSampler:
+    """The sampler behind `search.algorithm`; a grid is enqueued, so its sampler does not matter."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        match search.algorithm:
+            case "tpe":
+                return optuna.samplers.TPESampler(
+                    seed=seed, multivariate=True, group=True, constant_liar=True,
+                    n_startup_trials=min(10, max(3, search.num_trials // 3)),
+                )
+            case "gp":
+                return optuna.samplers.GPSampler(seed=seed, n_startup_trials=min(10, max(3, search.num_trials // 3)))
+            case "cmaes":
+                return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "random" | "grid":
+                return optuna.samplers.RandomSampler(seed=seed)
+
+
+def suggest(trial: optuna.Trial, name: str, distribution: Uniform | LogUniform | IntRange | Choice) -> Scalar:
+    """Draw one parameter."""
+    match distribution:
+        case Uniform(uniform=(low, high)):
+            return trial.suggest_float(name, low, high)
+        case LogUniform(loguniform=(low, high)):
+            return trial.suggest_float(name, low, high, log=True)
+        case IntRange(range_=(low, high), step=step):
+            return trial.suggest_int(name, low, high - (high - low) % step, step=step)
+        case Choice(choice=values):
+            return trial.suggest_categorical(name, values)
+
+
+def contains(distribution: Uniform | LogUniform | IntRange | Choice, value: Scalar) -> bool:
+    """Whether a value could be drawn from a distribution."""
+    match distribution:
+        case Uniform(uniform=(low, high)) | LogUniform(loguniform=(low, high)):
+            return isinstance(value, (int, float)) and low <= value <= high
+        case _:
+            return value in (distribution.values() or ())
+
+
+class ArmStudy:
+    """The search of one arm: an Optuna study, asked and told.
+
+    Args:
+        plan: What the arm fixes and searches.
+        search: The sweep's search section.
+        objective: What is selected on.
+        index: The arm's place, so that arms draw from different streams.
+    """
+
+    def __init__(self, plan: ArmPlan, search: SearchSpec, objective: Objective, index: int = 0) -> None:
+        self.plan = plan
+        direction = "minimize" if objective.mode == "min" else "maximize"
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        self.study = optuna.create_study(direction=direction, sampler=make_sampler(search, search.seed * 1000 + index))
+        self.num_trials = plan.num_trials(search.num_trials)
+        self._asked: dict[str, optuna.Trial] = {}
+        if search.algorithm == "grid":
+            points = list(grid(plan))
+            self.num_trials = len(points)
+            for point in points:
+                self.study.enqueue_trial(point)
+        elif defaults := {name: plan.fixed[name] for name, d in plan.space.items() if contains(d, plan.fixed[name])}:
+            self.study.enqueue_trial(defaults)  # the first trial is what one would have run without a search
+
+    def ask(self, trial_id: str) -> dict[str, Scalar]:
+        """Propose the next configuration: a value for every searched parameter that exists in it."""
+        trial = self._asked[trial_id] = self.study.ask()
+        sampled: dict[str, Scalar] = {}
+        for name, distribution in self.plan.space.items():
+            if distribution.active({"arm": self.plan.name, **sampled}):
+                sampled[name] = suggest(trial, name, distribution)
+        return sampled
+
+    def report(self, trial_id: str, epoch: int, value: float) -> None:
+        """Note an intermediate value; what a stopped trial is judged by."""
+        if math.isfinite(value):
+            self._asked[trial_id].report(value, epoch)
+
+    def tell(self, trial_id: str, status: EndStatus, value: float | None) -> None:
+        """Note how a trial ended. Stopped is pruned, never complete; no finite value is a failure."""
+        trial = self._asked.pop(trial_id)
+        if status == "completed" and value is not None and math.isfinite(value):
+            self.study.tell(trial, value)
+        elif status == "stopped":
+            self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
+        else:
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+
+
+def grid(plan: ArmPlan) -> Iterator[dict[str, Scalar]]:
+    """Every point of an arm's finite space, conditions respected, each once."""
+    names = list(plan.space)
+    seen: set[tuple[tuple[str, Scalar], ...]] = set()
+    for values in itertools.product(*(plan.space[name].values() or () for name in names)):
+        point: dict[str, Scalar] = {}
+        for name, value in zip(names, values, strict=True):
+            if plan.space[name].active({"arm": plan.name, **point}):
+                point[name] = value
+        key = tuple(point.items())
+        if key not in seen:
+            seen.add(key)
+            yield point
+
+
+def make_scheduler(search: SearchSpec, objective: Objective, max_epochs: int) -> TrialScheduler:
+    """One arm's scheduler. It sees fine-tuning reports of search trials only (see `ArmScheduler`)."""
+    from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule
+
+    common: Mapping[str, Any] = {"time_attr": "epoch", "metric": "objective", "mode": objective.mode}
+    grace = min(search.grace_epochs, max_epochs)
+    match search.scheduler:
+        case "asha":
+            return AsyncHyperBandScheduler(
+                **common, max_t=max(max_epochs, grace + 1), grace_period=grace,
+                reduction_factor=search.reduction_factor,
+            )
+        case "median":
+            return MedianStoppingRule(**common, grace_period=grace, min_samples_required=3)
+        case "none":
+            return FIFOScheduler()

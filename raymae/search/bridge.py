@@ -1,0 +1,130 @@
+"""Tune's searcher, scheduler and callback, all speaking to one conductor."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from raymae.search.algorithms import make_scheduler
+from raymae.search.conductor import Conductor, Trial
+
+FINISHED = Searcher.FINISHED
+
+
+class Trials:
+    """Which of our trials Tune knows under which of its ids."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self.conductor = conductor
+        self._ours: dict[str, Trial] = {}
+
+    def start(self, tune_id: str) -> Trial | None:
+        """Ask for the next trial and remember Tune's name for it."""
+        trial = self.conductor.next()
+        if trial is not None:
+            self._ours[tune_id] = trial
+        return trial
+
+    def __getitem__(self, tune_id: str) -> Trial:
+        return self._ours[tune_id]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts for a resume of its own, which is never used."""
+        return {}
+
+
+class ConductorSearcher(Searcher):
+    """Proposes the conductor's next trial, and tells it when one ended.
+
+    Ray's own OptunaSearch would tell Optuna that a trial stopped by the scheduler is complete, and leave one without a
+    metric running for ever; here the conductor knows how each ended.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        super().__init__(metric=None, mode=None)
+        self._trials = trials
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's job, None while there is none yet, or FINISHED."""
+        trial = self._trials.start(trial_id)
+        if trial is not None:
+            return {"job": trial.job(self._trials.conductor.objective)}
+        return FINISHED if self._trials.conductor.finished() else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial ended: by itself, by the scheduler, or with its actor."""
+        self._trials.conductor.on_end(
+            self._trials[trial_id], "the process that ran the trial died; see the logs" if error else None
+        )
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+        """The objective is the conductor's."""
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the results folder is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+
+class ArmScheduler(FIFOScheduler):
+    """One scheduler per arm: a trial is compared only with trials of its own arm, on fine-tuning reports of the search.
+
+    Replicates are never stopped early; the budget stops anything.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        super().__init__()
+        self._trials = trials
+        conductor = trials.conductor
+        self._arms: dict[str, TrialScheduler] = {}
+        for name, plan in conductor.plans.items():
+            epochs = plan.space["epochs"].probes() if "epochs" in plan.space else [plan.fixed.get("epochs", 1)]
+            longest = max(int(value) for value in epochs if value is not None)
+            self._arms[name] = make_scheduler(conductor.spec.search, conductor.objective, longest)
+
+    def _of(self, trial: TuneTrial) -> TrialScheduler | None:
+        ours = self._trials[trial.trial_id]
+        return self._arms[ours.config.arm] if ours.stage == "search" else None
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Enter a search trial into its arm's scheduler."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """A trial's actor died."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Go on, or stop."""
+        if self._trials.conductor.must_stop(self._trials[trial.trial_id]):
+            return TrialScheduler.STOP
+        scheduler = self._of(trial)
+        if scheduler is None or result.get("objective") is None:
+            return TrialScheduler.CONTINUE
+        return scheduler.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """A trial ended by itself."""
+        if (scheduler := self._of(trial)) and result.get("objective") is not None:
+            scheduler.on_trial_complete(tune_controller, trial, result)
+
+
+class ReportCallback(Callback):
+    """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too."""
+
+    def __init__(self, trials: Trials) -> None:
+        self._trials = trials
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One report."""
+        self._trials.conductor.on_report(self._trials[trial.trial_id], result["message"])

@@ -1,0 +1,170 @@
+"""Ray, started or joined: an embedded one on this machine, or a cluster that runs already."""
+
+from __future__ import annotations
+
+import logging
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from raymae.errors import ResourceError
+from raymae.spec.sweep import ResourceSpec
+
+TRIAL_DRIVER = "trial_driver"
+MAX_DRIVERS = 10_000
+
+# A value the user has set wins.
+ENVIRONMENT = {
+    "RAY_AUTH_MODE": "token",
+    "RAY_TRAIN_V2_ENABLED": "1",
+    "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
+    "RAY_DEDUP_LOGS": "0",
+    "RAY_AIR_NEW_OUTPUT": "0",
+    "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
+    "RAY_USAGE_STATS_ENABLED": "0",
+    "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
+    "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
+    "TUNE_GLOBAL_CHECKPOINT_S": "600",
+    "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
+}
+
+
+def set_environment() -> None:
+    """Set Ray's variables. Ray reads RAY_AUTH_MODE once, when it is imported: call this before."""
+    for name, value in ENVIRONMENT.items():
+        if name != "RAY_AUTH_MODE" or "ray" not in sys.modules:
+            os.environ.setdefault(name, value)
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """A connected Ray.
+
+    Attributes:
+        dashboard: Address of the dashboard, or "" where there is none.
+        cpus: CPUs of the whole cluster.
+        gpus: GPUs of the whole cluster.
+        scratch: Local folder that lives as long as the connection.
+    """
+
+    dashboard: str
+    cpus: float
+    gpus: float
+    scratch: Path
+
+
+def slots(resources: ResourceSpec, *, cpus: float, gpus: float, max_concurrent: int | None) -> int:
+    """How many trials run at once.
+
+    Args:
+        resources: What one trial gets.
+        cpus: CPUs there are.
+        gpus: GPUs there are.
+        max_concurrent: The user's limit.
+
+    Raises:
+        ResourceError: Not even one trial fits.
+    """
+    need_cpus = resources.workers * resources.cpus_per_worker
+    need_gpus = resources.workers * resources.gpus_per_worker
+    if need_cpus > cpus:
+        raise ResourceError(
+            f"resources: a trial needs {resources.workers} x {resources.cpus_per_worker:g} = {need_cpus:g} CPUs, "
+            f"but there are {cpus:g}; lower resources.workers or resources.cpus_per_worker"
+        )
+    if need_gpus > gpus:
+        raise ResourceError(
+            f"resources: a trial needs {resources.workers} x {resources.gpus_per_worker:g} = {need_gpus:g} GPUs, "
+            f"but there are {gpus:g}; set resources.gpus_per_worker=0 to train on CPUs"
+        )
+    fit = cpus // need_cpus
+    if need_gpus:
+        # a fraction of a GPU cannot be taken from two devices
+        per_gpu = int(1 / resources.gpus_per_worker + 1e-9) if resources.gpus_per_worker < 1 else 1
+        workers = gpus * per_gpu if resources.gpus_per_worker < 1 else gpus // resources.gpus_per_worker
+        fit = min(fit, workers // resources.workers)
+    fit = int(fit)
+    if fit < 1:
+        raise ResourceError(
+            f"resources: {resources.workers} workers with {resources.gpus_per_worker:g} of a GPU each do not fit on "
+            f"{gpus:g} GPUs; a share of a GPU cannot be spread over two"
+        )
+    return min(fit, max_concurrent) if max_concurrent else fit
+
+
+def local_resources() -> tuple[float, float]:
+    """CPUs and GPUs of this machine, as Ray would count them, without starting it."""
+    set_environment()
+    from ray._private.accelerators import NvidiaGPUAcceleratorManager
+    from ray._private.utils import get_num_cpus
+
+    return float(get_num_cpus()), float(NvidiaGPUAcceleratorManager.get_current_node_num_accelerators())
+
+
+@contextmanager
+def connected(log_folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+    """An embedded Ray on this machine, with the dashboard on loopback, for the length of a `with` block.
+
+    Everything Ray writes lies in a folder of its own that is removed afterwards: a stale address file of another Ray
+    cannot confuse this one.
+
+    Args:
+        log_folder: Where Ray's and Tune's own messages go, instead of the terminal.
+        environment: Variables for the workers.
+    """
+    set_environment()
+    scratch = Path(tempfile.mkdtemp(prefix="raymae-"))
+    previous = os.environ.get("RAY_TMPDIR")
+    os.environ["RAY_TMPDIR"] = str(scratch)
+    import ray
+
+    handler = _quiet(log_folder)
+    try:
+        context = ray.init(
+            address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
+            configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
+            runtime_env={"env_vars": dict(environment or {})},
+        )
+        _protect_token()
+        total = ray.cluster_resources()
+        url = context.dashboard_url or ""
+        yield Cluster(f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
+    finally:
+        ray.shutdown()
+        if handler is not None:
+            logging.getLogger("ray").removeHandler(handler)
+            handler.close()
+        if previous is None:
+            os.environ.pop("RAY_TMPDIR", None)
+        else:
+            os.environ["RAY_TMPDIR"] = previous
+        shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _quiet(folder: Path | None) -> logging.Handler | None:
+    """Send Ray's chatter to a file: its warnings are for us, not for whoever reads the sweep's progress."""
+    logger = logging.getLogger("ray")
+    logger.propagate = False
+    for old in list(logger.handlers):
+        logger.removeHandler(old)
+    if folder is None:
+        logger.addHandler(logging.NullHandler())
+        return None
+    folder.mkdir(parents=True, exist_ok=True)
+    handler = logging.FileHandler(folder / "ray.log", delay=True)
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    logger.addHandler(handler)
+    return handler
+
+
+def _protect_token() -> None:
+    """Ray writes its authentication token readable by everybody; only its owner needs it."""
+    token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")).expanduser()
+    if token.is_file():
+        token.chmod(0o600)

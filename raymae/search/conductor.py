@@ -1,0 +1,246 @@
+"""Who runs next: search trials per arm, then replicates of each arm's best, within the budget. No Ray in here.
+
+The conductor owns the state of a running sweep. Tune's searcher asks it for trials, Tune's callback tells it about
+reports, and it writes both to the store; the live display reads it.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from raymae.results.store import Store
+from raymae.search.algorithms import ArmStudy, EndStatus
+from raymae.spec.resolve import ArmPlan, trial_config
+from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import Objective, Scalar, Stage, TrialConfig
+
+REPLICATE_SEED = 10_000
+
+
+@dataclass
+class Trial:
+    """One trial, from proposal to end."""
+
+    trial_id: str
+    config: TrialConfig
+    sampled: Mapping[str, Scalar]
+    started: float
+    started_at: datetime
+    attempt: int = 0
+    status: Literal["running", "completed", "stopped", "failed"] = "running"
+    best: dict[str, float] = field(default_factory=dict)
+    test: dict[str, float] = field(default_factory=dict)
+    last: dict[str, Any] = field(default_factory=dict)
+    epochs: int = 0
+    error: str | None = None
+    wall_s: float = 0.0
+
+    @property
+    def stage(self) -> Stage:
+        """`search` or `replicate`."""
+        return self.config.stage
+
+    def job(self, objective: Objective) -> dict[str, Any]:
+        """What a worker group needs to run it."""
+        return {"trial_id": self.trial_id, "attempt": self.attempt, "config": self.config.to_json(),
+                "objective": f"val_{objective.metric}"}
+
+
+class Conductor:
+    """The state of a running sweep.
+
+    Args:
+        spec: The sweep.
+        plans: What each arm fixes and searches.
+        objective: What is selected on.
+        store: Where reports and trials go.
+        source: `real` or `synthetic`.
+        slots: Trials at once.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective, store: Store, *, source: str,
+        slots: int, clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.spec, self.plans, self.objective, self.store, self.source = spec, plans, objective, store, source
+        self.slots, self.clock = slots, clock
+        self.metric = f"val_{objective.metric}"
+        self.started = clock()
+        self.trials: dict[str, Trial] = {}
+        self.interrupted = False
+        self.listener: Callable[[Trial], None] = lambda trial: None
+        self.studies = {
+            name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
+        }
+        self.quota = {name: study.num_trials for name, study in self.studies.items()}
+        if spec.budget.num_trials is not None:
+            self._shrink(spec.budget.num_trials)
+
+    def _shrink(self, total: int) -> None:
+        """Lower every arm's quota evenly until the sum fits the budget; every arm keeps at least one trial."""
+        while sum(self.quota.values()) > total and max(self.quota.values()) > 1:
+            largest = max(self.quota, key=lambda name: self.quota[name])
+            self.quota[largest] -= 1
+
+    # -- what runs next ------------------------------------------------------------------------------------------------
+
+    def of(self, arm: str, stage: Stage) -> list[Trial]:
+        """An arm's trials of a stage, in order of proposal."""
+        return [trial for trial in self.trials.values() if trial.config.arm == arm and trial.stage == stage]
+
+    @property
+    def running(self) -> list[Trial]:
+        """Trials under way."""
+        return [trial for trial in self.trials.values() if trial.status == "running"]
+
+    def num_replicates(self, arm: str) -> int:
+        """Replicates of an arm: a reference without randomness needs one."""
+        return min(self.spec.replicates, 1) if self.plans[arm].arm.kind == "reference" else self.spec.replicates
+
+    @property
+    def num_planned(self) -> int:
+        """Trials of the whole sweep, if none of the arms fails."""
+        return sum(self.quota.values()) + sum(map(self.num_replicates, self.plans))
+
+    def next(self) -> Trial | None:
+        """The next trial to start, or None while all slots are busy or something must end first."""
+        if len(self.running) >= self.slots or self.interrupted:
+            return None
+        if not self.search_time_is_up():
+            open_arms = [arm for arm in self.plans if len(self.of(arm, "search")) < self.quota[arm]]
+            if open_arms:
+                return self._search_trial(min(open_arms, key=lambda arm: len(self.of(arm, "search")) / self.quota[arm]))
+        if self.time_is_up():
+            return None
+        for arm in self.plans:
+            if self._search_is_over(arm) and len(self.of(arm, "replicate")) < self.num_replicates(arm):
+                best = self.best(arm)
+                if best is not None:
+                    return self._replicate(best, len(self.of(arm, "replicate")))
+        return None
+
+    def finished(self) -> bool:
+        """Whether no trial will ever be proposed again."""
+        if self.interrupted or self.time_is_up():
+            return True
+        return all(
+            self._search_is_over(arm)
+            and (self.best(arm) is None or len(self.of(arm, "replicate")) >= self.num_replicates(arm))
+            for arm in self.plans
+        )
+
+    def _search_is_over(self, arm: str) -> bool:
+        trials = self.of(arm, "search")
+        proposed = len(trials) >= self.quota[arm] or self.search_time_is_up()
+        return proposed and all(trial.status != "running" for trial in trials)
+
+    def best(self, arm: str) -> Trial | None:
+        """The arm's best search trial on validation: among completed ones, or else among stopped ones."""
+        trials = [trial for trial in self.of(arm, "search") if math.isfinite(trial.best.get(self.metric, math.nan))]
+        for status in ("completed", "stopped"):
+            group = [trial for trial in trials if trial.status == status]
+            if group:
+                sign = 1 if self.objective.mode == "min" else -1
+                return min(group, key=lambda trial: sign * trial.best[self.metric])
+        return None
+
+    def _search_trial(self, arm: str) -> Trial:
+        trial_id = f"{arm}-{len(self.of(arm, 'search')):04d}"
+        sampled = self.studies[arm].ask(trial_id)
+        return self._start(trial_id, arm, sampled, self.spec.search.seed, "search")
+
+    def _replicate(self, best: Trial, number: int) -> Trial:
+        arm = best.config.arm
+        seed = REPLICATE_SEED + 1000 * self.spec.search.seed + number
+        return self._start(f"{arm}-seed{number}", arm, best.sampled, seed, "replicate")
+
+    def _start(self, trial_id: str, arm: str, sampled: Mapping[str, Scalar], seed: int, stage: Stage) -> Trial:
+        config = trial_config(self.spec, self.plans[arm], sampled, seed=seed, stage=stage, source=self.source)
+        trial = Trial(trial_id, config, sampled, self.clock(), datetime.now(UTC))
+        self.trials[trial_id] = trial
+        self.store.write_config(trial_id, {**config.to_json(), "sampled": dict(sampled)})
+        return trial
+
+    # -- budget --------------------------------------------------------------------------------------------------------
+
+    @property
+    def elapsed(self) -> float:
+        """Seconds since the sweep started."""
+        return self.clock() - self.started
+
+    def time_is_up(self) -> bool:
+        """Whether the whole budget of wall time is spent."""
+        limit = self.spec.budget.wall_minutes
+        return limit is not None and self.elapsed >= 60 * limit
+
+    def search_time_is_up(self) -> bool:
+        """Whether the search must end so that the replicates still fit."""
+        limit = self.spec.budget.wall_minutes
+        return limit is not None and self.elapsed >= 60 * limit - self.replicate_seconds()
+
+    def replicate_seconds(self) -> float:
+        """Expected wall time of the replicates that are left, with a tenth in reserve."""
+        total = 0.0
+        for arm in self.plans:
+            left = self.num_replicates(arm) - sum(t.status != "running" for t in self.of(arm, "replicate"))
+            ended = [t.wall_s for t in self.of(arm, "search") if t.status == "completed"]
+            best = self.best(arm)
+            total += left * (best.wall_s if best is not None else max(ended, default=0.0))
+        return 1.1 * total / self.slots
+
+    def must_stop(self, trial: Trial) -> bool:
+        """Whether a running trial has to end now because the budget is spent."""
+        return self.interrupted or self.time_is_up() or (trial.stage == "search" and self.search_time_is_up())
+
+    # -- what happened -------------------------------------------------------------------------------------------------
+
+    def on_report(self, trial: Trial, message: Mapping[str, Any]) -> None:
+        """Record one message of a trial's worker."""
+        trial.last = dict(message)
+        trial.attempt = message["attempt"]
+        if message["error"] is not None:
+            trial.error = message["error"]
+            return
+        trial.best = message["best"] or trial.best
+        trial.wall_s = message["seconds"]
+        metrics = message["metrics"]
+        if message["phase"] == "finetune":
+            trial.epochs = message["epoch"]
+            if trial.stage == "search":
+                self.studies[trial.config.arm].report(trial.trial_id, message["epoch"], trial.best[self.metric])
+        if message["phase"] == "test":
+            trial.test = {key: value for key, value in metrics.items() if key.startswith("test_")}
+        self.store.add_report({
+            "trial_id": trial.trial_id, "arm": trial.config.arm, "stage": trial.stage, "attempt": trial.attempt,
+            "step": message["step"], "phase": message["phase"], "epoch": message["epoch"],
+            "wall_s": message["seconds"], "time": datetime.now(UTC), **metrics,
+        })
+
+    def on_end(self, trial: Trial, error: str | None = None) -> None:
+        """Record how a trial ended: completed by itself, stopped by scheduler or budget, or failed."""
+        if trial.status != "running":
+            return
+        trial.error = trial.error or error
+        if trial.error is not None:
+            trial.status = "failed"
+        else:
+            trial.status = "completed" if trial.last.get("final") else "stopped"
+        status: EndStatus = trial.status
+        trial.wall_s = trial.wall_s or self.clock() - trial.started
+        if trial.stage == "search":
+            self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric))
+        self.store.add_trial({
+            "trial_id": trial.trial_id, "config_id": trial.config.config_id, "arm": trial.config.arm,
+            "stage": trial.stage, "attempt": trial.attempt, "status": status, "seed": trial.config.seed,
+            **trial.config.params, **trial.best, **trial.test, "epochs_done": trial.epochs,
+            "num_parameters": trial.last.get("num_parameters"), "wall_s": trial.wall_s,
+            "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": trial.last.get("host"),
+            "pid": trial.last.get("pid"), "device": trial.last.get("device"), "error": trial.error,
+        })
+        self.listener(trial)

@@ -1,0 +1,145 @@
+"""Progress of a running sweep: a live panel on a terminal, plain lines elsewhere."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.table import Table
+from rich.text import Text
+
+from raymae.results.words import duration, significant
+
+if TYPE_CHECKING:
+    from raymae.search.cluster import Cluster
+    from raymae.search.conductor import Conductor, Trial
+
+
+class Display:
+    """Shows a conductor's state. Make one with `for_terminal` or `silent`.
+
+    Args:
+        console: Where to print; None is nowhere.
+        live: Redraw a panel in place; otherwise print a line per ended trial.
+    """
+
+    def __init__(self, console: Console | None, *, live: bool) -> None:
+        self._console, self._is_live = console, live
+        self._conductor: Conductor | None = None
+        self._dashboard = ""
+        self._live: Live | None = None
+
+    @classmethod
+    def for_terminal(cls, console: Console) -> Display:
+        """A live panel if the console is a terminal, plain lines if not."""
+        return cls(console, live=console.is_terminal)
+
+    @classmethod
+    def silent(cls) -> Display:
+        """Prints nothing."""
+        return cls(None, live=False)
+
+    def warn(self, message: str) -> None:
+        """Print something a person should know now."""
+        if self._console is not None:
+            self._console.print(Text(f"warning: {message}", style="yellow"))
+
+    def connected(self, cluster: Cluster) -> None:
+        """Ray is up."""
+        self._dashboard = cluster.dashboard
+        if self._console is not None and not self._is_live:
+            self._console.print(f"Ray is up; dashboard {cluster.dashboard or 'off'}", soft_wrap=True)
+
+    def ended(self, trial: Trial) -> None:
+        """A trial ended: one line, where there is no live panel."""
+        if self._console is not None and not self._is_live and self._conductor is not None:
+            self._console.print(_line(self._conductor, trial), soft_wrap=True)
+
+    @contextmanager
+    def live(self, conductor: Conductor) -> Iterator[None]:
+        """Follow a conductor for the length of a `with` block."""
+        self._conductor = conductor
+        conductor.listener = self.ended
+        if self._console is None or not self._is_live:
+            if self._console is not None:
+                self._console.print(f"starting Ray; {conductor.num_planned} trials, {conductor.slots} at once")
+            yield
+            return
+        with Live(get_renderable=self._render, console=self._console, refresh_per_second=4, transient=True):
+            yield
+
+    def _render(self) -> RenderableType:
+        assert self._conductor is not None
+        # the conductor's thread may add a trial while this one draws
+        return panel(self._conductor, list(self._conductor.trials.values()), self._dashboard)
+
+
+def panel(conductor: Conductor, trials: list[Trial], dashboard: str) -> RenderableType:
+    """The live panel: progress, best per arm, what runs, time left."""
+    ended = [trial for trial in trials if trial.status != "running"]
+    counts = {status: sum(trial.status == status for trial in trials)
+              for status in ("completed", "running", "stopped", "failed")}
+    progress = Progress(TextColumn("[bold]{task.description}"), BarColumn(bar_width=None), MofNCompleteColumn(),
+                        expand=True)
+    progress.add_task(conductor.spec.name, total=conductor.num_planned, completed=len(ended))
+    table = Table(box=None, pad_edge=False, expand=True)
+    for name, justify in (("arm", "left"), ("search", "right"), ("seeds", "right"), ("best " + conductor.metric, "right"),
+                          ("now", "left")):
+        table.add_column(name, justify=justify, style="dim" if name == "now" else None)  # type: ignore[arg-type]
+    for arm in conductor.plans:
+        mine = [trial for trial in trials if trial.config.arm == arm]
+        search = sum(t.stage == "search" and t.status != "running" for t in mine)
+        seeds = sum(t.stage == "replicate" and t.status != "running" for t in mine)
+        best = conductor.best(arm)
+        now = ", ".join(_now(trial) for trial in mine if trial.status == "running")
+        table.add_row(arm, f"{search}/{conductor.quota[arm]}", f"{seeds}/{conductor.num_replicates(arm)}",
+                      significant(best.best[conductor.metric]) if best is not None else "–", now)
+    left = time_left(conductor, ended)
+    status = Text.assemble(
+        "  ".join(f"{count} {status}" for status, count in counts.items() if count or status != "failed"),
+        f"   {duration(conductor.elapsed)} elapsed", f", about {duration(left)} left" if left is not None else "",
+        style="dim",
+    )
+    link = Text(f"dashboard {dashboard}" if dashboard else "starting Ray …", style="dim")
+    parts: list[RenderableType] = [progress, table, status, link]
+    if conductor.source == "synthetic":
+        parts.insert(0, Text("SYNTHETIC DATA: these numbers say nothing about the real data set", style="bold yellow"))
+    return Group(*parts)
+
+
+def _now(trial: Trial) -> str:
+    phase, epoch = trial.last.get("phase"), trial.last.get("epoch")
+    return f"{trial.trial_id} {phase} {epoch}" if phase else f"{trial.trial_id} starting"
+
+
+def time_left(conductor: Conductor, ended: list[Trial]) -> float | None:
+    """Seconds left, from the mean time of each arm's ended trials; None until there is something to go by."""
+    if not ended:
+        return None
+    overall = sum(trial.wall_s for trial in ended) / len(ended)
+    total = 0.0
+    for arm in conductor.plans:
+        mine = [trial.wall_s for trial in ended if trial.config.arm == arm]
+        left = conductor.quota[arm] + conductor.num_replicates(arm) - len(mine)
+        total += max(left, 0) * (sum(mine) / len(mine) if mine else overall)
+    limit = conductor.spec.budget.wall_minutes
+    estimate = total / conductor.slots
+    return estimate if limit is None else max(0.0, min(estimate, 60 * limit - conductor.elapsed))
+
+
+def _line(conductor: Conductor, trial: Trial) -> Text:
+    ended = sum(t.status != "running" for t in conductor.trials.values())
+    score = trial.best.get(conductor.metric)
+    text = f"[{ended}/{conductor.num_planned}] {trial.trial_id} {trial.status} in {duration(trial.wall_s)}"
+    if score is not None:
+        text += f"  {conductor.metric} {significant(score)}"
+    for name, value in trial.test.items():
+        if name == f"test_{conductor.objective.metric}":
+            text += f"  {name} {significant(value)}"
+    if trial.error:
+        text += f"  {trial.error.splitlines()[0]}"
+    return Text(text, style="red" if trial.status == "failed" else "")

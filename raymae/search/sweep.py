@@ -1,0 +1,155 @@
+"""A sweep from file to verdict: plan it, check it, run it."""
+
+from __future__ import annotations
+
+import os
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from raymae.data.cache import Located
+from raymae.results.compare import verdict_of
+from raymae.results.store import Store
+from raymae.search.cluster import Cluster, connected, local_resources, slots
+from raymae.search.display import Display
+from raymae.search.environment import describe_environment
+from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
+from raymae.spec.space import combinations
+from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import TaskSchema, TrialConfig
+from raymae.tasks import schema_of, task_class
+
+if TYPE_CHECKING:
+    from raymae.search.conductor import Conductor
+
+
+@dataclass(frozen=True)
+class Plan:
+    """A sweep, resolved and found possible, before anything is started.
+
+    Attributes:
+        spec: The sweep.
+        schema: Its task.
+        arms: What each arm fixes and searches.
+        data: Where the data is, and whether it is real.
+        slots: Trials at once on this machine.
+        splits: One line on the data's splits.
+    """
+
+    spec: SweepSpec
+    schema: TaskSchema
+    arms: Mapping[str, ArmPlan]
+    data: Located
+    slots: int
+    splits: str
+
+
+def make_plan(spec: SweepSpec) -> Plan:
+    """Resolve a checked spec: find the data, read it as the most demanding trial would, count slots.
+
+    Raises:
+        DataError: The data cannot be had or is too small.
+        ResourceError: Not even one trial fits on this machine.
+    """
+    cpus, gpus = local_resources()
+    at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
+    task, schema = task_class(spec.task), schema_of(spec.task)
+    arms = {name: arm_plan(spec, schema, name) for name in spec.arms}
+    located = task.locate(spec.data.model_dump())
+    data = {**spec.data.model_dump(), "source": located.source}
+    splits = ""
+    for plan in arms.values():
+        for sampled in combinations(plan.space, {"arm": plan.name}, limit=256):
+            splits = task.validate(data, plan.params(sampled))
+    return Plan(spec, schema, arms, located, at_once, splits)
+
+
+def example_config(plan: Plan, arm: str, **changes: Any) -> TrialConfig:
+    """An arm's configuration at the first value of everything searched."""
+    arm_ = plan.arms[arm]
+    sampled = next(combinations(arm_.space, {"arm": arm}), {})
+    # what would have been run without a search, where the space holds it
+    config = {**sampled, **changes}
+    return trial_config(plan.spec, arm_, config, seed=plan.spec.search.seed, stage="search", source=plan.data.source)
+
+
+def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None) -> dict[str, Any]:
+    """Run a planned sweep on an embedded Ray and return the verdict, which is also in the results folder.
+
+    Args:
+        plan: What `make_plan` made.
+        fresh: Move existing results of the same name aside.
+        display: Shows progress; silent by default.
+
+    Raises:
+        ResultsError: Another sweep's results lie there, or nothing can be written.
+    """
+    spec = plan.spec
+    display = display or Display.silent()
+    store = Store.create(
+        Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh,
+        data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint},
+        on_warning=display.warn,
+    )
+    from raymae.search.conductor import Conductor
+
+    with store:
+        conductor = Conductor(
+            spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots
+        )
+        with display.live(conductor), connected(_log_folder(store), _worker_environment(spec)) as cluster:
+            display.connected(cluster)
+            _tune(conductor, cluster, spec)
+        verdict = verdict_of(store)
+        store.write_verdict(verdict)
+        store.compact()
+    return verdict
+
+
+def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
+    """Let Tune run what the conductor proposes, on warm worker groups, until it proposes no more."""
+    import ray
+    from ray import tune
+
+    from raymae.search.bridge import ArmScheduler, ConductorSearcher, ReportCallback, Trials
+    from raymae.search.cluster import TRIAL_DRIVER
+    from raymae.search.hub import Hub
+    from raymae.search.trainable import WarmTrial
+    from raymae.search.workers import GroupOptions
+
+    hub = ray.remote(Hub).options(num_cpus=0, resources={TRIAL_DRIVER: 1}).remote()
+    options = GroupOptions(
+        hub, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
+        str(cluster.scratch / "train"),
+    )
+    trials = Trials(conductor)
+    trainable = tune.with_resources(
+        tune.with_parameters(WarmTrial, options=options),
+        tune.PlacementGroupFactory([{"CPU": 0, TRIAL_DRIVER: 1}]),
+    )
+    tune.Tuner(
+        trainable,
+        tune_config=tune.TuneConfig(
+            num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
+            trial_name_creator=lambda trial: trials[trial.trial_id].trial_id,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=str(cluster.scratch / "tune"), verbose=0,
+            callbacks=[ReportCallback(trials)], failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    ).fit()
+
+
+def _worker_environment(spec: SweepSpec) -> dict[str, str]:
+    threads = str(max(1, int(spec.resources.cpus_per_worker)))
+    passed = {name: os.environ[name] for name in ("RAYMAE_DATA", "RAYMAE_CACHE") if name in os.environ}
+    return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **passed}
+
+
+def _log_folder(store: Store) -> Path | None:
+    """Where this process's logs go: beside the results if they are on this machine."""
+    path = store.log_path()
+    return None if "://" in path else Path(path)

@@ -1,0 +1,162 @@
+"""Warm Ray Train worker groups: started once, handed one configuration after another.
+
+Starting a `TorchTrainer` costs seconds of process starts and imports. A `WorkerGroup` starts one and keeps it: its
+workers run `serve`, which takes jobs from the hub, iterates `run_trial`, and delivers a message per report.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from raymae.errors import RayMAEError
+
+MAX_RESTARTS = 20
+CLOSE_TIMEOUT_S = 10.0
+
+
+@dataclass(frozen=True)
+class GroupOptions:
+    """What every worker group of a sweep is made of.
+
+    Attributes:
+        hub: Handle of the `Hub` actor.
+        workers: Ranks per group.
+        cpus_per_worker: CPUs reserved per rank; also its torch threads.
+        gpus_per_worker: GPUs, or the share of one, reserved per rank.
+        storage: Local folder for Ray Train's own bookkeeping.
+    """
+
+    hub: Any
+    workers: int
+    cpus_per_worker: float
+    gpus_per_worker: float
+    storage: str
+
+
+class WorkerGroup:
+    """One long-lived Ray Train worker group, driven through the hub from the thread that owns it.
+
+    Args:
+        slot: Its name at the hub.
+        options: What it is made of.
+    """
+
+    def __init__(self, slot: str, options: GroupOptions) -> None:
+        self.slot, self.hub = slot, options.hub
+        self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
+        self._thread.start()
+
+    def _fit(self, options: GroupOptions) -> None:
+        from ray.train import FailureConfig, RunConfig, ScalingConfig
+        from ray.train.torch import TorchTrainer
+
+        resources = {"CPU": options.cpus_per_worker}
+        if options.gpus_per_worker:
+            resources["GPU"] = options.gpus_per_worker
+        trainer = TorchTrainer(
+            serve,
+            train_loop_config={"slot": self.slot, "hub": options.hub, "threads": max(1, int(options.cpus_per_worker))},
+            scaling_config=ScalingConfig(
+                num_workers=options.workers, use_gpu=options.gpus_per_worker > 0, resources_per_worker=resources
+            ),
+            run_config=RunConfig(
+                name=f"group-{self.slot}", storage_path=options.storage,
+                failure_config=FailureConfig(max_failures=MAX_RESTARTS, controller_failure_limit=3),
+            ),
+        )
+        try:
+            trainer.fit()
+        except Exception as error:  # whatever ends the group must reach the trial that waits for it
+            ray.get(self.hub.fail.remote(self.slot, f"the worker group ended: {_first_line(error)}"))
+        else:
+            ray.get(self.hub.fail.remote(self.slot, "the worker group has been closed"))
+
+    def assign(self, job: dict[str, Any]) -> None:
+        """Start a job; a job in progress ends at its next report."""
+        ray.get(self.hub.assign.remote(self.slot, job))
+
+    def collect(self) -> dict[str, Any]:
+        """Wait for the next message of the job."""
+        return ray.get(self.hub.collect.remote(self.slot))
+
+    def close(self) -> None:
+        """Let the group end; waits a little for it."""
+        ray.get(self.hub.close.remote(self.slot))
+        self._thread.join(CLOSE_TIMEOUT_S)
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
+
+
+def serve(config: dict[str, Any]) -> None:
+    """The loop of every rank of a group: take a job, run it, report, until there are no more."""
+    import torch
+    import torch.distributed as dist
+    from ray import train
+
+    context = train.get_context()
+    rank, world = context.get_world_rank(), context.get_world_size()
+    slot, hub = config["slot"], config["hub"]
+    torch.set_num_threads(config["threads"])
+
+    def agree(value: Any) -> Any:
+        """Rank 0's value, on every rank."""
+        if world == 1:
+            return value
+        box = [value]
+        dist.broadcast_object_list(box, src=0)
+        return box[0]
+
+    if rank == 0:
+        ray.get(hub.hello.remote(slot))
+    while True:
+        taken = agree(ray.get(hub.take.remote(slot)) if rank == 0 else None)
+        if taken is None:
+            return
+        serial, job = taken
+        for message in run_job(job):
+            wanted = agree(ray.get(hub.deliver.remote(slot, serial, message)) if rank == 0 else None)
+            if not wanted:
+                break
+
+
+def run_job(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    """Run one trial, as messages: one per report, the last one `final`; a failure is a final message too.
+
+    Raises:
+        Exception: Anything unexpected, after its message, so that Ray Train replaces the group.
+    """
+    import torch
+
+    from raymae.spec.trial import TrialConfig
+    from raymae.train.device import describe_device, pick_device
+    from raymae.train.loop import run_trial
+
+    device = pick_device()
+    common = {"trial_id": job["trial_id"], "attempt": job["attempt"], "host": os.uname().nodename,
+              "pid": os.getpid(), "device": describe_device(device), "error": None}
+    step = 0
+    try:
+        for report in run_trial(TrialConfig.from_json(job["config"]), device=device):
+            step = report.step
+            yield {**common, "phase": report.phase, "epoch": report.epoch, "step": step, "metrics": report.metrics,
+                   "best": report.best, "seconds": report.seconds, "num_parameters": report.num_parameters,
+                   "final": report.final}
+    except RayMAEError as error:
+        yield {**common, "error": str(error), "step": step + 1, "final": True}
+    except Exception as error:
+        yield {**common, "error": f"{type(error).__name__}: {error}", "step": step + 1, "final": True}
+        raise
+    finally:
+        if device.type == "cuda":
+            torch.cuda.empty_cache()
+
+

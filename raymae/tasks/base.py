@@ -1,0 +1,163 @@
+"""The Task contract: everything particular to a problem, and nothing else.
+
+A task is one class in one file plus one line in the registry. The training loop (`raymae.train`) calls only what is
+declared here; `tests/contract/` checks every registered task against it without a new test.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from typing import Any, ClassVar, Protocol
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+
+from raymae.data.cache import Located
+from raymae.models.transfer import Coverage, transfer
+from raymae.spec.trial import Arm, Objective, TaskSchema, TrainingParams, TrialConfig
+
+Batch = dict[str, Tensor]
+
+
+class Source(Protocol):
+    """One split, ready to be cut into batches."""
+
+    def __len__(self) -> int:
+        """Examples."""
+        ...
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """The examples at these indices, on the task's device.
+
+        Args:
+            index_B: Indices below `len(self)`, on the CPU.
+            generator: Randomness for augmentation while training; None while evaluating.
+        """
+        ...
+
+
+class Metrics(ABC):
+    """Sums over a split, from which metrics are computed at the end: never averages of averages.
+
+    Attributes:
+        totals: Float64 sums on the CPU; two accumulators merge by adding them.
+    """
+
+    def __init__(self, size: int) -> None:
+        self.totals = torch.zeros(size, dtype=torch.float64)
+
+    @abstractmethod
+    def update(self, prediction: Tensor, batch: Batch) -> None:
+        """Add one batch."""
+
+    @abstractmethod
+    def compute(self) -> dict[str, float]:
+        """Metrics by name, without prefix."""
+
+    def reduce(self) -> None:
+        """Sum over all ranks, where there are several."""
+        if dist.is_initialized() and dist.get_world_size() > 1:
+            device = torch.device("cuda") if dist.get_backend() == "nccl" else torch.device("cpu")
+            summed = self.totals.to(device)
+            dist.all_reduce(summed)
+            self.totals = summed.cpu()
+
+
+class Task(ABC):
+    """A problem, under one trial's configuration.
+
+    Args:
+        config: The trial.
+        device: Where models and batches live.
+
+    Class attributes:
+        name: Its name in the registry.
+        Params: Its parameters, derived from `TrainingParams`; every field is declared with `param()`.
+        objective: What trials are selected on.
+        metric_names: All its metrics, without prefix.
+        arms: Its arms.
+        sizes: Presets of parameters; `debug` trains in seconds on a CPU.
+    """
+
+    name: ClassVar[str]
+    Params: ClassVar[type[TrainingParams]]
+    objective: ClassVar[Objective]
+    metric_names: ClassVar[tuple[str, ...]]
+    arms: ClassVar[Mapping[str, Arm]]
+    sizes: ClassVar[Mapping[str, Mapping[str, Any]]]
+
+    def __init__(self, config: TrialConfig, device: torch.device) -> None:
+        self.config = config
+        self.device = device
+        self.arm = self.arms[config.arm]
+        self.params: Any = self.Params.model_validate(dict(config.params))
+
+    @classmethod
+    def schema(cls) -> TaskSchema:
+        """The task's description for the spec room."""
+        return TaskSchema(cls.name, cls.Params, cls.arms, cls.sizes, cls.objective, cls.metric_names, cls.check)
+
+    @classmethod
+    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """What is impossible about an arm's parameters, as (parameter, message) pairs; empty if nothing is."""
+        return []
+
+    @classmethod
+    @abstractmethod
+    def locate(cls, data: Mapping[str, Any]) -> Located:
+        """Find the data set of a `data` section, or decide for a synthetic one.
+
+        Raises:
+            DataError: It cannot be had, with everything tried.
+        """
+
+    @classmethod
+    @abstractmethod
+    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+        """Read the data as a trial with these parameters would, and describe its splits in one line.
+
+        Raises:
+            DataError: It is malformed, or too small for these parameters.
+        """
+
+    @abstractmethod
+    def load(self, split: str) -> Source:
+        """A split: `pretrain` (all inputs, no labels), `train` (the labelled fraction), `val` or `test`."""
+
+    @abstractmethod
+    def build(self) -> nn.Module:
+        """The network that is fine-tuned and scored, freshly initialised. References have no parameters."""
+
+    @abstractmethod
+    def build_pretraining(self) -> nn.Module:
+        """The masked autoencoder, freshly initialised."""
+
+    @abstractmethod
+    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
+        """Which tokens of a pretraining batch are hidden: bool `[B, N]`."""
+
+    @abstractmethod
+    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
+        """Reconstruction loss of a batch, a scalar mean over its examples."""
+
+    @abstractmethod
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Supervised loss of a batch, a scalar mean over its examples."""
+
+    @abstractmethod
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Predictions for a batch, as `metrics().update` takes them."""
+
+    @abstractmethod
+    def metrics(self) -> Metrics:
+        """A fresh accumulator."""
+
+    def transfer(self, pretrained: nn.Module, model: nn.Module) -> Coverage:
+        """Move the pretrained encoder into the network; every encoder key must arrive."""
+        return transfer(pretrained.get_submodule("encoder"), model)
+
+    def is_head(self, name: str) -> bool:
+        """Whether a parameter belongs to the head (trained alone during `freeze_epochs`)."""
+        return not name.startswith("encoder.")

@@ -1,0 +1,50 @@
+"""Checkpoints: one file, written whole or not at all, loaded without executing code."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import tempfile
+import zipfile
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from raymae.errors import TrialError
+
+VERSION = 1
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write tensors and plain values to `path` atomically."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".checkpoint-")
+    try:
+        with os.fdopen(handle, "wb") as file:
+            torch.save({"version": VERSION, **state}, file)
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, path)
+    except BaseException:
+        Path(temporary).unlink(missing_ok=True)
+        raise
+
+
+def load_checkpoint(path: Path, *, config_id: str, seed: int) -> dict[str, Any]:
+    """Read a checkpoint of the same configuration and seed; only tensors and plain values are ever unpickled.
+
+    Raises:
+        TrialError: It is damaged, of another version, or of another trial.
+    """
+    try:
+        state = torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
+        raise TrialError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start the trial over") \
+            from error
+    if not isinstance(state, dict) or state.get("version") != VERSION:
+        raise TrialError(f"{path}: not a checkpoint of version {VERSION}; delete it to start the trial over")
+    if (state["config_id"], state["seed"]) != (config_id, seed):
+        raise TrialError(f"{path}: belongs to configuration {state['config_id']} with seed {state['seed']}, not to "
+                         f"{config_id} with seed {seed}; delete it to start the trial over")
+    return state

@@ -1,0 +1,59 @@
+"""AdamW with layer-wise learning-rate decay, and the cosine schedule."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+
+import torch
+from timm.optim import param_groups_layer_decay, param_groups_weight_decay
+from torch import Tensor, nn
+
+from raymae.spec.trial import TrainingParams
+
+
+def make_optimiser(
+    model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float, betas: tuple[float, float]
+) -> torch.optim.AdamW:
+    """AdamW; no decay on biases and norms, learning rate times `layer_decay` per encoder layer from the top.
+
+    Layer decay needs the model to offer timm's `group_matcher`. Each group holds `lr_scale`, which `set_lr` honours.
+    """
+    if layer_decay < 1:
+        groups = param_groups_layer_decay(model, weight_decay=weight_decay, layer_decay=layer_decay)
+    else:
+        groups = param_groups_weight_decay(model, weight_decay=weight_decay)
+    for group in groups:
+        group.setdefault("lr_scale", 1.0)
+        group.pop("param_names", None)
+    return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def cosine_lr(step: int, *, peak: float, total: int, warmup: float) -> float:
+    """Linear warm-up over `warmup` steps, then a cosine to 0 at `total` (Loshchilov & Hutter 2017)."""
+    if step < warmup:
+        return peak * (step + 1) / (warmup + 1)
+    progress = (step - warmup) / max(total - warmup, 1)
+    return peak * 0.5 * (1 + math.cos(math.pi * min(progress, 1.0)))
+
+
+def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
+    """Set every group's learning rate, scaled by its layer."""
+    for group in optimiser.param_groups:
+        group["lr"] = lr * group["lr_scale"]
+
+
+def clip_gradients(parameters: Iterable[Tensor], norm: float) -> None:
+    """Clip the total gradient norm in place; 0 is off."""
+    if norm > 0:
+        nn.utils.clip_grad_norm_(parameters, norm)
+
+
+def betas_of(phase: str) -> tuple[float, float]:
+    """MAE's momenta: (.9, .95) while pretraining, the usual (.9, .999) while fine-tuning."""
+    return (0.9, 0.95) if phase == "pretrain" else (0.9, 0.999)
+
+
+def peak_lr(phase: str, params: TrainingParams) -> float:
+    """The phase's own peak learning rate."""
+    return params.pretrain_lr if phase == "pretrain" else params.lr
