@@ -24,8 +24,8 @@ class Scaler:
     """
 
     kind: ScalerKind
-    offset_C: np.ndarray  # noqa: N815
-    scale_C: np.ndarray  # noqa: N815
+    offset_C: np.ndarray
+    scale_C: np.ndarray
 
     @classmethod
     def fit(cls, values_TC: np.ndarray, kind: ScalerKind) -> Scaler:

@@ -33,7 +33,7 @@ class Series:
         origin: The file, for messages; or `synthetic`.
     """
 
-    values_TC: np.ndarray  # noqa: N815
+    values_TC: np.ndarray
     channels: tuple[str, ...]
     target_index: int
     times: np.ndarray

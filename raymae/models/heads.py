@@ -14,7 +14,8 @@ from raymae.models.mae import Encoder
 
 def encoder_layers(coarse: bool = False) -> dict[str, Any]:
     """timm's description of the layers of a model that holds an `encoder`, for layer-wise learning-rate decay."""
-    return {"stem": r"^encoder\.embedding", "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (9999,))]}
+    blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (9999,))]
+    return {"stem": r"^encoder\.embedding", "blocks": blocks}
 
 
 class FlattenHead(nn.Module):

@@ -1,7 +1,7 @@
 """The one masked autoencoder, for any token grid (He et al. 2022, arXiv:2111.06377).
 
-The encoder sees visible tokens only; a light decoder fills mask tokens in and predicts every token's values; the loss is
-taken where tokens are hidden and not missing.
+The encoder sees visible tokens only; a light decoder fills mask tokens in and predicts every token's values; the loss
+is taken where tokens are hidden and not missing.
 
 Shape suffixes: B batch, N tokens, V visible tokens (padded to the longest row), P values in a token, T values predicted
 per token, D width.

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 
 CELLS = {"rnn": nn.RNN, "lstm": nn.LSTM, "gru": nn.GRU}
@@ -20,7 +18,7 @@ class Recurrent(nn.Module):
         depth: Stacked layers.
     """
 
-    def __init__(self, cell: Literal["rnn", "lstm", "gru"], in_channels: int, horizon: int, *, dim: int, depth: int):
+    def __init__(self, cell: str, in_channels: int, horizon: int, *, dim: int, depth: int):
         super().__init__()
         self.rnn = CELLS[cell](in_channels, dim, depth, batch_first=True)
         self.head = nn.Linear(dim, horizon)

@@ -73,9 +73,9 @@ class ArmStudy:
 
     def __init__(self, plan: ArmPlan, search: SearchSpec, objective: Objective, index: int = 0) -> None:
         self.plan = plan
-        direction = "minimize" if objective.mode == "min" else "maximize"
+        better = optuna.study.StudyDirection.MINIMIZE if objective.mode == "min" else optuna.study.StudyDirection.MAXIMIZE
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(direction=direction, sampler=make_sampler(search, search.seed * 1000 + index))
+        self.study = optuna.create_study(direction=better, sampler=make_sampler(search, search.seed * 1000 + index))
         self.num_trials = plan.num_trials(search.num_trials)
         self._asked: dict[str, optuna.Trial] = {}
         if search.algorithm == "grid":

@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -108,59 +108,59 @@ def local_resources() -> tuple[float, float]:
 
 
 @contextmanager
-def connected(log_folder: Path | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
+def connected(log_file: Path | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
     """An embedded Ray on this machine, with the dashboard on loopback, for the length of a `with` block.
 
     Everything Ray writes lies in a folder of its own that is removed afterwards: a stale address file of another Ray
     cannot confuse this one.
 
     Args:
-        log_folder: Where Ray's and Tune's own messages go, instead of the terminal.
+        log_file: Where Ray's, Tune's and Train's own messages go, instead of the terminal; None drops them.
         environment: Variables for the workers.
     """
     set_environment()
     scratch = Path(tempfile.mkdtemp(prefix="raymae-"))
     previous = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = str(scratch)
-    import ray
+    with _quiet(log_file):
+        import ray
 
-    handler = _quiet(log_folder)
-    try:
-        context = ray.init(
-            address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
-            configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-            runtime_env={"env_vars": dict(environment or {})},
-        )
-        _protect_token()
-        total = ray.cluster_resources()
-        url = context.dashboard_url or ""
-        yield Cluster(f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
-    finally:
-        ray.shutdown()
-        if handler is not None:
-            logging.getLogger("ray").removeHandler(handler)
-            handler.close()
-        if previous is None:
-            os.environ.pop("RAY_TMPDIR", None)
-        else:
-            os.environ["RAY_TMPDIR"] = previous
-        shutil.rmtree(scratch, ignore_errors=True)
+        try:
+            context = ray.init(
+                address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
+                configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
+                runtime_env={"env_vars": dict(environment or {})},
+            )
+            _protect_token()
+            total = ray.cluster_resources()
+            url = context.dashboard_url or ""
+            yield Cluster(f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
+        finally:
+            ray.shutdown()
+            if previous is None:
+                os.environ.pop("RAY_TMPDIR", None)
+            else:
+                os.environ["RAY_TMPDIR"] = previous
+            shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _quiet(folder: Path | None) -> logging.Handler | None:
-    """Send Ray's chatter to a file: its warnings are for us, not for whoever reads the sweep's progress."""
+@contextmanager
+def _quiet(log_file: Path | None) -> Iterator[None]:
+    """Send Ray's chatter to a file, logged or printed: it is not for whoever reads the sweep's progress.
+
+    The progress display holds the real streams.
+    """
     logger = logging.getLogger("ray")
-    logger.propagate = False
-    for old in list(logger.handlers):
-        logger.removeHandler(old)
-    if folder is None:
-        logger.addHandler(logging.NullHandler())
-        return None
-    folder.mkdir(parents=True, exist_ok=True)
-    handler = logging.FileHandler(folder / "ray.log", delay=True)
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
-    logger.addHandler(handler)
-    return handler
+    with open(log_file or os.devnull, "a", buffering=1) as log:
+        handler = logging.StreamHandler(log)
+        handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        before, propagate = list(logger.handlers), logger.propagate
+        logger.handlers, logger.propagate = [handler], False
+        try:
+            with redirect_stdout(log), redirect_stderr(log):
+                yield
+        finally:
+            logger.handlers, logger.propagate = before, propagate
 
 
 def _protect_token() -> None:

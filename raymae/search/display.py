@@ -35,7 +35,10 @@ class Display:
 
     @classmethod
     def for_terminal(cls, console: Console) -> Display:
-        """A live panel if the console is a terminal, plain lines if not."""
+        """A live panel if the console is a terminal, plain lines if not.
+
+        The console must hold its stream (`Console(file=sys.stderr)`): a sweep sends the process's streams to a log.
+        """
         return cls(console, live=console.is_terminal)
 
     @classmethod
@@ -87,9 +90,10 @@ def panel(conductor: Conductor, trials: list[Trial], dashboard: str) -> Renderab
                         expand=True)
     progress.add_task(conductor.spec.name, total=conductor.num_planned, completed=len(ended))
     table = Table(box=None, pad_edge=False, expand=True)
-    for name, justify in (("arm", "left"), ("search", "right"), ("seeds", "right"), ("best " + conductor.metric, "right"),
-                          ("now", "left")):
-        table.add_column(name, justify=justify, style="dim" if name == "now" else None)  # type: ignore[arg-type]
+    table.add_column("arm")
+    for name in ("search", "seeds", f"best {conductor.metric}"):
+        table.add_column(name, justify="right")
+    table.add_column("now", style="dim")
     for arm in conductor.plans:
         mine = [trial for trial in trials if trial.config.arm == arm]
         search = sum(t.stage == "search" and t.status != "running" for t in mine)

@@ -17,7 +17,7 @@ def describe_environment() -> dict[str, Any]:
     """Plain values: time, command, python, package versions, git commit, host and device."""
     import torch
 
-    versions = {}
+    versions: dict[str, str | None] = {}
     for name in PACKAGES:
         try:
             versions[name] = metadata.version(name)

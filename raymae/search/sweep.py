@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from raymae.data.cache import Located
 from raymae.results.compare import verdict_of
 from raymae.results.store import Store
+from raymae.search.algorithms import contains
 from raymae.search.cluster import Cluster, connected, local_resources, slots
 from raymae.search.display import Display
 from raymae.search.environment import describe_environment
@@ -66,13 +67,18 @@ def make_plan(spec: SweepSpec) -> Plan:
     return Plan(spec, schema, arms, located, at_once, splits)
 
 
-def example_config(plan: Plan, arm: str, **changes: Any) -> TrialConfig:
-    """An arm's configuration at the first value of everything searched."""
-    arm_ = plan.arms[arm]
-    sampled = next(combinations(arm_.space, {"arm": arm}), {})
-    # what would have been run without a search, where the space holds it
-    config = {**sampled, **changes}
-    return trial_config(plan.spec, arm_, config, seed=plan.spec.search.seed, stage="search", source=plan.data.source)
+def example_config(plan: Plan, arm: str) -> TrialConfig:
+    """What would be run without a search: searched parameters at their default where the space holds it, or else at
+    its first value."""
+    arm_plan_ = plan.arms[arm]
+    sampled: dict[str, Any] = {}
+    for name, distribution in arm_plan_.space.items():
+        if distribution.active({"arm": arm, **sampled}):
+            default = arm_plan_.fixed[name]
+            sampled[name] = default if contains(distribution, default) else distribution.probes()[0]
+    return trial_config(
+        plan.spec, arm_plan_, sampled, seed=plan.spec.search.seed, stage="search", source=plan.data.source
+    )
 
 
 def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None) -> dict[str, Any]:
@@ -99,7 +105,7 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots
         )
-        with display.live(conductor), connected(_log_folder(store), _worker_environment(spec)) as cluster:
+        with display.live(conductor), connected(_log_file(store), _worker_environment(spec)) as cluster:
             display.connected(cluster)
             _tune(conductor, cluster, spec)
         verdict = verdict_of(store)
@@ -149,7 +155,7 @@ def _worker_environment(spec: SweepSpec) -> dict[str, str]:
     return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **passed}
 
 
-def _log_folder(store: Store) -> Path | None:
-    """Where this process's logs go: beside the results if they are on this machine."""
-    path = store.log_path()
+def _log_file(store: Store) -> Path | None:
+    """Where this process's log goes: beside the results if they are on this machine."""
+    path = store.log_path("driver.log")
     return None if "://" in path else Path(path)

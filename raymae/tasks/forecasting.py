@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from functools import lru_cache
-from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
@@ -18,25 +17,20 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.cache import Located, locate
-from raymae.data.scaling import Scaler
-from raymae.data.series import Series, read_series
-from raymae.data.splits import labelled_windows, protocol_splits
-from raymae.data.synthetic import synthetic_series
-from raymae.errors import DataError
+from raymae.data.splits import labelled_windows
 from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import MaskKind, draw_mask, num_hidden
+from raymae.models.masking import MaskKind, draw_mask
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
 from raymae.tasks.base import Batch, Metrics, Task
+from raymae.tasks.windows import NUM_TIME_FEATURES, WEEK_S, Windows, prepare
 
 TOKEN_ARMS = ("mae", "scratch")
 RECURRENT_ARMS = ("rnn", "lstm", "gru")
 LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
-NUM_TIME_FEATURES = 6
-WEEK_S = 7 * 86_400
 
 
 class ForecastingParams(TrainingParams):
@@ -73,7 +67,7 @@ class ForecastingParams(TrainingParams):
     pretrain_channels: Literal["all", "target"] = param(
         "all", "pretrain on every channel in turn with the same weights, or on the target only", kinds=("pretrained",)
     )
-    norm_target: bool = param(False, "predict each token normalised by its own mean and variance", kinds=("pretrained",))
+    norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
     decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=8)
     decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
     decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
@@ -108,7 +102,7 @@ class Forecasting(Task):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = _prepare(*_data_key(config.data), p.target, p.date_column, p.protocol, p.horizon, device)
+        self.data = prepare(*_data_key(config.data), p.target, p.date_column, p.protocol, p.horizon, device)
         self.splits = self.data.splits(p.lookback)
         self.deviation_C = self.data.deviation(p.lookback)
         if config.arm in TOKEN_ARMS:
@@ -146,7 +140,7 @@ class Forecasting(Task):
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
         p = ForecastingParams.model_validate(dict(params))
-        prepared = _prepare(*_data_key(data), p.target, p.date_column, p.protocol, p.horizon, torch.device("cpu"))
+        prepared = prepare(*_data_key(data), p.target, p.date_column, p.protocol, p.horizon, torch.device("cpu"))
         splits = prepared.splits(p.lookback)
         counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))
         rows, channels = prepared.values_CT.shape[1], prepared.values_CT.shape[0]
@@ -154,7 +148,7 @@ class Forecasting(Task):
 
     def load(self, split: str) -> Windows:
         """Windows of a split."""
-        starts = self.splits["train" if split == "pretrain" else split]
+        starts = np.asarray(self.splits["train" if split == "pretrain" else split])
         if split == "train" and self.params.label_fraction < 1:
             block = max(1, int(WEEK_S / self.data.step_s))
             starts = labelled_windows(starts, self.params.label_fraction, self.config.seed, block=block)
@@ -173,7 +167,9 @@ class Forecasting(Task):
     def _encoder(self) -> Encoder:
         p = self.params
         embedding = PatchEmbedding(self.grid.token_dim, self.grid.shape, p.encoder_dim)
-        return Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path, dropout=p.dropout)
+        return Encoder(
+            embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path, dropout=p.dropout
+        )
 
     def build(self) -> nn.Module:
         """The arm's network: features in, a horizon of normalised values out."""
@@ -318,88 +314,6 @@ class ForecastMetrics(Metrics):
         return {"mse": squared / count, "abs_error": absolute / count, "skill": skill}
 
 
-class Windows:
-    """Windows of a series: for each first target step, the lookback before it and the horizon after it.
-
-    Args:
-        data: The prepared series.
-        starts: Index of every window's first target step.
-        lookback: L.
-        horizon: H.
-        every_channel: While training, draw for every window which channel is its own; else it is the target.
-    """
-
-    def __init__(self, data: Prepared, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
-        self.data, self.starts, self.lookback, self.horizon = data, starts.to(data.device), lookback, horizon
-        self.every_channel = every_channel
-
-    def __len__(self) -> int:
-        return len(self.starts)
-
-    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
-        """`window` [B, C, L] with the own channel first, `channel` [B], `time` [B, 6, L], `target` [B, H]."""
-        start_B = self.starts[index_B.to(self.starts.device)]
-        channels = len(self.data.values_CT)
-        if self.every_channel and generator is not None:
-            channel_B = torch.randint(channels, (len(start_B),), generator=generator, device=generator.device)
-        else:
-            channel_B = torch.zeros_like(start_B)
-        windows_BCL = self.data.values_CT.unfold(1, self.lookback, 1)[:, start_B - self.lookback].transpose(0, 1)
-        if self.every_channel:
-            order_BC = (channel_B[:, None] + torch.arange(channels, device=channel_B.device)) % channels
-            windows_BCL = windows_BCL.gather(1, order_BC[..., None].expand(-1, -1, self.lookback))
-        time_BFL = self.data.time_FT.unfold(1, self.lookback, 1)[:, start_B - self.lookback].transpose(0, 1)
-        target_BH = self.data.values_CT[0].unfold(0, self.horizon, 1)[start_B]
-        return {"window": windows_BCL, "channel": channel_B, "time": time_BFL, "target": target_BH}
-
-
-class Prepared:
-    """A series scaled by its training part, on a device, with the target channel first.
-
-    Attributes:
-        values_CT: Float32, on the protocol's scale.
-        time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1].
-        change_C: Root mean square of one-step changes in the training part.
-        unit_C: Root mean square of changes over 1..horizon steps in the training part.
-    """
-
-    def __init__(self, series: Series, protocol: Literal["report", "field"], horizon: int, device: torch.device,
-                 name: str) -> None:
-        self.name, self.protocol, self.horizon, self.device = name, protocol, horizon, device
-        self.num_rows, self.step_s = len(series.values_TC), series.step_s
-        if protocol == "field" and self.step_s != 3600:
-            raise DataError(f"{name}: settings.protocol=field splits by months of hours, but rows are {self.step_s} s "
-                            "apart; use protocol=report")
-        train = self.splits(2)["train"]
-        self.num_train = int(train[-1]) + horizon
-        values_TC = np.roll(series.values_TC, -series.target_index, axis=1)
-        scaler = Scaler.fit(values_TC[: self.num_train], "minmax" if protocol == "report" else "standard")
-        scaled_TC = scaler.transform(values_TC)
-        self.values_CT = torch.as_tensor(scaled_TC.T.copy(), dtype=torch.float32, device=device)
-        self.time_FT = torch.as_tensor(_time_features(series.times), dtype=torch.float32, device=device)
-        self.change_C = self._typical_change((1,))
-        self.unit_C = self._typical_change(tuple(range(1, horizon + 1)))
-
-    def splits(self, lookback: int) -> dict[str, Any]:
-        """First target steps of every split; val and test do not depend on the lookback."""
-        return protocol_splits(self.protocol, self.num_rows, lookback=lookback, horizon=self.horizon, name=self.name)
-
-    def deviation(self, lookback: int) -> Tensor:
-        """C: root mean square of changes over the lags a window holds, the scale of levels relative to its end."""
-        return self._typical_change(tuple(sorted({max(1, lookback * k // 16) for k in range(1, 17)})))
-
-    def _typical_change(self, lags: tuple[int, ...]) -> Tensor:
-        train_CT = self.values_CT[:, : self.num_train].double()
-        squares = torch.stack([(train_CT[:, lag:] - train_CT[:, :-lag]).square().mean(dim=1) for lag in lags])
-        return squares.mean(dim=0).sqrt().clamp(min=1e-6).float()
-
-
-def _time_features(times: Any) -> np.ndarray:
-    seconds = times.astype("datetime64[s]").astype(np.int64)
-    day, week = 2 * np.pi * (seconds % 86_400) / 86_400, 2 * np.pi * (seconds % WEEK_S) / WEEK_S
-    return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)])
-
-
 def _data_key(data: Mapping[str, Any]) -> tuple[str, str | None]:
     """(name, path of the file, or None for synthetic), hashable."""
     if data["source"] == "synthetic":
@@ -411,11 +325,3 @@ def _data_key(data: Mapping[str, Any]) -> tuple[str, str | None]:
 def _path(name: str, path: str | None, root: str | None) -> str:
     """Where the file is; looked for once per process, since looking hashes the whole file."""
     return str(locate(DataSpec(name=name, path=path, root=root)).path)
-
-
-@lru_cache(maxsize=8)
-def _prepare(name: str, path: str | None, target: str, date_column: str, protocol: Literal["report", "field"],
-             horizon: int, device: torch.device) -> Prepared:
-    """Read once per process: a worker keeps its data from trial to trial."""
-    series = synthetic_series(target=target) if path is None else read_series(Path(path), target=target, date_column=date_column)
-    return Prepared(series, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))

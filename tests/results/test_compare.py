@@ -176,6 +176,11 @@ def test_the_best_configuration_comes_from_completed_search_trials(judge: Callab
     assert type(arm["best_params"]["norm_target"]) is bool
 
 
+def test_the_best_configuration_follows_the_objective(judge: Callable[..., Any]) -> None:
+    extra = [trial("low", val_mse=0.2), trial("high", val_mse=0.3)]
+    assert judge({"mae": []}, "max", extra=extra)["arms"][0]["val"]["trial_id"] == "high"
+
+
 def test_without_replicates_there_is_no_comparison(judge: Callable[..., Any]) -> None:
     found = judge({"mae": [], "scratch": []}, extra=[trial("s1", "scratch")], replicates=0)
     assert found["pairs"] == []

@@ -39,6 +39,8 @@ def test_best_follows_the_objective(make_store: Make, tmp_path: Path) -> None:
     store = make_store(schema=tiny_schema(objective=Objective("mse", "max", "")))
     store.add_trial(trial("low", val_mse=0.1))
     store.add_trial(trial("high", val_mse=0.9))
+    store.add_trial(trial("diverged", val_mse=float("nan")))
+    store.add_trial(trial("unscored", val_mse=None))
     assert query(tmp_path / "ett", "SELECT trial_id FROM best")["trial_id"].tolist() == ["high"]
 
 

@@ -1,0 +1,231 @@
+"""The command line: parse, call one library function, print."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import click
+
+from raymae import __version__
+from raymae.errors import RayMAEError
+
+
+class Group(click.Group):
+    """Turns our errors into messages and exit codes, and lists commands in the order they are written."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which one needs them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error raised on purpose is a message, not a traceback."""
+        try:
+            return super().invoke(ctx)
+        except RayMAEError as error:
+            click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+            ctx.exit(error.exit_code)
+
+
+def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """End a command's help with an example."""
+
+    def attach(function: Callable[..., Any]) -> Callable[..., Any]:
+        lines = "\n".join("  " + line for line in text.strip().splitlines())
+        function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n\b\nExample:\n{lines}\n"
+        return function
+
+    return attach
+
+
+overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
+    help="Override any field of the sweep file; repeatable.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+sweep_file = click.argument("file", type=click.Path(dir_okay=False))
+results_dir = click.argument("directory", metavar="DIR")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="raymae")
+def main() -> None:
+    """Does masked-autoencoder pretraining help here, at which settings, and how sure are we?
+
+    A sweep file says which task, which arms, which space, which budget. `raymae sweep` searches every arm with the
+    same budget, re-trains each arm's best configuration on fresh seeds, scores it once on the test split, and prints
+    the verdict.
+    """
+
+
+@main.command()
+@sweep_file
+@overrides
+@click.option("--dry-run", is_flag=True, help="Check everything, build each arm's model on one batch; start nothing.")
+@click.option("--fresh", is_flag=True, help="Move existing results of the same name aside and start over.")
+@as_json
+@example("raymae sweep sweeps/timeseries_mask.yaml --set search.num_trials=4")
+def sweep(file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, as_json: bool) -> None:
+    """Run the sweep in FILE and print the verdict.
+
+    Progress goes to standard error, the verdict to standard output.
+    """
+    from rich.console import Console
+
+    from raymae.results import show
+    from raymae.results.store import Store
+    from raymae.search.display import Display
+    from raymae.search.dry_run import describe, render
+    from raymae.search.sweep import make_plan, run_sweep
+
+    spec = _load(file, overrides)
+    plan = make_plan(spec)
+    progress = Console(file=sys.stderr)
+    if plan.data.note:
+        progress.print(plan.data.note, style="bold yellow" if plan.data.source == "synthetic" else "yellow",
+                       markup=False, highlight=False)
+    if dry_run:
+        description = describe(plan)
+        _print(description, lambda: render(description), as_json)
+        return
+    run_sweep(plan, fresh=fresh, display=Display.for_terminal(progress))
+    summary = show.summary(Store.open(Store.root_of(spec)))
+    _print(summary, lambda: show.render(summary), as_json)
+
+
+@main.command()
+@sweep_file
+@click.option("--arm", required=True, help="Which arm to train.")
+@click.option("--seed", type=int, default=None, help="Seed; search.seed of the file by default.")
+@click.option("--test", is_flag=True, help="Score the test split at the end, as a replicate does.")
+@overrides
+@as_json
+@example("raymae train sweeps/timeseries_mask.yaml --arm mae --set space.lr=null --set training.lr=1e-3")
+def train(file: str, arm: str, seed: int | None, test: bool, overrides: Sequence[str], as_json: bool) -> None:
+    """Train one trial of FILE in this process, without Ray; breakpoints work.
+
+    Searched parameters take the task's default where the space holds it, else the first value of their range or list.
+    """
+    from raymae.search.single import train_one
+
+    spec = _load(file, overrides)
+    for line in train_one(spec, arm, seed=seed, test=test):
+        click.echo(json.dumps(line) if as_json else line["text"])
+
+
+@main.command()
+@results_dir
+@as_json
+@example("raymae results results/timeseries-mask")
+def results(directory: str, as_json: bool) -> None:
+    """Print the leaderboard and the verdict of the sweep in DIR, finished or not."""
+    from raymae.results import show
+    from raymae.results.store import Store
+
+    summary = show.summary(Store.open(directory))
+    _print(summary, lambda: show.render(summary), as_json)
+
+
+@main.command()
+@results_dir
+@click.argument("sql")
+@as_json
+@example('raymae query results/timeseries-mask "SELECT arm, min(val_mse) FROM trials GROUP BY arm"')
+def query(directory: str, sql: str, as_json: bool) -> None:
+    """Run SQL (DuckDB's) over the results in DIR: views `trials`, `reports` and `best`. Read-only."""
+    from raymae.results.query import query as run
+
+    frame = run(directory, sql)
+    if as_json:
+        click.echo(frame.to_json(orient="records", date_format="iso"))
+    else:
+        click.echo("no rows" if frame.empty else frame.to_string(index=False))
+
+
+@main.command()
+@example("raymae schema > sweep.schema.json")
+def schema() -> None:
+    """Print the JSON Schema of sweep files, for editors."""
+    from raymae.spec.load import json_schema
+
+    click.echo(json.dumps(json_schema(), indent=2))
+
+
+@main.group(cls=Group)
+def data() -> None:
+    """Find, fetch and verify data sets."""
+
+
+@data.command("list")
+@as_json
+@example("raymae data list")
+def data_list(as_json: bool) -> None:
+    """List the data sets that are known, and where each was found."""
+    from raymae.data.cache import listing
+
+    rows = listing()
+    _print(rows, lambda: _table(rows, ("name", "modality", "licence", "where", "verified")), as_json)
+
+
+@data.command("fetch")
+@click.argument("name")
+@click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Folder to put it in, not the cache.")
+@example("raymae data fetch ETTh1")
+def data_fetch(name: str, root: Path | None) -> None:
+    """Download data set NAME and check its checksum."""
+    from raymae.data.cache import fetch
+
+    click.echo(fetch(name, root))
+
+
+@data.command("verify")
+@click.argument("name", required=False)
+@as_json
+@example("raymae data verify ETTh1")
+def data_verify(name: str | None, as_json: bool) -> None:
+    """Compare the checksums of data set NAME, or of all that were found, with the official ones."""
+    from raymae.data.cache import verify
+
+    rows = verify(name)
+    _print(rows, lambda: _table(rows, ("name", "file", "where", "verified", "problem")), as_json)
+    if any(not row["verified"] for row in rows):
+        sys.exit(1)
+
+
+def _load(file: str, overrides: Sequence[str]) -> Any:
+    from raymae.spec.load import load_sweep
+    from raymae.tasks import schema_of
+
+    return load_sweep(file, overrides, schema_of=schema_of)
+
+
+def _print(value: Any, renderable: Callable[[], Any], as_json: bool) -> None:
+    """JSON, or something rich can draw."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2, default=str))
+        return
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(renderable())
+
+
+def _table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    shown = {None: "–", True: "yes", False: "no"}
+    for row in rows:
+        cells = (row[name] for name in columns)
+        table.add_row(*(Text(shown[cell] if isinstance(cell, bool) or cell is None else str(cell)) for cell in cells))
+    return table
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""What a sweep would do: trials, resources, data, and each arm's model built and run on one batch. Starts nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import torch
+from rich.console import Group, RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from raymae.search.algorithms import grid
+from raymae.search.sweep import Plan, example_config
+from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
+from raymae.tasks import task_class
+
+
+def describe(plan: Plan) -> dict[str, Any]:
+    """Plain values: everything `raymae sweep --dry-run` prints.
+
+    Raises:
+        DataError: A batch cannot be read.
+    """
+    spec = plan.spec
+    arms = []
+    for name, arm in plan.arms.items():
+        trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
+        replicates = min(spec.replicates, 1) if arm.arm.kind == "reference" else spec.replicates
+        arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": trials, "replicates": replicates,
+                     "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
+    res = spec.resources
+    return {
+        "sweep": spec.name, "task": spec.task, "size": spec.size,
+        "data": {"name": plan.data.name, "source": plan.data.source, "path": str(plan.data.path or ""),
+                 "fingerprint": plan.data.fingerprint, "splits": plan.splits},
+        "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler},
+        "resources": {"slots": plan.slots, "workers": res.workers, "cpus_per_worker": res.cpus_per_worker,
+                      "gpus_per_worker": res.gpus_per_worker},
+        "budget": {"wall_minutes": spec.budget.wall_minutes, "num_trials": spec.budget.num_trials},
+        "arms": arms,
+        "num_trials": sum(arm["num_trials"] + arm["replicates"] for arm in arms),
+    }
+
+
+def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
+    match distribution:
+        case Uniform(uniform=(low, high)):
+            return f"{low:g} … {high:g}"
+        case LogUniform(loguniform=(low, high)):
+            return f"{low:g} … {high:g} (log)"
+        case IntRange(range_=(low, high), step=step):
+            return f"{low} … {high}" + (f" by {step}" if step > 1 else "")
+        case Choice(choice=values):
+            return ", ".join(map(str, values))
+
+
+def _try(plan: Plan, arm: str) -> dict[str, Any]:
+    """Build the arm's networks, run each on one batch of two, and note the shapes."""
+    config = example_config(plan, arm)
+    task = task_class(plan.spec.task)(config, torch.device("cpu"))
+    model = task.build()
+    shapes: dict[str, list[int]] = {}
+    source = task.load("val")
+    batch = source.batch(torch.arange(min(2, len(source))), None)
+    with torch.no_grad():
+        model.eval()
+        shapes |= {key: list(value.shape) for key, value in batch.items()}
+        shapes["prediction"] = list(task.predict(model, batch).shape)
+        if task.arm.kind == "pretrained":
+            pretraining = task.build_pretraining()
+            generator = torch.Generator().manual_seed(0)
+            seen = task.load("pretrain").batch(torch.arange(2), generator)
+            mask = task.draw_mask(seen, generator)
+            float(task.pretrain_loss(pretraining, seen, mask))
+            shapes["mask"] = list(mask.shape)
+    return {"num_parameters": sum(p.numel() for p in model.parameters()), "shapes": shapes}
+
+
+def render(description: Mapping[str, Any]) -> RenderableType:
+    """The same for people."""
+    data, resources = description["data"], description["resources"]
+    table = Table(box=None, pad_edge=False)
+    for name in ("arm", "kind", "trials", "seeds", "parameters", "searched", "shapes of a batch of 2"):
+        table.add_column(name, justify="right" if name in ("trials", "seeds", "parameters") else "left")
+    for arm in description["arms"]:
+        searched = "\n".join(f"{key}: {value}" for key, value in arm["searched"].items()) or "–"
+        shapes = "\n".join(f"{key} {value}" for key, value in arm["shapes"].items())
+        table.add_row(arm["arm"], arm["kind"], str(arm["num_trials"]), str(arm["replicates"]),
+                      f"{arm['num_parameters']:,}", Text(searched), Text(shapes))
+    minutes = description["budget"]["wall_minutes"]
+    return Group(
+        Text(f"{description['sweep']}: {description['num_trials']} trials of {description['task']}, "
+             f"{resources['slots']} at once, each on {resources['workers']} worker(s) with "
+             f"{resources['cpus_per_worker']:g} CPU and {resources['gpus_per_worker']:g} GPU; "
+             f"{description['search']['algorithm']} with {description['search']['scheduler']}"
+             + (f"; at most {minutes:g} minutes" if minutes else "")),
+        Text(f"data: {data['name']}, {data['source']}, {data['path'] or 'generated'} ({data['fingerprint']})\n"
+             f"      {data['splits']}"),
+        Text(), table, Text("\nnothing was started"),
+    )
