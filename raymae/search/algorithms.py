@@ -73,7 +73,8 @@ class ArmStudy:
 
     def __init__(self, plan: ArmPlan, search: SearchSpec, objective: Objective, index: int = 0) -> None:
         self.plan = plan
-        better = optuna.study.StudyDirection.MINIMIZE if objective.mode == "min" else optuna.study.StudyDirection.MAXIMIZE
+        directions = optuna.study.StudyDirection
+        better = directions.MINIMIZE if objective.mode == "min" else directions.MAXIMIZE
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         self.study = optuna.create_study(direction=better, sampler=make_sampler(search, search.seed * 1000 + index))
         self.num_trials = plan.num_trials(search.num_trials)

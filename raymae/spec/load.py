@@ -82,21 +82,36 @@ def parse_sweep(
             at = at.rpartition(".")[0]
         return Problem(f"{origin}:{lines[at]}" if at else origin, key, message)
 
+    found: list[Problem] = []
     try:
         spec = SweepSpec.model_validate(tree, strict=False)
     except ValidationError as error:
         found = [problem(*_explain(item)) for item in error.errors(include_url=False)]
-        raise SpecError(_in_order(found)) from None
-    if schema_of is None:
-        return spec
-    try:
-        schema = schema_of(spec.task)
-    except KeyError as error:
-        raise SpecError([problem("task", unknown("task", spec.task, error.args[0]))]) from None
-    found = [problem(key, message) for key, message in problems(spec, schema)]
+        for item in error.errors(include_url=False):
+            _remove(tree, item["loc"])
+        try:  # what is left may hold errors of the second kind: show them now, not on the next try
+            spec = SweepSpec.model_validate(tree, strict=False)
+        except ValidationError:
+            raise SpecError(_in_order(found)) from None
+    if schema_of is not None:
+        try:
+            found += [problem(key, message) for key, message in problems(spec, schema_of(spec.task))]
+        except KeyError as error:
+            found.append(problem("task", unknown("task", spec.task, error.args[0])))
     if found:
         raise SpecError(_in_order(found))
     return spec
+
+
+def _remove(tree: Any, location: Sequence[str | int]) -> None:
+    """Take a value out of nested mappings; a whole list goes where one of its items is wrong."""
+    for depth, part in enumerate(location):
+        if not isinstance(tree, dict) or part not in tree:
+            return
+        if depth == len(location) - 1 or not isinstance(tree[part], dict) or (depth == 1 and location[0] == "space"):
+            del tree[part]
+            return
+        tree = tree[part]
 
 
 def _in_order(found: Iterable[Problem]) -> list[Problem]:

@@ -106,8 +106,9 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
         for name in fixed:
             if name not in training | own:
                 yield report(f"arms.{arm}.{name}", unknown("parameter", name, training | own))
-            elif name in spec.space:
-                yield report(f"arms.{arm}.{name}", f"is also searched under space.{name}; keep one of the two")
+            elif name in spec.space and arm in spec.space[name].when.get("arm", [arm]):
+                yield report(f"arms.{arm}.{name}", f"is also searched under space.{name}; keep one of the two, or search it `when` "
+                             "the arm is another")
     for name in spec.settings.keys() & spec.space.keys():
         yield report(f"space.{name}", f"is also fixed under settings.{name}; keep one of the two")
     for name in spec.training.model_fields_set & spec.space.keys():

@@ -148,10 +148,11 @@ class Forecasting(Task):
 
     def load(self, split: str) -> Windows:
         """Windows of a split."""
-        starts = np.asarray(self.splits["train" if split == "pretrain" else split])
+        every = self.splits["train" if split == "pretrain" else split]
+        starts = np.asarray(every)
         if split == "train" and self.params.label_fraction < 1:
             block = max(1, int(WEEK_S / self.data.step_s))
-            starts = labelled_windows(starts, self.params.label_fraction, self.config.seed, block=block)
+            starts = labelled_windows(every, self.params.label_fraction, self.config.seed, block=block)
         every_channel = split == "pretrain" and self.params.pretrain_channels == "all"
         return Windows(self.data, torch.as_tensor(starts), self.params.lookback, self.params.horizon,
                        every_channel=every_channel)
