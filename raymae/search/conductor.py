@@ -185,14 +185,17 @@ class Conductor:
         return limit is not None and self.elapsed >= 60 * limit - self.replicate_seconds()
 
     def replicate_seconds(self) -> float:
-        """Expected wall time of the replicates that are left, with a tenth in reserve."""
-        total = 0.0
+        """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
+        do not end together; with a tenth in reserve."""
+        total = longest = 0.0
         for arm in self.plans:
             left = self.num_replicates(arm) - sum(t.status != "running" for t in self.of(arm, "replicate"))
             ended = [t.wall_s for t in self.of(arm, "search") if t.status == "completed"]
             best = self.best(arm)
-            total += left * (best.wall_s if best is not None else max(ended, default=0.0))
-        return 1.1 * total / self.slots
+            each = best.wall_s if best is not None else max(ended, default=0.0)
+            total += left * each
+            longest = max(longest, each if left else 0.0)
+        return 1.1 * (total / self.slots + longest)
 
     def must_stop(self, trial: Trial) -> bool:
         """Whether a running trial has to end now because the budget is spent."""
