@@ -14,7 +14,8 @@ from raymae.models.mae import Encoder
 
 def encoder_layers(coarse: bool = False) -> dict[str, Any]:
     """timm's description of the layers of a model that holds an `encoder`, for layer-wise learning-rate decay."""
-    blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (9999,))]
+    # timm's MATCH_PREV_GROUP: the norm learns with the last block, and is no layer of its own
+    blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]
     return {"stem": r"^encoder\.embedding", "blocks": blocks}
 
 

@@ -64,6 +64,11 @@ class Store:
         self._flushed_at = time.monotonic()
         self._lock = threading.RLock()
 
+    @property
+    def location(self) -> str:
+        """The folder as another process finds it: an absolute path or a URI."""
+        return self.root if self._place.local is None else str(self._place.local)
+
     @staticmethod
     def root_of(spec: SweepSpec) -> str:
         """The folder that a sweep file names: `<results>/<name>`, as a path or a URI."""

@@ -39,6 +39,21 @@ def make_sampler(search: SearchSpec, seed: int) -> optuna.samplers.BaseSampler:
                 return optuna.samplers.RandomSampler(seed=seed)
 
 
+def optuna_distribution(
+    distribution: Uniform | LogUniform | IntRange | Choice
+) -> optuna.distributions.BaseDistribution:
+    """The same distribution in Optuna's terms."""
+    match distribution:
+        case Uniform(uniform=(low, high)):
+            return optuna.distributions.FloatDistribution(low, high)
+        case LogUniform(loguniform=(low, high)):
+            return optuna.distributions.FloatDistribution(low, high, log=True)
+        case IntRange(range_=(low, high), step=step):
+            return optuna.distributions.IntDistribution(low, high - (high - low) % step, step=step)
+        case Choice(choice=values):
+            return optuna.distributions.CategoricalDistribution(values)
+
+
 def suggest(trial: optuna.Trial, name: str, distribution: Uniform | LogUniform | IntRange | Choice) -> Scalar:
     """Draw one parameter."""
     match distribution:
@@ -79,16 +94,51 @@ class ArmStudy:
         self.study = optuna.create_study(direction=better, sampler=make_sampler(search, search.seed * 1000 + index))
         self.num_trials = plan.num_trials(search.num_trials)
         self._asked: dict[str, optuna.Trial] = {}
+        self._points = list(grid(plan)) if search.algorithm == "grid" else self._default()
         if search.algorithm == "grid":
-            points = list(grid(plan))
-            self.num_trials = len(points)
-            for point in points:
-                self.study.enqueue_trial(point)
-        elif defaults := {name: plan.fixed[name] for name, d in plan.space.items() if contains(d, plan.fixed[name])}:
-            self.study.enqueue_trial(defaults)  # the first trial is what one would have run without a search
+            self.num_trials = len(self._points)
+
+    def _default(self) -> list[dict[str, Scalar]]:
+        """The first trial is what one would have run without a search, as far as the space holds it."""
+        fixed, space = self.plan.fixed, self.plan.space
+        point = {name: fixed[name] for name in space if contains(space[name], fixed[name])}
+        return [point] if point else []
+
+    def add(self, trial_id: str, sampled: Mapping[str, Scalar], status: EndStatus, values: Mapping[int, float],
+            best: float | None) -> None:
+        """Tell the study of a trial that ended in an earlier run of the sweep, or in another sweep.
+
+        Args:
+            trial_id: For people.
+            sampled: What had been sampled.
+            status: How it ended.
+            values: Intermediate values by epoch.
+            best: Its score, if it completed.
+        """
+        finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
+        complete = status == "completed" and best is not None and math.isfinite(best)
+        states = optuna.trial.TrialState
+        self.study.add_trial(optuna.trial.create_trial(
+            state=states.COMPLETE if complete else states.PRUNED if status == "stopped" else states.FAIL,
+            value=best if complete else None, params=dict(sampled), intermediate_values=finite,
+            distributions={name: optuna_distribution(self.plan.space[name]) for name in sampled},
+            user_attrs={"trial_id": trial_id},
+        ))
+        self._points = [point for point in self._points if not point.items() <= sampled.items()]
+
+    def resume(self, trial_id: str, sampled: Mapping[str, Scalar]) -> None:
+        """Take up a trial that was interrupted: the study treats it as just asked."""
+        self.study.enqueue_trial(dict(sampled))
+        self._sample(trial_id)
+        self._points = [point for point in self._points if not point.items() <= sampled.items()]
 
     def ask(self, trial_id: str) -> dict[str, Scalar]:
         """Propose the next configuration: a value for every searched parameter that exists in it."""
+        if self._points:
+            self.study.enqueue_trial(self._points.pop(0))
+        return self._sample(trial_id)
+
+    def _sample(self, trial_id: str) -> dict[str, Scalar]:
         trial = self._asked[trial_id] = self.study.ask()
         sampled: dict[str, Scalar] = {}
         for name, distribution in self.plan.space.items():

@@ -52,7 +52,8 @@ class ConductorSearcher(Searcher):
         """The next trial's job, None while there is none yet, or FINISHED."""
         trial = self._trials.start(trial_id)
         if trial is not None:
-            return {"job": trial.job(self._trials.conductor.objective)}
+            conductor = self._trials.conductor
+            return {"job": trial.job(conductor.objective, conductor.store.location)}
         return FINISHED if self._trials.conductor.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:

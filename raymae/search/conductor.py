@@ -11,13 +11,17 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.results.store import Store
 from raymae.search.algorithms import ArmStudy, EndStatus
+from raymae.search.checkpoints import Keeper
 from raymae.spec.resolve import ArmPlan, trial_config
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import Objective, Scalar, Stage, TrialConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 REPLICATE_SEED = 10_000
 
@@ -32,6 +36,7 @@ class Trial:
     started: float
     started_at: datetime
     attempt: int = 0
+    next_step: int = 0
     status: Literal["running", "completed", "stopped", "failed"] = "running"
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
@@ -45,10 +50,10 @@ class Trial:
         """`search` or `replicate`."""
         return self.config.stage
 
-    def job(self, objective: Objective) -> dict[str, Any]:
+    def job(self, objective: Objective, root: str) -> dict[str, Any]:
         """What a worker group needs to run it."""
         return {"trial_id": self.trial_id, "attempt": self.attempt, "config": self.config.to_json(),
-                "objective": f"val_{objective.metric}"}
+                "objective": f"val_{objective.metric}", "root": root, "next_step": self.next_step}
 
 
 class Conductor:
@@ -73,6 +78,7 @@ class Conductor:
         self.metric = f"val_{objective.metric}"
         self.started = clock()
         self.trials: dict[str, Trial] = {}
+        self._interrupted: list[Trial] = []  # by an earlier end of the sweep; they go first
         self.interrupted = False
         self.listener: Callable[[Trial], None] = lambda trial: None
         self.studies = {
@@ -92,7 +98,8 @@ class Conductor:
 
     def of(self, arm: str, stage: Stage) -> list[Trial]:
         """An arm's trials of a stage, in order of proposal."""
-        return [trial for trial in self.trials.values() if trial.config.arm == arm and trial.stage == stage]
+        known = [*self.trials.values(), *self._interrupted]
+        return [trial for trial in known if trial.config.arm == arm and trial.stage == stage]
 
     @property
     def running(self) -> list[Trial]:
@@ -104,20 +111,25 @@ class Conductor:
         return min(self.spec.replicates, 1) if self.plans[arm].arm.kind == "reference" else self.spec.replicates
 
     @property
+    def num_interrupted(self) -> int:
+        """Trials of an earlier run that wait to be continued."""
+        return len(self._interrupted)
+
+    @property
     def num_planned(self) -> int:
         """Trials of the whole sweep, if none of the arms fails."""
         return sum(self.quota.values()) + sum(map(self.num_replicates, self.plans))
 
     def next(self) -> Trial | None:
         """The next trial to start, or None while all slots are busy or something must end first."""
-        if len(self.running) >= self.slots or self.interrupted:
+        if len(self.running) >= self.slots or self.interrupted or self.time_is_up():
             return None
+        if self._interrupted:
+            return self._again(self._interrupted.pop(0))
         if not self.search_time_is_up():
             open_arms = [arm for arm in self.plans if len(self.of(arm, "search")) < self.quota[arm]]
             if open_arms:
                 return self._search_trial(min(open_arms, key=lambda arm: len(self.of(arm, "search")) / self.quota[arm]))
-        if self.time_is_up():
-            return None
         for arm in self.plans:
             if self._search_is_over(arm) and len(self.of(arm, "replicate")) < self.num_replicates(arm):
                 best = self.best(arm)
@@ -129,7 +141,7 @@ class Conductor:
         """Whether no trial will ever be proposed again."""
         if self.interrupted or self.time_is_up():
             return True
-        return all(
+        return not self._interrupted and all(
             self._search_is_over(arm)
             and (self.best(arm) is None or len(self.of(arm, "replicate")) >= self.num_replicates(arm))
             for arm in self.plans
@@ -166,6 +178,48 @@ class Conductor:
         self.trials[trial_id] = trial
         self.store.write_config(trial_id, {**config.to_json(), "sampled": dict(sampled)})
         return trial
+
+    def _again(self, trial: Trial) -> Trial:
+        trial.started, trial.attempt = self.clock(), trial.attempt + 1
+        self.trials[trial.trial_id] = trial
+        if trial.stage == "search":
+            self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+        return trial
+
+    def restore(self) -> int:
+        """Take over what an earlier run of this sweep left in the store.
+
+        Trials that ended are kept and told to the search; trials that were under way are continued first, from their
+        last checkpoint. Returns how many trials had ended.
+        """
+        rows, reports = self.store.trials(), self.store.reports()
+        ended = {str(row["trial_id"]): {str(key): value for key, value in row.items()}
+                 for row in rows.to_dict("records")}
+        recorded = dict(tuple(reports.groupby("trial_id")))
+        for trial_id, plain in sorted(self.store.configs().items()):
+            trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], self.clock(), datetime.now(UTC))
+            if trial_id in ended:
+                self._restore_ended(trial, ended[trial_id], recorded.get(trial_id))
+            else:
+                if trial_id in recorded:
+                    trial.next_step = int(recorded[trial_id]["step"].max()) + 1
+                    trial.attempt = int(recorded[trial_id]["attempt"].max())
+                self._interrupted.append(trial)
+        return len(ended)
+
+    def _restore_ended(self, trial: Trial, row: Mapping[str, Any], reports: pd.DataFrame | None) -> None:
+        trial.status, trial.wall_s = row["status"], float(row["wall_s"])
+        trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
+        self.trials[trial.trial_id] = trial
+        if trial.stage == "search":
+            values: dict[int, float] = {}
+            if reports is not None:
+                tuning = reports[reports["phase"] == "finetune"]
+                values = {int(epoch): float(value) for epoch, value in zip(tuning["epoch"], tuning[self.metric],
+                                                                           strict=True)}
+            self.studies[trial.config.arm].add(
+                trial.trial_id, trial.sampled, trial.status, values, trial.best.get(self.metric)  # type: ignore[arg-type]
+            )
 
     # -- budget --------------------------------------------------------------------------------------------------------
 
@@ -246,4 +300,5 @@ class Conductor:
             "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": trial.last.get("host"),
             "pid": trial.last.get("pid"), "device": trial.last.get("device"), "error": trial.error,
         })
+        Keeper(self.store.location, trial.trial_id).remove()
         self.listener(trial)

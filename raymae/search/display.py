@@ -51,6 +51,11 @@ class Display:
         if self._console is not None:
             self._console.print(Text(f"warning: {message}", style="yellow"))
 
+    def continuing(self, ended: int, interrupted: int) -> None:
+        """An earlier run of the same sweep is being continued."""
+        if self._console is not None:
+            self._console.print(f"continuing: {ended} trials are done, {interrupted} were under way")
+
     def connected(self, cluster: Cluster) -> None:
         """Ray is up."""
         self._dashboard = cluster.dashboard

@@ -58,6 +58,8 @@ class Hub:
             message, slot.outbox = slot.outbox, None
             if message["final"]:
                 slot.job = None
+            elif slot.job is not None:
+                slot.job = {**slot.job, "next_step": message["step"] + 1}
             slot.changed.notify_all()
             return message
 

@@ -84,6 +84,9 @@ def example_config(plan: Plan, arm: str) -> TrialConfig:
 def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None) -> dict[str, Any]:
     """Run a planned sweep on an embedded Ray and return the verdict, which is also in the results folder.
 
+    Where an earlier run of the same sweep left results, only what is missing is done: trials that ended are kept, those
+    that were under way continue from their last checkpoint.
+
     Args:
         plan: What `make_plan` made.
         fresh: Move existing results of the same name aside.
@@ -105,9 +108,13 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots
         )
-        with display.live(conductor), connected(_log_file(store), _worker_environment(spec)) as cluster:
-            display.connected(cluster)
-            _tune(conductor, cluster, spec)
+        kept = conductor.restore()
+        if kept or conductor.num_interrupted:
+            display.continuing(kept, conductor.num_interrupted)
+        if not conductor.finished():
+            with display.live(conductor), connected(_log_file(store), _worker_environment(spec)) as cluster:
+                display.connected(cluster)
+                _tune(conductor, cluster, spec)
         verdict = verdict_of(store)
         store.write_verdict(verdict)
         store.compact()

@@ -9,12 +9,14 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import ray
 
 from raymae.errors import RayMAEError
+from raymae.search.checkpoints import Keeper
 
 MAX_RESTARTS = 20
 CLOSE_TIMEOUT_S = 10.0
@@ -121,14 +123,17 @@ def serve(config: dict[str, Any]) -> None:
         if taken is None:
             return
         serial, job = taken
-        for message in run_job(job):
+        for message in run_job(job, rank):
             wanted = agree(ray.get(hub.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if not wanted:
                 break
 
 
-def run_job(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
+def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
     """Run one trial, as messages: one per report, the last one `final`; a failure is a final message too.
+
+    A checkpoint is written before each report is handed over. A later attempt continues from it and repeats the reports
+    that nobody has recorded.
 
     Raises:
         Exception: Anything unexpected, after its message, so that Ray Train replaces the group.
@@ -140,12 +145,20 @@ def run_job(job: dict[str, Any]) -> Iterator[dict[str, Any]]:
     from raymae.train.loop import run_trial
 
     device = pick_device()
+    keeper = Keeper(job["root"], job["trial_id"])
     common = {"trial_id": job["trial_id"], "attempt": job["attempt"], "host": os.uname().nodename,
               "pid": os.getpid(), "device": describe_device(device), "error": None}
-    step = 0
+    step = job["next_step"] - 1
     try:
-        for report in run_trial(TrialConfig.from_json(job["config"]), device=device):
+        config = TrialConfig.from_json(job["config"])
+        with keeper.latest() if job["attempt"] else nullcontext() as checkpoint:
+            reports = run_trial(config, device=device, resume=checkpoint, replay_from=job["next_step"])
+        for report in reports:
+            if report.step < job["next_step"]:
+                continue  # trained again for want of a checkpoint; recorded already
             step = report.step
+            if rank == 0:
+                keeper.keep(report)
             yield {**common, "phase": report.phase, "epoch": report.epoch, "step": step, "metrics": report.metrics,
                    "best": report.best, "seconds": report.seconds, "num_parameters": report.num_parameters,
                    "final": report.final}

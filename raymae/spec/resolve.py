@@ -6,7 +6,8 @@ Precedence, weakest first: the task's defaults, the size preset, `training` and 
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import math
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from pydantic import ValidationError
@@ -15,6 +16,9 @@ from raymae.errors import unknown
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies
+
+
+MAX_GRID = 10_000
 
 
 @dataclass(frozen=True)
@@ -35,11 +39,16 @@ class ArmPlan:
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The arm's complete parameters with the sampled ones laid over the fixed ones."""
-        return {**self.fixed, **sampled}
+        return {**self.fixed, **{name: _like(value, self.fixed[name]) for name, value in sampled.items()}}
 
     def num_trials(self, asked: int) -> int:
         """Search trials: one where there is nothing to search."""
         return asked if self.space else 1
+
+
+def _like(value: Scalar, default: Scalar) -> Scalar:
+    """A whole number as a real one where the parameter is real: 1 and 1.0 are the same configuration."""
+    return float(value) if isinstance(default, float) and type(value) is int else value
 
 
 def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
@@ -53,7 +62,9 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
         **spec.settings,
         **spec.arms[name],
     }
-    fixed = {key: value for key, value in merged.items() if applies(schema.params, key, name, arm.kind)}
+    fixed = {
+        key: _like(value, defaults[key]) for key, value in merged.items() if applies(schema.params, key, name, arm.kind)
+    }
     space = {
         key: spec.space[key]
         for key in ordered(spec.space)
@@ -106,9 +117,13 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
         for name in fixed:
             if name not in training | own:
                 yield report(f"arms.{arm}.{name}", unknown("parameter", name, training | own))
+            elif arm in schema.arms and not applies(schema.params, name, arm, schema.arms[arm].kind):
+                yield report(f"arms.{arm}.{name}", f"the arm {arm} has no {name}; leave it out")
             elif name in spec.space and arm in spec.space[name].when.get("arm", [arm]):
-                yield report(f"arms.{arm}.{name}", f"is also searched under space.{name}; keep one of the two, or search it `when` "
-                             "the arm is another")
+                yield report(
+                    f"arms.{arm}.{name}",
+                    f"is also searched under space.{name}; keep one of the two, or search it `when` the arm is another",
+                )
     for name in spec.settings.keys() & spec.space.keys():
         yield report(f"space.{name}", f"is also fixed under settings.{name}; keep one of the two")
     for name in spec.training.model_fields_set & spec.space.keys():
@@ -121,8 +136,18 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
                 for other in allowed:
                     if other not in spec.arms:
                         yield report(f"space.{name}.when.arm", unknown("arm", other, spec.arms))
+                    elif name in training | own and other in schema.arms and not applies(
+                            schema.params, name, str(other), schema.arms[str(other)].kind):
+                        yield report(f"space.{name}.when.arm", f"the arm {other} has no {name}; leave it out")
             elif key not in spec.space:
                 yield report(f"space.{name}.when.{key}", unknown("searched parameter", key, {*spec.space, "arm"}))
+            elif (values := spec.space[key].values()) is None:
+                yield report(f"space.{name}.when.{key}", f"{key} is drawn from a range of real numbers and never equals "
+                             f"{allowed[0]!r}; a condition needs a `choice` or an `int`")
+            else:
+                for other in allowed:
+                    if other not in values:
+                        yield report(f"space.{name}.when.{key}", f"{key} is never {other!r}; allowed: {_listed(values)}")
         if spec.search.algorithm == "grid" and distribution.values() is None:
             yield report(f"space.{name}", "a grid needs `choice` or `int`; list the values to try")
     try:
@@ -139,6 +164,10 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
                 yield key, message
 
 
+def _listed(values: Sequence[Scalar]) -> str:
+    return ", ".join(map(str, values)) if len(values) <= 20 else f"{values[0]} to {values[-1]}"
+
+
 def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> Iterator[tuple[str, str]]:
     """Values outside a parameter's bounds, and combinations the task refuses."""
     plan = arm_plan(spec, schema, arm)
@@ -153,16 +182,25 @@ def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> Iterator[tuple
     broken: set[str] = set()
     for candidate in ({}, *({name: value} for name in plan.space for value in plan.space[name].probes())):
         try:
-            schema.params.model_validate(plan.params(candidate), strict=False)
+            schema.params.model_validate(plan.params(candidate))
         except ValidationError as error:
             for item in error.errors(include_url=False):
                 name = str(item["loc"][0])
                 if name in broken or (name in plan.space and name not in candidate):
                     continue
                 broken.add(name)
-                yield where(name), f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}"
+                advice = ""
+                if item["type"] == "int_type" and isinstance(plan.space.get(name), (Uniform, LogUniform)):
+                    advice = "; search it with `int` or `choice`"
+                yield where(name), f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}{advice}"
     if broken:
         return
+    if spec.search.algorithm == "grid":
+        points = math.prod(len(distribution.values() or ()) for distribution in plan.space.values())
+        if points > MAX_GRID:
+            yield "search.algorithm", (f"a grid of {points} combinations for the arm {arm} is more than {MAX_GRID}; list "
+                                       "fewer values, or use another algorithm")
+            return
     for sampled in combinations(plan.space, {"arm": arm}):
         for name, message in schema.check(arm, plan.params(sampled)):
             yield where(name), message

@@ -13,7 +13,7 @@ Nothing here draws a sample: that is the search's business.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Discriminator, Field, Tag, field_validator, model_validator
@@ -24,7 +24,7 @@ Scalar = bool | int | float | str | None
 class Model(BaseModel):
     """Base of every model a user writes: frozen, no unknown keys, no silent conversions beyond int → float."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, strict=True, allow_inf_nan=False)
 
 
 class _Distribution(Model):
@@ -39,6 +39,14 @@ class _Distribution(Model):
             return {key: list(v) if isinstance(v, (list, tuple)) else [v] for key, v in value.items()}
         return value
 
+    @field_validator("when")
+    @classmethod
+    def _some_value(cls, value: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+        for key, allowed in value.items():
+            if not allowed:
+                raise ValueError(f"`when` lists no value of {key}: the parameter would never be searched")
+        return value
+
     def active(self, chosen: Mapping[str, Any]) -> bool:
         """Whether this parameter exists, given the arm (key `arm`) and the parameters chosen so far."""
         return all(key in chosen and chosen[key] in allowed for key, allowed in self.when.items())
@@ -47,8 +55,8 @@ class _Distribution(Model):
         """Values at which validity is checked: the ends of a range, or every choice."""
         raise NotImplementedError
 
-    def values(self) -> list[Scalar] | None:
-        """Every value, or None where there are infinitely many."""
+    def values(self) -> Sequence[Scalar] | None:
+        """Every value, or None where there are infinitely many. A range stays one: it may be long."""
         return None
 
 
@@ -60,7 +68,7 @@ def _check_range(name: str, low: float, high: float) -> None:
 class Uniform(_Distribution):
     """A real number between two ends, both included."""
 
-    uniform: tuple[float, float]
+    uniform: tuple[float, float] = Field(strict=False)  # YAML has lists
 
     @model_validator(mode="after")
     def _ordered(self) -> Uniform:
@@ -74,7 +82,7 @@ class Uniform(_Distribution):
 class LogUniform(_Distribution):
     """A positive real number, uniform in its logarithm."""
 
-    loguniform: tuple[float, float]
+    loguniform: tuple[float, float] = Field(strict=False)
 
     @model_validator(mode="after")
     def _ordered(self) -> LogUniform:
@@ -90,9 +98,9 @@ class LogUniform(_Distribution):
 class IntRange(_Distribution):
     """An integer from low to high, both included, in steps."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, populate_by_name=True, protected_namespaces=())
+    model_config = ConfigDict(protected_namespaces=())
 
-    range_: tuple[int, int] = Field(alias="int")
+    range_: tuple[int, int] = Field(alias="int", strict=False)
     step: int = Field(1, ge=1)
 
     @model_validator(mode="after")
@@ -101,10 +109,14 @@ class IntRange(_Distribution):
         return self
 
     def probes(self) -> list[Scalar]:
-        return list(self.range_) if len(range(*self.range_, self.step)) > 64 else self.values()
+        low, high = self.range_
+        count = (high - low) // self.step + 1
+        # the second and the last but one tell whether the step fits what else divides the value
+        some = range(count) if count <= 64 else (0, 1, count // 2, count - 2, count - 1)
+        return [low + index * self.step for index in some]
 
-    def values(self) -> list[Scalar]:
-        return list(range(self.range_[0], self.range_[1] + 1, self.step))
+    def values(self) -> Sequence[Scalar]:
+        return range(self.range_[0], self.range_[1] + 1, self.step)
 
 
 class Choice(_Distribution):
@@ -115,14 +127,14 @@ class Choice(_Distribution):
     @field_validator("choice")
     @classmethod
     def _distinct(cls, value: list[Scalar]) -> list[Scalar]:
-        if len({(type(v), v) for v in value}) < len(value):
+        if len({(isinstance(v, bool), v) for v in value}) < len(value):
             raise ValueError(f"choice lists a value twice: {value}")
         return value
 
     def probes(self) -> list[Scalar]:
         return self.choice
 
-    def values(self) -> list[Scalar]:
+    def values(self) -> Sequence[Scalar]:
         return self.choice
 
 

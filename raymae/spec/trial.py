@@ -75,7 +75,7 @@ def param(
 class TrainingParams(BaseModel):
     """What every training loop understands. Tasks derive their own parameters from this."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
     epochs: int = param(10, "passes over the labelled training set", kinds=("pretrained", "trained"), ge=1)
     pretrain_epochs: int = param(10, "passes over all inputs while pretraining", kinds=("pretrained",), ge=1)

@@ -143,6 +143,20 @@ class Task(ABC):
         """Reconstruction loss of a batch, a scalar mean over its examples."""
 
     @abstractmethod
+    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
+        """The batch with random values in hidden tokens and the rest as it was, to test that nothing leaks.
+
+        Args:
+            batch: As `load("pretrain")` makes it; left unchanged.
+            mask: Which tokens are hidden: bool `[B, N]`.
+            generator: Source of the values.
+        """
+
+    @abstractmethod
+    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
+        """All that the encoder of a masked autoencoder makes of a batch; must not depend on hidden tokens' values."""
+
+    @abstractmethod
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Supervised loss of a batch, a scalar mean over its examples."""
 

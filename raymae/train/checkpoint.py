@@ -44,7 +44,7 @@ def load_checkpoint(path: Path, *, config_id: str, seed: int) -> dict[str, Any]:
             from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
         raise TrialError(f"{path}: not a checkpoint of version {VERSION}; delete it to start the trial over")
-    if (state["config_id"], state["seed"]) != (config_id, seed):
-        raise TrialError(f"{path}: belongs to configuration {state['config_id']} with seed {state['seed']}, not to "
-                         f"{config_id} with seed {seed}; delete it to start the trial over")
+    if (state.get("config_id"), state.get("seed")) != (config_id, seed):
+        raise TrialError(f"{path}: belongs to configuration {state.get('config_id')} with seed {state.get('seed')}, "
+                         f"not to {config_id} with seed {seed}; delete it to start the trial over")
     return state

@@ -58,7 +58,11 @@ class Report:
 
 
 def run_trial(
-    config: TrialConfig, *, device: torch.device | None = None, resume: Path | None = None
+    config: TrialConfig,
+    *,
+    device: torch.device | None = None,
+    resume: Path | None = None,
+    replay_from: int | None = None,
 ) -> Iterator[Report]:
     """Train and evaluate one trial.
 
@@ -66,6 +70,8 @@ def run_trial(
         config: Everything that determines the result.
         device: Where to compute; this process's GPU if it has one, by default.
         resume: A checkpoint written by an earlier `Report.save` of the same configuration and seed.
+        replay_from: With `resume`: first yield again the reports from this step on that came before the checkpoint,
+            for whoever has lost them.
 
     Yields:
         One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
@@ -78,6 +84,8 @@ def run_trial(
     trial = _Trial(config, device or pick_device())
     if resume is not None:
         trial.restore(load_checkpoint(resume, config_id=config.config_id, seed=config.seed))
+        if replay_from is not None:
+            yield from trial.replay(replay_from)
     yield from trial.run()
 
 
@@ -97,6 +105,7 @@ class _Trial:
         self.best: dict[str, float] = {}
         self.best_weights: dict[str, Tensor] = {}
         self.stopped_early = False
+        self.history: list[dict[str, Any]] = []
         self._enter(self.phase)
 
     # -- phases --------------------------------------------------------------------------------------------------------
@@ -123,6 +132,8 @@ class _Trial:
 
     def run(self) -> Iterator[Report]:
         """Everything that is left to do."""
+        if self.history and self.history[-1]["final"]:
+            return
         if self.task.arm.kind == "reference":
             yield from self._reference()
             return
@@ -136,9 +147,10 @@ class _Trial:
                 yield self._test(self.model)
 
     def _reference(self) -> Iterator[Report]:
-        self.best = self._evaluate(self.model, "val")
         replicate = self.config.stage == "replicate"
-        yield self._report(dict(self.best), final=not replicate)
+        if not self.history:
+            self.best = self._evaluate(self.model, "val")
+            yield self._report(dict(self.best), final=not replicate)
         if replicate:
             yield self._test(self.model)
 
@@ -248,18 +260,25 @@ class _Trial:
     # -- reports and checkpoints ---------------------------------------------------------------------------------------
 
     def _report(self, metrics: dict[str, float], *, final: bool) -> Report:
-        report = Report(
-            phase=self.phase, epoch=self.epoch, step=self.step, metrics=metrics, best=dict(self.best),
-            seconds=time.monotonic() - self.started,
-            num_parameters=sum(p.numel() for p in self.model.parameters()), final=final, save=self._save,
-        )
+        plain: dict[str, Any] = {
+            "phase": self.phase, "epoch": self.epoch, "step": self.step, "metrics": metrics, "best": dict(self.best),
+            "seconds": time.monotonic() - self.started,
+            "num_parameters": sum(p.numel() for p in self.model.parameters()), "final": final,
+        }
+        self.history.append(plain)
         self.step += 1
-        return report
+        return Report(**plain, save=self._save)
+
+    def replay(self, first: int) -> Iterator[Report]:
+        """Reports from a step on, as they were."""
+        for plain in self.history[first:]:
+            yield Report(**plain, save=self._save)
 
     def _save(self, path: Path) -> None:
         save_checkpoint(path, {
             "config_id": self.config.config_id, "seed": self.config.seed, "phase": self.phase, "epoch": self.epoch,
             "step": self.step, "stale": self.stale, "stopped_early": self.stopped_early, "best": self.best,
+            "history": self.history,
             "best_weights": self.best_weights, "seconds": time.monotonic() - self.started,
             "model": self.model.state_dict(),
             "optimiser": self.optimiser.state_dict() if self.task.arm.kind != "reference" else {},
@@ -268,17 +287,17 @@ class _Trial:
 
     def restore(self, state: dict[str, Any]) -> None:
         """Continue where a checkpoint was taken."""
-        if state["phase"] == "test":
-            raise TrialError("the checkpoint was taken after the trial's end; there is nothing to resume")
-        if state["phase"] != self.phase:
-            self._enter(state["phase"])
+        phase: Phase = "pretrain" if state["phase"] == "pretrain" else "finetune"  # the test uses the latter's network
+        if phase != self.phase:
+            self._enter(phase)
+        self.phase = state["phase"]
         self.model.load_state_dict(state["model"])
         if state["optimiser"]:
             self.optimiser.load_state_dict(state["optimiser"])
         if self.average is not None:
             self.average.load_state_dict(state["average"])
         self.epoch, self.step, self.stale = state["epoch"], state["step"], state["stale"]
-        self.stopped_early, self.best = state["stopped_early"], state["best"]
+        self.stopped_early, self.best, self.history = state["stopped_early"], state["best"], state["history"]
         self.best_weights = {key: value.to(self.device) for key, value in state["best_weights"].items()}
         self.started = time.monotonic() - state["seconds"]
 
@@ -299,7 +318,8 @@ def evaluate(
     """
     model.eval()
     metrics = task.metrics()
-    for index in torch.arange(rank, len(source), world).split(batch_size):
+    mine = torch.arange(len(source))[rank::world]
+    for index in mine.split(batch_size) if len(mine) else ():  # fewer examples than ranks
         batch = source.batch(index, None)
         metrics.update(task.predict(model, batch), batch)
     metrics.reduce()

@@ -27,7 +27,8 @@ replicates: 3
 class Recorder:
     """Stands in for the store: keeps what it is told."""
 
-    def __init__(self):
+    def __init__(self, location):
+        self.location = str(location)
         self.trials, self.reports, self.configs = [], [], {}
 
     def add_trial(self, row):
@@ -48,12 +49,12 @@ class Clock:
         return self.now
 
 
-def conductor(*overrides, slots=2):
+def conductor(*overrides, slots=2, location="/nowhere"):
     spec = parse_sweep(TEXT, "simulated.yaml", overrides, schema_of=schema_of)
     schema = schema_of(spec.task)
     plans = {name: arm_plan(spec, schema, name) for name in spec.arms}
     clock = Clock()
-    made = Conductor(spec, plans, schema.objective, Recorder(), source="real", slots=slots, clock=clock)
+    made = Conductor(spec, plans, schema.objective, Recorder(location), source="real", slots=slots, clock=clock)
     return made, made.store, clock
 
 
