@@ -17,7 +17,6 @@ from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, com
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies
 
-
 MAX_GRID = 10_000
 
 
@@ -142,12 +141,13 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
             elif key not in spec.space:
                 yield report(f"space.{name}.when.{key}", unknown("searched parameter", key, {*spec.space, "arm"}))
             elif (values := spec.space[key].values()) is None:
-                yield report(f"space.{name}.when.{key}", f"{key} is drawn from a range of real numbers and never equals "
-                             f"{allowed[0]!r}; a condition needs a `choice` or an `int`")
+                yield report(f"space.{name}.when.{key}", f"{key} is drawn from a range of real numbers, which never "
+                             f"equals {allowed[0]!r}; a condition needs a `choice` or an `int`")
             else:
                 for other in allowed:
                     if other not in values:
-                        yield report(f"space.{name}.when.{key}", f"{key} is never {other!r}; allowed: {_listed(values)}")
+                        message = f"{key} is never {other!r}; allowed: {_listed(values)}"
+                        yield report(f"space.{name}.when.{key}", message)
         if spec.search.algorithm == "grid" and distribution.values() is None:
             yield report(f"space.{name}", "a grid needs `choice` or `int`; list the values to try")
     try:
@@ -198,8 +198,8 @@ def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> Iterator[tuple
     if spec.search.algorithm == "grid":
         points = math.prod(len(distribution.values() or ()) for distribution in plan.space.values())
         if points > MAX_GRID:
-            yield "search.algorithm", (f"a grid of {points} combinations for the arm {arm} is more than {MAX_GRID}; list "
-                                       "fewer values, or use another algorithm")
+            yield "search.algorithm", (f"a grid of {points} combinations for the arm {arm} is more than {MAX_GRID}; "
+                                       "list fewer values, or use another algorithm")
             return
     for sampled in combinations(plan.space, {"arm": arm}):
         for name, message in schema.check(arm, plan.params(sampled)):

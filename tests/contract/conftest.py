@@ -16,7 +16,7 @@ from raymae.tasks.base import Task
 from raymae.train import Report, run_trial
 
 REAL_NAMES = {"forecasting": "ETTh1"}  # the small real data set that a task is tested on as well
-SOURCES = [(name, source) for name in TASKS for source in ("synthetic", "real") if source != "real" or name in REAL_NAMES]
+SOURCES = [*((name, "synthetic") for name in TASKS), *((name, "real") for name in REAL_NAMES)]
 
 
 class Run(NamedTuple):

@@ -31,7 +31,7 @@ def masked(task: Task) -> tuple[Batch, Tensor]:
 
 def assert_falls(model: nn.Module, loss_of: Callable[[], Tensor]) -> None:
     """Thirty steps on one batch lower its loss by a tenth, judged without dropout."""
-    optimiser = make_optimiser(model, lr=3e-3, weight_decay=0.0, layer_decay=1.0, betas=(0.9, 0.95))
+    optimiser = make_optimiser(model, lr=1e-2, weight_decay=0.0, layer_decay=1.0, betas=(0.9, 0.95))
     before = loss_of_eval(model, loss_of)
     model.train()
     for _ in range(STEPS):
