@@ -11,7 +11,7 @@ from typing import Any
 import click
 
 from raymae import __version__
-from raymae.errors import RayMAEError
+from raymae.errors import InterruptedSweepError, RayMAEError
 
 
 class Group(click.Group):
@@ -91,9 +91,15 @@ def sweep(file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, as_js
         description = describe(plan)
         _print(description, lambda: render(description), as_json)
         return
-    run_sweep(plan, fresh=fresh, display=Display.for_terminal(progress))
+    interrupted: InterruptedSweepError | None = None
+    try:
+        run_sweep(plan, fresh=fresh, display=Display.for_terminal(progress))
+    except InterruptedSweepError as error:
+        interrupted = error
     summary = show.summary(Store.open(Store.root_of(spec)))
     _print(summary, lambda: show.render(summary), as_json)
+    if interrupted is not None:
+        raise interrupted
 
 
 @main.command()

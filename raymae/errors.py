@@ -5,8 +5,10 @@
     ├── DataError          a data set is missing, malformed or too small
     ├── ResultsError       a results folder cannot be read, written or continued
     ├── ResourceError      the machine or cluster can never satisfy the request
+    ├── InterruptedSweepError  Ctrl-C; what was done is kept
     ├── QueryError         SQL over the results failed
     └── TrialError         one trial failed, the sweep goes on
+        ├── CheckpointError  a checkpoint is damaged or belongs to another trial
         └── TransferError  pretrained weights did not reach the fine-tuned network
 
 The command line prints the message of a RayMAEError and exits 1 or 2; anything else is a bug and shows a traceback.
@@ -68,6 +70,12 @@ class ResourceError(RayMAEError):
     """The machine or cluster can never satisfy the request, so nothing was started."""
 
 
+class InterruptedSweepError(RayMAEError):
+    """The user ended a sweep early. Everything reported is kept; the same command goes on."""
+
+    exit_code = 130
+
+
 class QueryError(RayMAEError):
     """SQL over the results failed."""
 
@@ -76,6 +84,10 @@ class QueryError(RayMAEError):
 
 class TrialError(RayMAEError):
     """One trial failed (NaN loss, impossible configuration). The sweep records the reason and goes on."""
+
+
+class CheckpointError(TrialError):
+    """A checkpoint is damaged or belongs to another trial; the trial can be started over."""
 
 
 class TransferError(TrialError):

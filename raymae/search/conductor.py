@@ -7,6 +7,7 @@ reports, and it writes both to the store; the live display reads it.
 from __future__ import annotations
 
 import math
+import re
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 REPLICATE_SEED = 10_000
+SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
 
 
 @dataclass
@@ -37,7 +39,7 @@ class Trial:
     started_at: datetime
     attempt: int = 0
     next_step: int = 0
-    status: Literal["running", "completed", "stopped", "failed"] = "running"
+    status: Literal["pending", "running", "completed", "stopped", "failed"] = "running"
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     last: dict[str, Any] = field(default_factory=dict)
@@ -80,6 +82,9 @@ class Conductor:
         self.trials: dict[str, Trial] = {}
         self._interrupted: list[Trial] = []  # by an earlier end of the sweep; they go first
         self.interrupted = False
+        self.hopeless: dict[str, str] = {}
+        self.last_event = self.started
+        self.warn: Callable[[str], None] = lambda message: None
         self.listener: Callable[[Trial], None] = lambda trial: None
         self.studies = {
             name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
@@ -259,9 +264,10 @@ class Conductor:
 
     def on_report(self, trial: Trial, message: Mapping[str, Any]) -> None:
         """Record one message of a trial's worker."""
+        self.last_event = self.clock()
         trial.last = dict(message)
-        trial.attempt = message["attempt"]
-        if message["error"] is not None:
+        trial.attempt = message.get("attempt", trial.attempt)
+        if message.get("error") is not None:
             trial.error = message["error"]
             return
         trial.best = message["best"] or trial.best
@@ -283,12 +289,15 @@ class Conductor:
         """Record how a trial ended: completed by itself, stopped by scheduler or budget, or failed."""
         if trial.status != "running":
             return
+        self.last_event = self.clock()
         trial.error = trial.error or error
+        if trial.error is None and not trial.last.get("final") and self._to_be_continued(trial):
+            trial.status = "pending"  # the next run of the sweep goes on from its checkpoint
+            return
+        status: EndStatus = "completed" if trial.last.get("final") else "stopped"
         if trial.error is not None:
-            trial.status = "failed"
-        else:
-            trial.status = "completed" if trial.last.get("final") else "stopped"
-        status: EndStatus = trial.status
+            status = "failed"
+        trial.status = status
         trial.wall_s = trial.wall_s or self.clock() - trial.started
         if trial.stage == "search":
             self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric))
@@ -301,4 +310,25 @@ class Conductor:
             "pid": trial.last.get("pid"), "device": trial.last.get("device"), "error": trial.error,
         })
         Keeper(self.store.location, trial.trial_id).remove()
+        if status == "failed":
+            self._look_for_systematic_failure(trial.config.arm)
         self.listener(trial)
+
+    def _to_be_continued(self, trial: Trial) -> bool:
+        """Whether a trial that ended early was cut short by us, not by its scheduler."""
+        return self.interrupted or (trial.stage == "replicate" and self.time_is_up())
+
+    def _look_for_systematic_failure(self, arm: str) -> None:
+        """End an arm whose first trials all fail the same way: more of them would burn the budget."""
+        ended = [trial for trial in self.of(arm, "search") if trial.status not in ("running", "pending")]
+        reasons = {_shape(trial.error) for trial in ended if trial.status == "failed"}
+        if len(ended) == SYSTEMATIC and all(t.status == "failed" for t in ended) and len(reasons) == 1:
+            self.quota[arm] = min(self.quota[arm], len(self.of(arm, "search")))
+            self.hopeless[arm] = ended[-1].error or ""
+            self.warn(f"arm {arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
+                      f"{self.hopeless[arm]}")
+
+
+def _shape(error: str | None) -> str:
+    """An error without its numbers, so that two of a kind compare equal."""
+    return re.sub(r"[-+]?\d[\d.e+-]*|nan|inf", "#", error or "")

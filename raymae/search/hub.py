@@ -13,6 +13,9 @@ from typing import Any
 
 Message = dict[str, Any]
 
+MAX_ATTEMPTS = 3  # of one trial within one run of the sweep, when its workers die under it
+MAX_FRUITLESS = 5  # incarnations of a group that die without a message before it is given up
+
 
 @dataclass
 class _Slot:
@@ -20,9 +23,12 @@ class _Slot:
     job: Message | None = None
     serial: int = 0
     taken: bool = False
+    tries: int = 0
     outbox: Message | None = None
     error: str | None = None
     closed: bool = False
+    workers: list[Any] = field(default_factory=list)
+    fruitless: int = 0
 
 
 class Hub:
@@ -34,6 +40,19 @@ class Hub:
     def _slot(self, name: str) -> _Slot:
         return self._slots.setdefault(name, _Slot())
 
+    async def states(self) -> dict[str, str]:
+        """What every slot is doing, for the watchdog."""
+        def state(slot: _Slot) -> str:
+            if slot.closed:
+                return "closed"
+            if not slot.workers:
+                return "waiting for its workers to start (resources, or a node that boots)"
+            if slot.job is None:
+                return "idle"
+            return f"training {slot.job['trial_id']}" if slot.taken else "restarting its workers"
+
+        return {name: state(slot) for name, slot in self._slots.items()}
+
     # -- the trainable's side ------------------------------------------------------------------------------------------
 
     async def assign(self, name: str, job: Message) -> None:
@@ -41,27 +60,46 @@ class Hub:
         slot = self._slot(name)
         async with slot.changed:
             slot.serial += 1
-            slot.job, slot.taken, slot.outbox = job, False, None
+            slot.job, slot.taken, slot.outbox, slot.tries = job, False, None, 1
             slot.changed.notify_all()
 
-    async def collect(self, name: str) -> Message:
+    async def collect(self, name: str, timeout: float | None = None) -> Message | None:
         """The next message of a slot's job; the job ends with a message whose `final` is true.
+
+        Args:
+            name: The slot.
+            timeout: Seconds to wait for it once the job runs; None waits for ever.
+
+        Returns:
+            The message, or None if it took too long.
 
         Raises:
             RuntimeError: The worker group is gone and does not come back.
         """
         slot = self._slot(name)
         async with slot.changed:
-            await slot.changed.wait_for(lambda: slot.outbox is not None or slot.error is not None)
+            ready = lambda: slot.outbox is not None or slot.error is not None  # noqa: E731
+            # the clock starts when workers have the job: a cluster may boot nodes for minutes before
+            await slot.changed.wait_for(lambda: slot.taken or ready())
+            try:
+                await asyncio.wait_for(slot.changed.wait_for(ready), timeout)
+            except TimeoutError:
+                slot.serial += 1
+                slot.job = None
+                return None
             if slot.outbox is None:
                 raise RuntimeError(slot.error)
-            message, slot.outbox = slot.outbox, None
+            message, slot.outbox, slot.fruitless = slot.outbox, None, 0
             if message["final"]:
                 slot.job = None
             elif slot.job is not None:
                 slot.job = {**slot.job, "next_step": message["step"] + 1}
             slot.changed.notify_all()
             return message
+
+    async def workers(self, name: str) -> list[Any]:
+        """Actor handles of a slot's ranks."""
+        return self._slot(name).workers
 
     async def close(self, name: str) -> None:
         """No more jobs: the group's serve loop returns."""
@@ -74,20 +112,37 @@ class Hub:
     async def _end(self, name: str, error: str | None) -> None:
         slot = self._slot(name)
         async with slot.changed:
-            slot.closed, slot.error = True, error
+            slot.closed, slot.error = True, slot.error or error
             slot.changed.notify_all()
 
     # -- the workers' side ---------------------------------------------------------------------------------------------
 
-    async def hello(self, name: str) -> None:
-        """A new incarnation of the group: an unfinished job is handed out again, as its next attempt."""
+    async def hello(self, name: str, workers: list[Any]) -> bool:
+        """A new incarnation of the group: an unfinished job is handed out again, as its next attempt.
+
+        Returns:
+            Whether the group should go on; not if it has died again and again without a message.
+        """
         slot = self._slot(name)
         async with slot.changed:
+            slot.workers = workers
+            slot.fruitless += 1
             if slot.job is not None and slot.taken:
                 slot.serial += 1
-                slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
-                slot.taken = False
-                slot.changed.notify_all()
+                slot.outbox = None
+                if slot.tries >= MAX_ATTEMPTS:
+                    slot.outbox = {
+                        "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
+                        "step": slot.job["next_step"], "best": {},
+                        "error": f"its worker processes died {slot.tries} times (killed, or out of memory)",
+                    }
+                    slot.job = None
+                else:
+                    slot.tries += 1
+                    slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
+                    slot.taken = False
+            slot.changed.notify_all()
+            return slot.fruitless <= MAX_FRUITLESS
 
     async def take(self, name: str) -> tuple[int, Message] | None:
         """Wait for the next job: its serial number and content, or None when there will be no more."""
@@ -97,14 +152,16 @@ class Hub:
             if slot.closed or slot.job is None:
                 return None
             slot.taken = True
+            slot.changed.notify_all()
             return slot.serial, slot.job
 
     async def deliver(self, name: str, serial: int, message: Message) -> bool:
         """Hand over a message and wait until it is collected; False when the job is not wanted any more."""
         slot = self._slot(name)
         async with slot.changed:
-            slot.outbox = message if slot.serial == serial else slot.outbox
-            slot.changed.notify_all()
+            if slot.serial == serial:
+                slot.outbox = message
+                slot.changed.notify_all()
             await slot.changed.wait_for(
                 lambda: slot.closed or slot.serial != serial or slot.outbox is not message
             )

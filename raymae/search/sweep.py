@@ -10,12 +10,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymae.data.cache import Located
+from raymae.errors import InterruptedSweepError
 from raymae.results.compare import verdict_of
 from raymae.results.store import Store
 from raymae.search.algorithms import contains
 from raymae.search.cluster import Cluster, connected, local_resources, slots
 from raymae.search.display import Display
 from raymae.search.environment import describe_environment
+from raymae.search.interrupt import interruptible
+from raymae.search.watchdog import watched
 from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
 from raymae.spec.space import combinations
 from raymae.spec.sweep import SweepSpec
@@ -94,6 +97,7 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
 
     Raises:
         ResultsError: Another sweep's results lie there, or nothing can be written.
+        InterruptedSweepError: Ctrl-C; what has been done is kept, and the verdict so far is written.
     """
     spec = plan.spec
     display = display or Display.silent()
@@ -111,14 +115,26 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
         kept = conductor.restore()
         if kept or conductor.num_interrupted:
             display.continuing(kept, conductor.num_interrupted)
+        conductor.warn = display.warn
         if not conductor.finished():
-            with display.live(conductor), connected(_log_file(store), _worker_environment(spec)) as cluster:
+            with (
+                interruptible(lambda: _interrupt(conductor)),
+                display.live(conductor),
+                connected(_log_file(store), _worker_environment(spec)) as cluster,
+            ):
                 display.connected(cluster)
                 _tune(conductor, cluster, spec)
         verdict = verdict_of(store)
         store.write_verdict(verdict)
         store.compact()
+    if conductor.interrupted:
+        raise InterruptedSweepError("interrupted; run the same command again to go on")
     return verdict
+
+
+def _interrupt(conductor: Conductor) -> None:
+    conductor.interrupted = True
+    conductor.warn("interrupted: trials under way end at their next report; again to end at once")
 
 
 def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
@@ -135,14 +151,14 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
     hub = ray.remote(Hub).options(num_cpus=0, resources={TRIAL_DRIVER: 1}).remote()
     options = GroupOptions(
         hub, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
-        str(cluster.scratch / "train"),
+        str(cluster.scratch / "train"), spec.resources.report_timeout_s, spec.resources.recycle_after,
     )
     trials = Trials(conductor)
     trainable = tune.with_resources(
         tune.with_parameters(WarmTrial, options=options),
         tune.PlacementGroupFactory([{"CPU": 0, TRIAL_DRIVER: 1}]),
     )
-    tune.Tuner(
+    tuner = tune.Tuner(
         trainable,
         tune_config=tune.TuneConfig(
             num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
@@ -153,7 +169,9 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
             name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=str(cluster.scratch / "tune"), verbose=0,
             callbacks=[ReportCallback(trials)], failure_config=tune.FailureConfig(max_failures=0),
         ),
-    ).fit()
+    )
+    with watched(conductor, hub):
+        tuner.fit()
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:

@@ -9,16 +9,20 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raymae.errors import RayMAEError
+from raymae.errors import CheckpointError, RayMAEError
 from raymae.search.checkpoints import Keeper
 
-MAX_RESTARTS = 20
+if TYPE_CHECKING:
+    import torch
+
+    from raymae.spec.trial import TrialConfig
+    from raymae.train.loop import Report
+
 CLOSE_TIMEOUT_S = 10.0
 
 
@@ -32,6 +36,8 @@ class GroupOptions:
         cpus_per_worker: CPUs reserved per rank; also its torch threads.
         gpus_per_worker: GPUs, or the share of one, reserved per rank.
         storage: Local folder for Ray Train's own bookkeeping.
+        report_timeout_s: A trial whose next report takes longer is failed and its workers are replaced; None waits.
+        recycle_after: The workers are replaced after so many trials; 0 is never.
     """
 
     hub: Any
@@ -39,6 +45,12 @@ class GroupOptions:
     cpus_per_worker: float
     gpus_per_worker: float
     storage: str
+    report_timeout_s: float | None = None
+    recycle_after: int = 0
+
+
+class Recycled(Exception):  # noqa: N818
+    """Not an error: a group's workers have trained as many trials as they should, and are replaced."""
 
 
 class WorkerGroup:
@@ -50,7 +62,7 @@ class WorkerGroup:
     """
 
     def __init__(self, slot: str, options: GroupOptions) -> None:
-        self.slot, self.hub = slot, options.hub
+        self.slot, self.hub, self._timeout = slot, options.hub, options.report_timeout_s
         self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
         self._thread.start()
 
@@ -63,13 +75,15 @@ class WorkerGroup:
             resources["GPU"] = options.gpus_per_worker
         trainer = TorchTrainer(
             serve,
-            train_loop_config={"slot": self.slot, "hub": options.hub, "threads": max(1, int(options.cpus_per_worker))},
+            train_loop_config={"slot": self.slot, "hub": options.hub, "threads": max(1, int(options.cpus_per_worker)),
+                               "recycle_after": options.recycle_after},
             scaling_config=ScalingConfig(
                 num_workers=options.workers, use_gpu=options.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 name=f"group-{self.slot}", storage_path=options.storage,
-                failure_config=FailureConfig(max_failures=MAX_RESTARTS, controller_failure_limit=3),
+                # how often is the hub's decision: it knows which deaths were in vain
+                failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             ),
         )
         try:
@@ -77,15 +91,22 @@ class WorkerGroup:
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
             ray.get(self.hub.fail.remote(self.slot, f"the worker group ended: {_first_line(error)}"))
         else:
-            ray.get(self.hub.fail.remote(self.slot, "the worker group has been closed"))
+            ray.get(self.hub.fail.remote(self.slot, "the worker group died again and again before its first report; "
+                                                    "see logs/driver.log"))
 
     def assign(self, job: dict[str, Any]) -> None:
         """Start a job; a job in progress ends at its next report."""
         ray.get(self.hub.assign.remote(self.slot, job))
 
     def collect(self) -> dict[str, Any]:
-        """Wait for the next message of the job."""
-        return ray.get(self.hub.collect.remote(self.slot))
+        """Wait for the next message of the job. Workers that take too long are killed; Ray Train brings new ones."""
+        message = ray.get(self.hub.collect.remote(self.slot, self._timeout))
+        if message is not None:
+            return message
+        for worker in ray.get(self.hub.workers.remote(self.slot)):
+            ray.kill(worker, no_restart=True)
+        return {"error": f"no report for {self._timeout:g} s (resources.report_timeout_s); its workers were replaced",
+                "final": True, "best": {}}
 
     def close(self) -> None:
         """Let the group end; waits a little for it."""
@@ -116,8 +137,14 @@ def serve(config: dict[str, Any]) -> None:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    if rank == 0:
-        ray.get(hub.hello.remote(slot))
+    handles = [ray.get_runtime_context().current_actor]
+    if world > 1:
+        gathered: list[Any] = [None] * world
+        dist.all_gather_object(gathered, handles[0])
+        handles = gathered
+    if not agree(ray.get(hub.hello.remote(slot, handles)) if rank == 0 else None):
+        return
+    done = 0
     while True:
         taken = agree(ray.get(hub.take.remote(slot)) if rank == 0 else None)
         if taken is None:
@@ -127,13 +154,16 @@ def serve(config: dict[str, Any]) -> None:
             wanted = agree(ray.get(hub.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if not wanted:
                 break
+        done += 1
+        if done == config["recycle_after"]:
+            raise Recycled(f"replaced after {done} trials")
 
 
 def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
     """Run one trial, as messages: one per report, the last one `final`; a failure is a final message too.
 
     A checkpoint is written before each report is handed over. A later attempt continues from it and repeats the reports
-    that nobody has recorded.
+    that nobody has recorded; a damaged checkpoint only costs the work before it.
 
     Raises:
         Exception: Anything unexpected, after its message, so that Ray Train replaces the group.
@@ -142,7 +172,6 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
 
     from raymae.spec.trial import TrialConfig
     from raymae.train.device import describe_device, pick_device
-    from raymae.train.loop import run_trial
 
     device = pick_device()
     keeper = Keeper(job["root"], job["trial_id"])
@@ -150,10 +179,7 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
               "pid": os.getpid(), "device": describe_device(device), "error": None}
     step = job["next_step"] - 1
     try:
-        config = TrialConfig.from_json(job["config"])
-        with keeper.latest() if job["attempt"] else nullcontext() as checkpoint:
-            reports = run_trial(config, device=device, resume=checkpoint, replay_from=job["next_step"])
-        for report in reports:
+        for report in _reports(TrialConfig.from_json(job["config"]), device, keeper, job):
             if report.step < job["next_step"]:
                 continue  # trained again for want of a checkpoint; recorded already
             step = report.step
@@ -163,12 +189,24 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
                    "best": report.best, "seconds": report.seconds, "num_parameters": report.num_parameters,
                    "final": report.final}
     except RayMAEError as error:
-        yield {**common, "error": str(error), "step": step + 1, "final": True}
+        yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
     except Exception as error:
-        yield {**common, "error": f"{type(error).__name__}: {error}", "step": step + 1, "final": True}
+        yield {**common, "error": f"{type(error).__name__}: {error}", "step": step + 1, "best": {}, "final": True}
         raise
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
+def _reports(config: TrialConfig, device: torch.device, keeper: Keeper, job: dict[str, Any]) -> Iterator[Report]:
+    from raymae.train.loop import run_trial
+
+    if job["attempt"]:
+        with keeper.latest() as checkpoint:
+            try:
+                yield from run_trial(config, device=device, resume=checkpoint, replay_from=job["next_step"])
+            except CheckpointError:
+                keeper.remove()
+            else:
+                return
+    yield from run_trial(config, device=device)

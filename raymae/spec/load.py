@@ -315,6 +315,13 @@ def json_schema() -> Mapping[str, Any]:
     schema = SweepSpec.model_json_schema(by_alias=True)
     arms = schema["properties"]["arms"]
     names = {"type": "array", "items": {"type": "string"}, "minItems": 1}
+    fixed = arms["additionalProperties"]
+    arms["additionalProperties"] = {"anyOf": [fixed, {"type": "null"}]}
+    for definition in schema["$defs"].values():
+        when = definition["properties"].get("when")
+        if when is not None:  # one value stands for a list of one
+            several = when["additionalProperties"]
+            when["additionalProperties"] = {"anyOf": [several, *several["items"]["anyOf"]]}
     schema["properties"]["arms"] = {"anyOf": [names, {k: v for k, v in arms.items() if k != "description"}],
                                     "description": arms["description"]}
-    return {"$schema": "https://json-schema.org/draft/2020-12/schema", "title": "RayMAE sweep file", **schema}
+    return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "RayMAE sweep file"}

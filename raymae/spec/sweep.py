@@ -42,6 +42,10 @@ class ResourceSpec(Model):
     workers: int = Field(1, ge=1, description="Ray Train workers per trial.")
     cpus_per_worker: float = Field(1.0, gt=0)
     gpus_per_worker: float = Field(0.0, ge=0)
+    report_timeout_s: float | None = Field(
+        None, gt=0, description="A trial whose next report takes longer is failed and its workers are replaced."
+    )
+    recycle_after: int = Field(0, ge=0, description="Replace a group's workers after so many trials; 0 is never.")
 
     @field_validator("gpus_per_worker")
     @classmethod

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import os
-import pickle
 import tempfile
-import zipfile
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from raymae.errors import TrialError
+from raymae.errors import CheckpointError
 
 VERSION = 1
 
@@ -35,16 +33,19 @@ def load_checkpoint(path: Path, *, config_id: str, seed: int) -> dict[str, Any]:
     """Read a checkpoint of the same configuration and seed; only tensors and plain values are ever unpickled.
 
     Raises:
-        TrialError: It is damaged, of another version, or of another trial.
+        CheckpointError: It is damaged, of another version, or of another trial.
     """
     try:
         state = torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, EOFError, ValueError, pickle.UnpicklingError, zipfile.BadZipFile) as error:
-        raise TrialError(f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start the trial over") \
-            from error
+    except Exception as error:  # torch.load raises all kinds on damaged files, IndexError among them
+        raise CheckpointError(
+            f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start the trial over"
+        ) from error
     if not isinstance(state, dict) or state.get("version") != VERSION:
-        raise TrialError(f"{path}: not a checkpoint of version {VERSION}; delete it to start the trial over")
+        raise CheckpointError(f"{path}: not a checkpoint of version {VERSION}; delete it to start the trial over")
     if (state.get("config_id"), state.get("seed")) != (config_id, seed):
-        raise TrialError(f"{path}: belongs to configuration {state.get('config_id')} with seed {state.get('seed')}, "
-                         f"not to {config_id} with seed {seed}; delete it to start the trial over")
+        raise CheckpointError(
+            f"{path}: belongs to configuration {state.get('config_id')} with seed {state.get('seed')}, "
+            f"not to {config_id} with seed {seed}; delete it to start the trial over"
+        )
     return state

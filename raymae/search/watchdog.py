@@ -1,0 +1,61 @@
+"""Says when nothing has moved for a while, and why."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from raymae.results.words import duration
+
+if TYPE_CHECKING:
+    from raymae.search.conductor import Conductor
+
+SILENCE_S = 120.0
+
+
+@contextmanager
+def watched(conductor: Conductor, hub: Any, *, silence_s: float = SILENCE_S) -> Iterator[None]:
+    """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
+
+    Args:
+        conductor: Its `last_event` is the time of the last report or end.
+        hub: Handle of the hub, which knows what the slots do.
+        silence_s: Seconds; doubled after each warning in a row.
+    """
+    over = threading.Event()
+
+    def watch() -> None:
+        limit = silence_s
+        while not over.wait(silence_s / 8):
+            silent = conductor.clock() - conductor.last_event
+            if silent < silence_s:
+                limit = silence_s
+            elif silent >= limit:
+                limit = 2 * silent
+                conductor.warn(f"no report for {duration(silent)}: {explain(hub)}")
+
+    thread = threading.Thread(target=watch, daemon=True, name="watchdog")
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join(5)
+
+
+def explain(hub: Any) -> str:
+    """What every slot is doing, in words."""
+    import ray
+
+    try:
+        states = ray.get(hub.states.remote(), timeout=10)
+    except ray.exceptions.RayError as error:
+        return f"the hub does not answer ({type(error).__name__})"
+    counts: dict[str, int] = {}
+    for state in states.values():
+        counts[state] = counts.get(state, 0) + 1
+    free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
+    slots = "; ".join(f"{count} x {state}" if count > 1 else state for state, count in counts.items())
+    return f"{slots or 'no worker group has been started yet'} (free: {free or 'nothing'})"

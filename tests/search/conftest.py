@@ -1,0 +1,113 @@
+"""Sweeps run as users run them: the command line in a process of its own, with its own HOME."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+from raymae.results.store import Store
+
+TIMEOUT_S = 240
+
+
+@dataclass
+class Sweep:
+    """One sweep file in a temporary folder, and the processes that run it."""
+
+    folder: Path
+    text: str
+
+    @property
+    def store(self) -> Store:
+        return Store.open(self.folder / "results" / "small")
+
+    def command(self, *arguments: str) -> list[str]:
+        (self.folder / "small.yaml").write_text(self.text)
+        return [sys.executable, "-m", "raymae.cli", "sweep", "small.yaml", *arguments]
+
+    @property
+    def environment(self) -> dict[str, str]:
+        home = self.folder / "home"
+        home.mkdir(exist_ok=True)
+        kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "RAYMAE_", "TUNE_"))}
+        return {**kept, "HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        return subprocess.Popen(
+            self.command(*arguments), cwd=self.folder, env=self.environment, text=True,
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
+        )
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            self.command(*arguments), cwd=self.folder, env=self.environment, text=True, capture_output=True,
+            timeout=TIMEOUT_S,
+        )
+
+    def wait_for(self, condition: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+        """Poll until something has happened; fail with the output if the sweep ends before."""
+        deadline = time.monotonic() + TIMEOUT_S
+        while time.monotonic() < deadline:
+            if condition():
+                return
+            if process.poll() is not None:
+                raise AssertionError(f"the sweep ended first: {process.stdout.read()}")
+            time.sleep(0.05)
+        process.kill()
+        raise AssertionError(f"nothing happened in {TIMEOUT_S} s: {process.stdout.read()}")
+
+    def num_checkpoints(self) -> int:
+        return len(list((self.folder / "results" / "small" / "checkpoints").glob("*.pt")))
+
+    def num_ended(self) -> int:
+        return len(list((self.folder / "results" / "small" / "trials").glob("*.parquet")))
+
+
+SMALL = """
+name: small
+task: forecasting
+size: debug
+data: {name: ETTh1, if_unavailable: synthetic}
+arms: [mae, scratch, persistence]
+space:
+  lr: {loguniform: [1e-3, 1e-2]}
+search: {num_trials: 2, scheduler: none}
+training: {epochs: 4, pretrain_epochs: 2}
+replicates: 2
+"""
+
+
+@pytest.fixture
+def small(tmp_path: Path) -> Sweep:
+    return Sweep(tmp_path, SMALL)
+
+
+def check_complete(store: Store) -> None:
+    """No completed trial lost, none duplicated, every report there exactly once: from the Parquet itself."""
+    spec, trials, reports = store.spec(), store.trials(), store.reports()
+    assert not trials["trial_id"].duplicated().any()
+    for arm in ("mae", "scratch"):
+        mine = trials[trials["arm"] == arm]
+        assert (mine["stage"] == "search").sum() == spec.search.num_trials
+        assert (mine["stage"] == "replicate").sum() == spec.replicates
+    assert (trials["arm"] == "persistence").sum() == 2
+    assert not reports.duplicated(["trial_id", "step"]).any()
+    for trial_id, mine in reports.groupby("trial_id"):
+        row = trials[trials["trial_id"] == trial_id].iloc[0]
+        if row["status"] != "completed":
+            continue
+        assert sorted(mine["step"]) == list(range(len(mine)))
+        pretrain = 2 if row["arm"] == "mae" else 0
+        expected = 1 if row["arm"] == "persistence" else pretrain + 4
+        assert len(mine) == expected + (row["stage"] == "replicate")
+    assert set(store.configs()) == set(trials["trial_id"])
+    verdict = store.verdict()
+    assert verdict is not None
+    assert verdict["complete"]

@@ -1,0 +1,149 @@
+"""Whole sweeps on an embedded Ray, from the command line to the verdict."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import time
+
+import psutil
+import pytest
+
+from tests.search.conftest import check_complete
+
+
+def test_a_sweep_runs_from_file_to_verdict_and_a_second_run_has_nothing_to_do(small):
+    done = small.run()
+    assert done.returncode == 0, done.stderr
+    store = small.store
+    check_complete(store)
+
+    trials = store.trials()
+    assert set(trials["status"]) == {"completed"}
+    assert set(trials["data_source"]) == {"synthetic"}
+    assert "SYNTHETIC" in done.stderr
+    assert "SYNTHETIC" in done.stdout
+    assert trials[trials["stage"] == "search"]["test_mse"].isna().all(), "the test split is scored by replicates only"
+    assert trials[trials["stage"] == "replicate"]["test_mse"].notna().all()
+    verdict = store.verdict()
+    assert (verdict["pairs"][0]["a"], verdict["pairs"][0]["b"]) == ("mae", "scratch")
+    assert {arm["arm"]: arm["n"] for arm in verdict["arms"]} == {"mae": 2, "scratch": 2, "persistence": 1}
+    assert store.environment()["versions"]["ray"]
+
+    assert "dashboard http://127.0.0.1:" in done.stderr
+    chatter = ("WARNING", "ray.", "Traceback", "raylet", "FutureWarning")
+    assert not [word for word in chatter if word in done.stderr + done.stdout], done.stderr
+    token = small.folder / "home" / ".ray" / "auth_token"
+    assert token.stat().st_mode & 0o077 == 0, "Ray's token is for its owner only"
+    assert small.num_checkpoints() == 0, "an ended trial keeps no checkpoint"
+    assert not _left_over(small), "no process is left behind"
+
+    started = time.monotonic()
+    again = small.run("--json")
+    assert again.returncode == 0
+    assert "starting Ray" not in again.stderr
+    assert time.monotonic() - started < 60
+    assert json.loads(again.stdout)["verdict"]["pairs"] == verdict["pairs"]
+    assert len(small.store.trials()) == len(trials)
+
+    other = small.run("--set", "training.epochs=3")
+    assert other.returncode == 1
+    assert "training.epochs" in other.stderr
+    assert "4" in other.stderr
+    assert "Traceback" not in other.stderr
+
+
+def test_a_killed_sweep_goes_on_and_repeats_nothing(small):
+    process = small.start()
+    small.wait_for(lambda: small.num_ended() >= 2 and small.num_checkpoints() >= 1, process)
+    process.kill()
+    process.communicate()
+    ended = {row.trial_id: row.ended_at for row in small.store.trials().itertuples()}
+    _wait_until_gone(small)
+    done = small.run()
+    assert done.returncode == 0, done.stderr
+    check_complete(small.store)
+    after = {row.trial_id: row.ended_at for row in small.store.trials().itertuples()}
+    assert {name: after[name] for name in ended} == ended, "what had ended was not run again"
+
+
+def test_a_killed_worker_costs_no_trial(small):
+    small.text = small.text.replace("epochs: 4", "epochs: 4, eval_every: 1")
+    process = small.start()
+    small.wait_for(lambda: small.num_checkpoints() >= 1, process)
+    workers = [p for p in _processes(small) if "RayTrainWorker" in " ".join(p.cmdline())]
+    assert workers
+    workers[0].send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    check_complete(small.store)
+    assert set(small.store.trials()["status"]) == {"completed"}
+
+
+def test_failed_trials_are_recorded_with_a_reason_and_the_sweep_goes_on(small):
+    small.text = small.text.replace("lr: {loguniform: [1e-3, 1e-2]}", "lr: {choice: [1e-3, 1e30]}").replace(
+        "num_trials: 2", "num_trials: 2, algorithm: grid")
+    done = small.run()
+    assert done.returncode == 0, done.stderr
+    check_complete(small.store)
+    trials = small.store.trials()
+    failed = trials[trials["status"] == "failed"]
+    assert set(failed["lr"]) == {1e30}
+    assert len(failed) == 2
+    assert failed["error"].str.contains("lower").all()
+    assert (trials[trials["stage"] == "replicate"]["status"] == "completed").all()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_interrupted_once_it_ends_with_the_verdict_so_far_and_can_go_on(small, number):
+    process = small.start()
+    small.wait_for(lambda: small.num_ended() >= 2, process)
+    process.send_signal(number)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+    assert "Traceback" not in output
+    assert small.store.verdict() is not None
+    assert not small.store.verdict()["complete"]
+    if number == signal.SIGINT:
+        done = small.run()
+        assert done.returncode == 0, done.stderr
+        check_complete(small.store)
+
+
+def test_interrupted_twice_it_ends_at_once(small):
+    process = small.start()
+    small.wait_for(lambda: small.num_ended() >= 1, process)
+    process.send_signal(signal.SIGINT)
+    time.sleep(0.05)
+    process.send_signal(signal.SIGINT)
+    started = time.monotonic()
+    process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert time.monotonic() - started < 20
+    _wait_until_gone(small)
+
+
+def _processes(small) -> list[psutil.Process]:
+    """Processes that carry this sweep's HOME: the driver, Ray's daemons, its workers."""
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get("HOME") == str(small.folder / "home") and process.pid != os.getpid():
+                found.append(process)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+    return found
+
+
+def _left_over(small) -> list[str]:
+    deadline = time.monotonic() + 20
+    while (left := _processes(small)) and time.monotonic() < deadline:
+        time.sleep(0.2)
+    return [" ".join(p.cmdline())[:80] for p in left if p.is_running()]
+
+
+def _wait_until_gone(small) -> None:
+    left = _left_over(small)
+    assert not left, left

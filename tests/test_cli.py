@@ -1,0 +1,321 @@
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import click
+import jsonschema
+import pooch
+import pytest
+from click.testing import CliRunner, Result
+
+from raymae import __version__
+from raymae.cli import main
+from raymae.results.store import Store
+from raymae.spec import load_sweep
+from raymae.tasks import schema_of
+
+ROOT = Path(__file__).parents[1]
+DEBUG = str(ROOT / "sweeps" / "debug.yaml")
+OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding a line here
+    "sweep": ["file", "--set", "--dry-run", "--fresh", "--json"],
+    "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
+    "results": ["directory", "--json"],
+    "query": ["directory", "sql", "--json"],
+    "schema": [],
+    "data list": ["--json"],
+    "data fetch": ["name", "--root"],
+    "data verify": ["name", "--json"],
+}
+
+
+def leaves(group: click.Group, prefix: str = "") -> Iterator[tuple[str, click.Command]]:
+    for name, command in group.commands.items():
+        if isinstance(command, click.Group):
+            yield from leaves(command, f"{prefix}{name} ")
+        else:
+            yield prefix + name, command
+
+
+COMMANDS = dict(leaves(main))
+
+
+@pytest.fixture(autouse=True)
+def offline(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """No data, no network, and an empty working folder."""
+    def refuse(self: Any, url: str, *args: Any, **kwargs: Any) -> Any:
+        raise OSError(f"no network in tests: {url}")
+
+    monkeypatch.delenv("RAYMAE_DATA", raising=False)
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(pooch.HTTPDownloader, "__call__", refuse)
+    folder = tmp_path / "here"
+    folder.mkdir()
+    monkeypatch.chdir(folder)
+    return folder
+
+
+def run(*arguments: str, code: int = 0) -> Result:
+    result = CliRunner().invoke(main, arguments)
+    assert result.exit_code == code, result.output
+    assert "Traceback" not in result.output
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    return result
+
+
+def fails(*arguments: str, code: int) -> str:
+    result = run(*arguments, code=code)
+    assert result.stdout == ""
+    return " ".join(result.stderr.split())
+
+
+# --- help
+
+
+def test_commands_and_options_are_these() -> None:
+    found = {name: [p.opts[-1] if isinstance(p, click.Option) else str(p.name) for p in command.params]
+             for name, command in COMMANDS.items()}
+    assert found == OPTIONS
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_help_ends_with_an_example(name: str) -> None:
+    text = run(*name.split(), "--help").stdout
+    words = (COMMANDS[name].help or "").partition("Example:")[2].split()
+    assert words[: 1 + len(name.split())] == ["raymae", *name.split()]
+    assert "Example:" in text
+    for option in COMMANDS[name].params:
+        if isinstance(option, click.Option):
+            assert option.help
+            assert option.help.endswith(".")
+            assert option.opts[-1] in text
+
+
+def test_help_lists_commands_in_order() -> None:
+    assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
+        "sweep", "train", "results", "query", "schema", "data",
+    ]
+    assert run("-h").stdout == run("--help").stdout
+    assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]
+
+
+def test_version() -> None:
+    assert run("--version").stdout == f"raymae, version {__version__}\n"
+
+
+@pytest.mark.parametrize("name", OPTIONS)
+def test_every_command_is_in_the_readme(name: str) -> None:
+    readme = ROOT / "README.md"
+    if not readme.exists():
+        pytest.skip("README.md is not written yet")
+    assert f"raymae {name}" in readme.read_text()
+
+
+def test_as_a_module_and_without_torch() -> None:
+    code = "import sys, raymae.cli; print([m for m in ('torch', 'ray', 'optuna', 'pandas') if m in sys.modules])"
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=environment)
+    assert done.stdout == "[]\n", done.stderr
+    done = subprocess.run([sys.executable, "-m", "raymae.cli", "sweep", "none.yaml"], capture_output=True, text=True,
+                          timeout=60, env=environment)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.strip() == "error: none.yaml: cannot read the sweep file: no such file"
+
+
+# --- errors in sweep files
+
+
+@pytest.mark.parametrize("command", [["sweep"], ["train", "--arm", "mae"]])
+def test_bad_sweep_files(command: list[str], offline: Path) -> None:
+    assert "cannot read the sweep file: no such file" in fails(*command, "none.yaml", code=2)
+    assert "is a directory" in fails(*command, str(offline), code=2)
+    (offline / "bad.yaml").write_text("name: ../x\nserach: {}\n")
+    text = fails(*command, "bad.yaml", code=2)
+    assert text.startswith("error: bad.yaml: task: is required")
+    assert "bad.yaml:1: name: must match" in text
+    assert "did you mean `search`?" in text
+    text = fails(*command, DEBUG, "--set", "settings.lookback=25", code=2)
+    assert "--set: settings.lookback: lookback=25 must be a multiple" in text
+    assert "must have the form key.path=value" in fails(*command, DEBUG, "--set", "x", code=2)
+
+
+def test_the_examples_of_help_are_true() -> None:
+    """The override in the help of `train` ends the search of lr."""
+    example = (COMMANDS["train"].help or "").partition("Example:")[2]
+    changes = re.findall(r"--set (\S+)", example)
+    assert changes
+    spec = load_sweep(ROOT / re.findall(r"\S+\.yaml", example)[0], changes, schema_of=schema_of)
+    assert "lr" not in spec.space
+    assert spec.training.lr == 1e-3
+
+
+# --- sweep --dry-run
+
+
+def test_dry_run(offline: Path) -> None:
+    result = run("sweep", DEBUG, "--dry-run")
+    for part in ("mae", "scratch", "persistence", "prediction [2, 1]", "window [2, 7, 24]", "mask [2, 4]",
+                 "nothing was started", "10 trials of forecasting", "synthetic"):
+        assert part in result.stdout, part
+    assert "SYNTHETIC DATA" in result.stderr
+    assert list(offline.iterdir()) == []
+
+
+def test_dry_run_as_json(offline: Path) -> None:
+    plan = json.loads(run("sweep", DEBUG, "--dry-run", "--json", "--set", "search.num_trials=3").stdout)
+    assert [(arm["arm"], arm["num_trials"], arm["replicates"]) for arm in plan["arms"]] == [
+        ("mae", 3, 2), ("scratch", 3, 2), ("persistence", 1, 1),
+    ]
+    assert plan["num_trials"] == 12
+    assert plan["data"]["source"] == "synthetic"
+    assert plan["arms"][0]["searched"] == {"lr": "0.0003 … 0.003 (log)"}
+    assert plan["arms"][2]["num_parameters"] == 0
+    assert list(offline.iterdir()) == []
+
+
+def test_missing_data() -> None:
+    text = fails("sweep", DEBUG, "--dry-run", "--set", "data.if_unavailable=error", "--set", "data.root=own", code=1)
+    for part in ("ETTh1 was not found", "data.root=own: no such folder", "$RAYMAE_DATA: not set", "the cache",
+                 "no network in", "What to do"):
+        assert part in text
+    assert "ETTh1" in fails("sweep", DEBUG, "--dry-run", "--set", "data.name=ETTh2", code=1)
+
+
+def csv(rows: int, *, nan_at: int | None = None, target: str = "OT") -> str:
+    hours = (f"2020-01-{1 + n // 24 % 31:02d} {n % 24:02d}:00:00" for n in range(rows))
+    lines = [f"{hour},{'' if n == nan_at else n % 7},{n % 5}" for n, hour in enumerate(hours)]
+    return "\n".join([f"date,{target},load", *lines]) + "\n"
+
+
+@pytest.mark.parametrize(("content", "message"), [
+    (csv(400, nan_at=10), ":12: column 'OT' is missing; 1 such cells in all"),
+    (csv(20), "own.csv"), (csv(400, target="temperature"), ":1: unknown target 'OT'"), (None, "does not exist"),
+    ("", "is empty"), ("date,OT\n2020-01-01,x\n2020-01-02,1\n", ":2: column 'OT' must be numeric, got 'x'"),
+])
+@pytest.mark.parametrize("command", [["sweep", "--dry-run"], ["train", "--arm", "persistence"]])
+def test_csv_problems(command: list[str], content: str | None, message: str, offline: Path) -> None:
+    path = offline / "own.csv"
+    if content is not None:
+        path.write_text(content)
+    assert message in fails(*command, DEBUG, "--set", f"data={{name: own, path: {path}}}", code=1)
+
+
+def test_own_csv(offline: Path) -> None:
+    (offline / "own.csv").write_text(csv(700))
+    result = run("sweep", DEBUG, "--dry-run", "--json", "--set", f"data={{name: own, path: {offline / 'own.csv'}}}")
+    assert json.loads(result.stdout)["data"]["source"] == "real"
+
+
+@pytest.mark.parametrize(("override", "message"), [
+    ("resources.cpus_per_worker=100000", "a trial needs 1 x 100000 = 100000 CPUs, but there are"),
+    ("resources.workers=100000", "a trial needs 100000 x 1 = 100000 CPUs"),
+    ("resources.gpus_per_worker=1000", "a trial needs 1 x 1000 = 1000 GPUs"),
+])
+def test_impossible_resources(override: str, message: str) -> None:
+    assert message in fails("sweep", DEBUG, "--dry-run", "--set", override, code=1)
+
+
+# --- train
+
+
+def test_train(offline: Path) -> None:
+    quick = ("--set", "training.batch_size=4096", "--set", "training.epochs=1", "--set", "training.pretrain_epochs=1")
+    text = run("train", DEBUG, "--arm", "mae", *quick).stdout
+    assert re.search(r"^mask_ratio = 0\.5$", text, re.MULTILINE)
+    assert re.search(r"^pretrain +1 ", text, re.MULTILINE)
+    assert re.search(r"^finetune +1 .*val_mse ", text, re.MULTILINE)
+    assert "test_mse" not in text
+    lines = [json.loads(line) for line in run("train", DEBUG, "--arm", "persistence", "--test", "--seed", "7", "--json")
+             .stdout.splitlines()]
+    assert (lines[0]["config"]["seed"], lines[0]["config"]["stage"]) == (7, "replicate")
+    assert lines[-1]["phase"] == "test"
+    assert lines[-1]["metrics"]["test_mse"] > 0
+    assert list(offline.iterdir()) == []
+
+
+def test_train_an_unknown_arm() -> None:
+    assert "unknown arm 'mea'; did you mean `mae`?" in fails("train", DEBUG, "--arm", "mea", code=2)
+    assert "Missing option '--arm'" in fails("train", DEBUG, code=2)
+
+
+# --- results, query
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """An unfinished sweep of two trials."""
+    spec = load_sweep(DEBUG, ["replicates=0"], schema_of=schema_of)
+    root = str(tmp_path / "debug")
+    with Store.create(root, spec, schema_of(spec.task), environment={"python": "3"},
+                      data={"name": "ETTh1", "source": "synthetic", "fingerprint": "synthetic:0"}) as store:
+        for arm, score in (("mae", 0.25), ("scratch", 0.5)):
+            store.add_trial({"trial_id": arm, "config_id": "c" + arm, "arm": arm, "stage": "search", "attempt": 0,
+                             "status": "completed", "seed": 0, "val_mse": score, "lr": 1e-3, "wall_s": 1.0})
+    return root
+
+
+def test_results(store: str) -> None:
+    text = run("results", store).stdout
+    assert "2 trials completed" in text
+    assert "SYNTHETIC" in text.upper()
+    summary = json.loads(run("results", store, "--json").stdout)
+    assert summary["num_trials"]["completed"] == 2
+    assert {arm["arm"] for arm in summary["verdict"]["arms"]} == {"mae", "scratch", "persistence"}
+
+
+def test_query(store: str) -> None:
+    sql = "SELECT arm, val_mse FROM best ORDER BY val_mse"
+    assert json.loads(run("query", store, sql, "--json").stdout) == [
+        {"arm": "mae", "val_mse": 0.25}, {"arm": "scratch", "val_mse": 0.5},
+    ]
+    assert run("query", store, sql).stdout.split() == ["arm", "val_mse", "mae", "0.25", "scratch", "0.50"]
+    assert run("query", store, "SELECT * FROM reports").stdout == "no rows\n"
+    assert "Available views and columns" in fails("query", store, "SELECT nope FROM trials", code=2)
+    assert "one SELECT statement" in fails("query", store, "DROP VIEW best", code=2)
+
+
+@pytest.mark.parametrize("command", [["results"], ["query"]])
+def test_not_a_results_folder(command: list[str], offline: Path) -> None:
+    sql = ["SELECT 1"] if command == ["query"] else []
+    for folder in ("nowhere", str(offline), DEBUG):
+        assert fails(*command, folder, *sql, code=1).startswith("error: ")
+
+
+# --- schema, data
+
+
+def test_schema() -> None:
+    schema = json.loads(run("schema").stdout)
+    jsonschema.Draft202012Validator.check_schema(schema)
+    assert schema["title"] == "RayMAE sweep file"
+
+
+def test_data(tmp_path: Path) -> None:
+    rows = json.loads(run("data", "list", "--json").stdout)
+    assert {"name", "modality", "licence", "where", "verified"} <= set(rows[0])
+    assert all(row["where"] is None for row in rows)
+    assert "ETTh1" in run("data", "list").stdout
+    (row,) = json.loads(run("data", "verify", "ETTh1", "--json", code=1).stdout)
+    assert (row["verified"], row["problem"]) == (False, "not found")
+    assert "not found" in run("data", "verify", code=1).stdout
+    assert "unknown data set 'ETTh'; did you mean `ETTh1`?" in fails("data", "verify", "ETTh", code=1)
+    assert "no network in tests" in fails("data", "fetch", "ETTh1", "--root", str(tmp_path / "d"), code=1)
+
+
+def test_verified_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import hashlib
+
+    from raymae.data import DATASETS, Dataset, File
+
+    md5 = hashlib.md5(b"x", usedforsecurity=False).hexdigest()
+    monkeypatch.setitem(DATASETS, "small", Dataset("small", "series", "x", "CC0", (File("x.csv", md5=md5),), "ask"))
+    monkeypatch.setenv("RAYMAE_DATA", str(tmp_path))
+    (tmp_path / "x.csv").write_bytes(b"x")
+    assert json.loads(run("data", "verify", "small", "--json").stdout)[0]["verified"] is True
+    assert run("data", "fetch", "small").stdout.strip() == str(tmp_path / "x.csv")
