@@ -17,13 +17,24 @@ TASKS = {
 def task_class(name: str) -> type[Task]:
     """The class behind a name; imports torch.
 
+    Args:
+        name: A name in the registry, or `package.module:Class` for a task of your own.
+
     Raises:
         KeyError: No such task; its argument lists the names there are.
     """
-    if name not in TASKS:
-        raise KeyError(sorted(TASKS))
-    module, _, attribute = TASKS[name].partition(":")
-    return getattr(importlib.import_module(module), attribute)
+    module, _, attribute = TASKS.get(name, name).partition(":")
+    try:
+        found = getattr(importlib.import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError, TypeError):
+        if name in TASKS:
+            raise
+        raise KeyError([*sorted(TASKS), "your.module:Task"]) from None
+    from raymae.tasks.base import Task
+
+    if not (isinstance(found, type) and issubclass(found, Task)):
+        raise KeyError([*sorted(TASKS), "your.module:Task"])
+    return found
 
 
 def schema_of(name: str) -> TaskSchema:

@@ -109,7 +109,7 @@ NOT_A_SWEEP = {
     "huger integer": (field("training", "{epochs: " + "9" * 5000 + "}"), 9, "whole numbers go up to"),
     "beyond Parquet": (field("search", "{seed: 9223372036854775808}"), 8, "search.seed: whole numbers go up to"),
     "deep": (field("settings", "{target: " + "[" * 40 + "]" * 40 + "}"), 9, "settings.target: nested deeper than 32"),
-    "deeper": (field("settings", "{target: " + "[" * 5000 + "]" * 5000 + "}"), None, "nested deeper than 32 levels"),
+    "deeper": (field("settings", "{target: " + "[" * 500 + "]" * 500 + "}"), None, "nested deeper than 32 levels"),
     "YAML 1.1": ("%YAML 1.1\n---\n" + BASE, 1, "must be YAML 1.2, got '%YAML 1.1'"),
 }
 

@@ -34,7 +34,8 @@ def ranks(make_config: Callable[..., TrialConfig], tmp_path_factory: pytest.Temp
     few = {"label_fraction": 0.05}
     configs = {
         # 609 windows in 8 batches of 76 or 77: shares of unequal size
-        "linear": make_config("forecasting", "linear", stage="replicate", batch_size=77, epochs=3, clip_norm=0.01, **few),
+        "linear": make_config("forecasting", "linear", stage="replicate", batch_size=77, epochs=3, clip_norm=0.01,
+                              **few),
         # dropout and masks are drawn per rank, so only without them is it the same training
         "scratch": make_config("forecasting", "scratch", stage="replicate", batch_size=301, epochs=2, dropout=0.0,
                                ema_decay=0.5, patience=1, **few),
