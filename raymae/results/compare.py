@@ -60,6 +60,7 @@ def verdict(
     """
     test = f"test_{objective.metric}"
     last = trials.sort_values("attempt", kind="stable").drop_duplicates("trial_id", keep="last")
+    last = _of_the_best(last, objective)
     arms = [_arm(name, kinds[name], trials[trials["arm"] == name], last[last["arm"] == name], objective)
             for name in spec.arms]
     arms.sort(key=lambda arm: _rank(arm, test, objective))
@@ -82,6 +83,18 @@ def verdict(
         "pairs": pairs,
         "complete": bool(complete),
     }
+
+
+def _of_the_best(last: pd.DataFrame, objective: Objective) -> pd.DataFrame:
+    """Without replicates of configurations that a longer search has overtaken."""
+    replicates, drop = last["stage"] == "replicate", last["stage"].isna()
+    for name in last["arm"].unique():
+        mine = last["arm"] == name
+        best = _best(last[mine], objective)
+        current = mine & replicates & (last["config_id"] == (None if best is None else best["config_id"]))
+        if current.any():
+            drop |= mine & replicates & ~current
+    return last[~drop]
 
 
 def _arm(name: str, kind: str, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective) -> dict[str, Any]:

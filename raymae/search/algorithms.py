@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import optuna
 
+from raymae.errors import TrialError
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
 from raymae.spec.sweep import SearchSpec
@@ -18,6 +19,7 @@ from raymae.spec.trial import Objective
 if TYPE_CHECKING:
     from ray.tune.schedulers import TrialScheduler
 
+MAX_DRAWS = 1000
 EndStatus = Literal["completed", "stopped", "failed"]
 
 
@@ -35,6 +37,10 @@ def make_sampler(search: SearchSpec, seed: int) -> optuna.samplers.BaseSampler:
                 return optuna.samplers.GPSampler(seed=seed, n_startup_trials=min(10, max(3, search.num_trials // 3)))
             case "cmaes":
                 return optuna.samplers.CmaEsSampler(seed=seed, warn_independent_sampling=False)
+            case "qmc":
+                return optuna.samplers.QMCSampler(
+                    seed=seed, scramble=True, warn_independent_sampling=False, warn_asynchronous_seeding=False
+                )
             case "random" | "grid":
                 return optuna.samplers.RandomSampler(seed=seed)
 
@@ -102,7 +108,7 @@ class ArmStudy:
         """The first trial is what one would have run without a search, as far as the space holds it."""
         fixed, space = self.plan.fixed, self.plan.space
         point = {name: fixed[name] for name in space if contains(space[name], fixed[name])}
-        return [point] if point else []
+        return [point] if point and self.plan.admits(point) else []
 
     def add(self, trial_id: str, sampled: Mapping[str, Scalar], status: EndStatus, values: Mapping[int, float],
             best: float | None) -> None:
@@ -139,12 +145,18 @@ class ArmStudy:
         return self._sample(trial_id)
 
     def _sample(self, trial_id: str) -> dict[str, Scalar]:
-        trial = self._asked[trial_id] = self.study.ask()
-        sampled: dict[str, Scalar] = {}
-        for name, distribution in self.plan.space.items():
-            if distribution.active({"arm": self.plan.name, **sampled}):
-                sampled[name] = suggest(trial, name, distribution)
-        return sampled
+        for _ in range(MAX_DRAWS):
+            trial = self.study.ask()
+            sampled: dict[str, Scalar] = {}
+            for name, distribution in self.plan.space.items():
+                if distribution.active({"arm": self.plan.name, **sampled}):
+                    sampled[name] = suggest(trial, name, distribution)
+            if self.plan.admits(sampled):
+                self._asked[trial_id] = trial
+                return sampled
+            self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
+        raise TrialError(f"arm {self.plan.name}: {MAX_DRAWS} draws in a row break a constraint; widen the space or "
+                         f"loosen {[constraint.text for constraint in self.plan.constraints]}")
 
     def report(self, trial_id: str, epoch: int, value: float) -> None:
         """Note an intermediate value; what a stopped trial is judged by."""
@@ -172,7 +184,7 @@ def grid(plan: ArmPlan) -> Iterator[dict[str, Scalar]]:
             if plan.space[name].active({"arm": plan.name, **point}):
                 point[name] = value
         key = tuple(point.items())
-        if key not in seen:
+        if key not in seen and plan.admits(point):
             seen.add(key)
             yield point
 
@@ -184,10 +196,10 @@ def make_scheduler(search: SearchSpec, objective: Objective, max_epochs: int) ->
     common: Mapping[str, Any] = {"time_attr": "epoch", "metric": "objective", "mode": objective.mode}
     grace = min(search.grace_epochs, max_epochs)
     match search.scheduler:
-        case "asha":
+        case "asha" | "hyperband":
             return AsyncHyperBandScheduler(
                 **common, max_t=max(max_epochs, grace + 1), grace_period=grace,
-                reduction_factor=search.reduction_factor,
+                reduction_factor=search.reduction_factor, brackets=3 if search.scheduler == "hyperband" else 1,
             )
         case "median":
             return MedianStoppingRule(**common, grace_period=grace, min_samples_required=3)

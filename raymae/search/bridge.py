@@ -10,7 +10,8 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raymae.search.algorithms import make_scheduler
-from raymae.search.conductor import Conductor, Trial
+from raymae.search.conductor import Conductor
+from raymae.search.ledger import Trial
 
 FINISHED = Searcher.FINISHED
 

@@ -10,13 +10,14 @@ import math
 import re
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from raymae.results.store import Store
 from raymae.search.algorithms import ArmStudy, EndStatus
+from raymae.search.budget import Budget
 from raymae.search.checkpoints import Keeper
+from raymae.search.ledger import Ledger, Trial
 from raymae.spec.resolve import ArmPlan, trial_config
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import Objective, Scalar, Stage, TrialConfig
@@ -26,36 +27,6 @@ if TYPE_CHECKING:
 
 REPLICATE_SEED = 10_000
 SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
-
-
-@dataclass
-class Trial:
-    """One trial, from proposal to end."""
-
-    trial_id: str
-    config: TrialConfig
-    sampled: Mapping[str, Scalar]
-    started: float
-    started_at: datetime
-    attempt: int = 0
-    next_step: int = 0
-    status: Literal["pending", "running", "completed", "stopped", "failed"] = "running"
-    best: dict[str, float] = field(default_factory=dict)
-    test: dict[str, float] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
-    epochs: int = 0
-    error: str | None = None
-    wall_s: float = 0.0
-
-    @property
-    def stage(self) -> Stage:
-        """`search` or `replicate`."""
-        return self.config.stage
-
-    def job(self, objective: Objective, root: str) -> dict[str, Any]:
-        """What a worker group needs to run it."""
-        return {"trial_id": self.trial_id, "attempt": self.attempt, "config": self.config.to_json(),
-                "objective": f"val_{objective.metric}", "root": root, "next_step": self.next_step}
 
 
 class Conductor:
@@ -79,8 +50,8 @@ class Conductor:
         self.slots, self.clock = slots, clock
         self.metric = f"val_{objective.metric}"
         self.started = clock()
-        self.trials: dict[str, Trial] = {}
-        self._interrupted: list[Trial] = []  # by an earlier end of the sweep; they go first
+        self.ledger = Ledger(objective)
+        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
         self.interrupted = False
         self.hopeless: dict[str, str] = {}
         self.last_event = self.started
@@ -90,6 +61,8 @@ class Conductor:
             name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
         }
         self.quota = {name: study.num_trials for name, study in self.studies.items()}
+        self.budget = Budget(spec.budget, spec.resources, slots=slots)
+        self._earlier_s = 0.0  # spent by earlier runs of this sweep: the budget is one run's
         if spec.budget.num_trials is not None:
             self._shrink(spec.budget.num_trials)
 
@@ -101,15 +74,14 @@ class Conductor:
 
     # -- what runs next ------------------------------------------------------------------------------------------------
 
-    def of(self, arm: str, stage: Stage) -> list[Trial]:
-        """An arm's trials of a stage, in order of proposal."""
-        known = [*self.trials.values(), *self._interrupted]
-        return [trial for trial in known if trial.config.arm == arm and trial.stage == stage]
-
     @property
-    def running(self) -> list[Trial]:
-        """Trials under way."""
-        return [trial for trial in self.trials.values() if trial.status == "running"]
+    def trials(self) -> dict[str, Trial]:
+        """All trials by id, in order of proposal."""
+        return self.ledger.trials
+
+    def best(self, arm: str) -> Trial | None:
+        """The arm's best search trial on validation."""
+        return self.ledger.best(arm)
 
     def num_replicates(self, arm: str) -> int:
         """Replicates of an arm: a reference without randomness needs one."""
@@ -118,7 +90,7 @@ class Conductor:
     @property
     def num_interrupted(self) -> int:
         """Trials of an earlier run that wait to be continued."""
-        return len(self._interrupted)
+        return len(self._waiting)
 
     @property
     def num_planned(self) -> int:
@@ -127,66 +99,57 @@ class Conductor:
 
     def next(self) -> Trial | None:
         """The next trial to start, or None while all slots are busy or something must end first."""
-        if len(self.running) >= self.slots or self.interrupted or self.time_is_up():
+        if len(self.ledger.running) >= self.slots or self.interrupted or self.time_is_up():
             return None
-        if self._interrupted:
-            return self._again(self._interrupted.pop(0))
+        if self._waiting:
+            return self._again(self._waiting.pop(0))
         if not self.search_time_is_up():
-            open_arms = [arm for arm in self.plans if len(self.of(arm, "search")) < self.quota[arm]]
-            if open_arms:
-                return self._search_trial(min(open_arms, key=lambda arm: len(self.of(arm, "search")) / self.quota[arm]))
+            shares = {arm: len(self.ledger.of(arm, "search")) / self.quota[arm] for arm in self.plans}
+            arm = min(shares, key=lambda name: shares[name])
+            if shares[arm] < 1:
+                return self._search_trial(arm)
         for arm in self.plans:
-            if self._search_is_over(arm) and len(self.of(arm, "replicate")) < self.num_replicates(arm):
-                best = self.best(arm)
-                if best is not None:
-                    return self._replicate(best, len(self.of(arm, "replicate")))
+            best = self.best(arm)
+            if best is not None and self._search_is_over(arm):
+                number = self.ledger.num_replicates_of(best)
+                if number < self.num_replicates(arm):
+                    return self._replicate(best, number)
         return None
 
     def finished(self) -> bool:
         """Whether no trial will ever be proposed again."""
         if self.interrupted or self.time_is_up():
             return True
-        return not self._interrupted and all(
-            self._search_is_over(arm)
-            and (self.best(arm) is None or len(self.of(arm, "replicate")) >= self.num_replicates(arm))
-            for arm in self.plans
-        )
+        if self._waiting or not all(map(self._search_is_over, self.plans)):
+            return False
+        bests = ((arm, self.best(arm)) for arm in self.plans)
+        return all(best is None or self.ledger.num_replicates_of(best) >= self.num_replicates(arm)
+                   for arm, best in bests)
 
     def _search_is_over(self, arm: str) -> bool:
-        trials = self.of(arm, "search")
-        proposed = len(trials) >= self.quota[arm] or self.search_time_is_up()
-        return proposed and all(trial.status != "running" for trial in trials)
-
-    def best(self, arm: str) -> Trial | None:
-        """The arm's best search trial on validation: among completed ones, or else among stopped ones."""
-        trials = [trial for trial in self.of(arm, "search") if math.isfinite(trial.best.get(self.metric, math.nan))]
-        for status in ("completed", "stopped"):
-            group = [trial for trial in trials if trial.status == status]
-            if group:
-                sign = 1 if self.objective.mode == "min" else -1
-                return min(group, key=lambda trial: sign * trial.best[self.metric])
-        return None
+        proposed = len(self.ledger.of(arm, "search")) >= self.quota[arm] or self.search_time_is_up()
+        running = any(t.config.arm == arm and t.stage == "search" for t in self.ledger.running.values())
+        return proposed and not running
 
     def _search_trial(self, arm: str) -> Trial:
-        trial_id = f"{arm}-{len(self.of(arm, 'search')):04d}"
+        trial_id = f"{arm}-{len(self.ledger.of(arm, 'search')):04d}"
         sampled = self.studies[arm].ask(trial_id)
         return self._start(trial_id, arm, sampled, self.spec.search.seed, "search")
 
     def _replicate(self, best: Trial, number: int) -> Trial:
-        arm = best.config.arm
         seed = REPLICATE_SEED + 1000 * self.spec.search.seed + number
-        return self._start(f"{arm}-seed{number}", arm, best.sampled, seed, "replicate")
+        return self._start(f"{best.trial_id}-seed{number}", best.config.arm, best.sampled, seed, "replicate")
 
     def _start(self, trial_id: str, arm: str, sampled: Mapping[str, Scalar], seed: int, stage: Stage) -> Trial:
         config = trial_config(self.spec, self.plans[arm], sampled, seed=seed, stage=stage, source=self.source)
         trial = Trial(trial_id, config, sampled, self.clock(), datetime.now(UTC))
-        self.trials[trial_id] = trial
+        self.ledger.add(trial)
         self.store.write_config(trial_id, {**config.to_json(), "sampled": dict(sampled)})
         return trial
 
     def _again(self, trial: Trial) -> Trial:
-        trial.started, trial.attempt = self.clock(), trial.attempt + 1
-        self.trials[trial.trial_id] = trial
+        trial.started, trial.attempt, trial.status = self.clock(), trial.attempt + 1, "running"
+        self.ledger.add(trial)
         if trial.stage == "search":
             self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
         return trial
@@ -202,20 +165,24 @@ class Conductor:
                  for row in rows.to_dict("records")}
         recorded = dict(tuple(reports.groupby("trial_id")))
         for trial_id, plain in sorted(self.store.configs().items()):
-            trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], self.clock(), datetime.now(UTC))
+            trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], self.clock(), datetime.now(UTC),
+                          status="pending")
             if trial_id in ended:
                 self._restore_ended(trial, ended[trial_id], recorded.get(trial_id))
             else:
+                self.ledger.add(trial)
                 if trial_id in recorded:
                     trial.next_step = int(recorded[trial_id]["step"].max()) + 1
                     trial.attempt = int(recorded[trial_id]["attempt"].max())
-                self._interrupted.append(trial)
+                self._waiting.append(trial)
+        self._earlier_s = self.ledger.spent_s(self.clock())
         return len(ended)
 
     def _restore_ended(self, trial: Trial, row: Mapping[str, Any], reports: pd.DataFrame | None) -> None:
         trial.status, trial.wall_s = row["status"], float(row["wall_s"])
         trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
-        self.trials[trial.trial_id] = trial
+        self.ledger.add(trial)
+        self.ledger.end(trial)
         if trial.stage == "search":
             values: dict[int, float] = {}
             if reports is not None:
@@ -233,27 +200,35 @@ class Conductor:
         """Seconds since the sweep started."""
         return self.clock() - self.started
 
+    def seconds_left(self) -> float | None:
+        """Seconds until the budget is spent; None without a limit."""
+        spent = self.ledger.spent_s(self.clock()) - self._earlier_s
+        return self.budget.seconds_left(elapsed_s=self.elapsed, trial_s=spent)
+
     def time_is_up(self) -> bool:
-        """Whether the whole budget of wall time is spent."""
-        limit = self.spec.budget.wall_minutes
-        return limit is not None and self.elapsed >= 60 * limit
+        """Whether the whole budget is spent."""
+        left = self.seconds_left()
+        return left is not None and left <= 0
 
     def search_time_is_up(self) -> bool:
         """Whether the search must end so that the replicates still fit."""
-        limit = self.spec.budget.wall_minutes
-        return limit is not None and self.elapsed >= 60 * limit - self.replicate_seconds()
+        left = self.seconds_left()
+        return left is not None and left <= self.replicate_seconds()
 
     def replicate_seconds(self) -> float:
         """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
         do not end together; with a tenth in reserve."""
         total = longest = 0.0
         for arm in self.plans:
-            left = self.num_replicates(arm) - sum(t.status != "running" for t in self.of(arm, "replicate"))
-            ended = [t.wall_s for t in self.of(arm, "search") if t.status == "completed"]
             best = self.best(arm)
-            each = best.wall_s if best is not None else max(ended, default=0.0)
-            total += left * each
-            longest = max(longest, each if left else 0.0)
+            if best is None:
+                continue
+            ended = self.ledger.num_replicates_of(best) - sum(
+                t.stage == "replicate" and t.config.arm == arm for t in self.ledger.running.values()
+            )
+            left = self.num_replicates(arm) - ended
+            total += left * best.wall_s
+            longest = max(longest, best.wall_s if left else 0.0)
         return 1.1 * (total / self.slots + longest)
 
     def must_stop(self, trial: Trial) -> bool:
@@ -293,12 +268,14 @@ class Conductor:
         trial.error = trial.error or error
         if trial.error is None and not trial.last.get("final") and self._to_be_continued(trial):
             trial.status = "pending"  # the next run of the sweep goes on from its checkpoint
+            self.ledger.end(trial)
             return
         status: EndStatus = "completed" if trial.last.get("final") else "stopped"
         if trial.error is not None:
             status = "failed"
         trial.status = status
         trial.wall_s = trial.wall_s or self.clock() - trial.started
+        self.ledger.end(trial)
         if trial.stage == "search":
             self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric))
         self.store.add_trial({
@@ -320,10 +297,10 @@ class Conductor:
 
     def _look_for_systematic_failure(self, arm: str) -> None:
         """End an arm whose first trials all fail the same way: more of them would burn the budget."""
-        ended = [trial for trial in self.of(arm, "search") if trial.status not in ("running", "pending")]
+        ended = [t for t in self.ledger.of(arm, "search") if t.status not in ("running", "pending")]
         reasons = {_shape(trial.error) for trial in ended if trial.status == "failed"}
         if len(ended) == SYSTEMATIC and all(t.status == "failed" for t in ended) and len(reasons) == 1:
-            self.quota[arm] = min(self.quota[arm], len(self.of(arm, "search")))
+            self.quota[arm] = min(self.quota[arm], len(self.ledger.of(arm, "search")))
             self.hopeless[arm] = ended[-1].error or ""
             self.warn(f"arm {arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
                       f"{self.hopeless[arm]}")

@@ -16,7 +16,8 @@ from raymae.results.words import duration, significant
 
 if TYPE_CHECKING:
     from raymae.search.cluster import Cluster
-    from raymae.search.conductor import Conductor, Trial
+    from raymae.search.conductor import Conductor
+from raymae.search.ledger import Trial
 
 
 class Display:
@@ -135,9 +136,9 @@ def time_left(conductor: Conductor, ended: list[Trial]) -> float | None:
         mine = [trial.wall_s for trial in ended if trial.config.arm == arm]
         left = conductor.quota[arm] + conductor.num_replicates(arm) - len(mine)
         total += max(left, 0) * (sum(mine) / len(mine) if mine else overall)
-    limit = conductor.spec.budget.wall_minutes
+    limit = conductor.seconds_left()
     estimate = total / conductor.slots
-    return estimate if limit is None else max(0.0, min(estimate, 60 * limit - conductor.elapsed))
+    return estimate if limit is None else max(0.0, min(estimate, limit))
 
 
 def _line(conductor: Conductor, trial: Trial) -> Text:

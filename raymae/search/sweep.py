@@ -65,7 +65,7 @@ def make_plan(spec: SweepSpec) -> Plan:
     data = {**spec.data.model_dump(), "source": located.source}
     splits = ""
     for plan in arms.values():
-        for sampled in combinations(plan.space, {"arm": plan.name}, limit=256):
+        for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=256)):
             splits = task.validate(data, plan.params(sampled))
     return Plan(spec, schema, arms, located, at_once, splits)
 

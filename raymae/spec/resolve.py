@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pydantic import ValidationError
 
 from raymae.errors import unknown
+from raymae.spec.constraints import Constraint
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies
@@ -29,16 +30,23 @@ class ArmPlan:
         arm: Its kind and description.
         fixed: Every parameter the arm has, at its fixed or default value.
         space: The distributions that apply to the arm, in an order in which conditions can be decided.
+        constraints: What every configuration satisfies.
     """
 
     name: str
     arm: Arm
     fixed: Mapping[str, Scalar]
     space: Mapping[str, Uniform | LogUniform | IntRange | Choice]
+    constraints: tuple[Constraint, ...] = ()
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The arm's complete parameters with the sampled ones laid over the fixed ones."""
         return {**self.fixed, **{name: _like(value, self.fixed[name]) for name, value in sampled.items()}}
+
+    def admits(self, sampled: Mapping[str, Scalar]) -> bool:
+        """Whether a configuration satisfies every constraint."""
+        values = {"arm": self.name, **self.params(sampled)}
+        return all(constraint.holds(values) for constraint in self.constraints)
 
     def num_trials(self, asked: int) -> int:
         """Search trials: one where there is nothing to search."""
@@ -71,7 +79,7 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
         and key not in spec.arms[name]
         and name in spec.space[key].when.get("arm", [name])
     }
-    return ArmPlan(name, arm, fixed, space)
+    return ArmPlan(name, arm, fixed, space, tuple(map(Constraint, spec.constraints)))
 
 
 def trial_config(
@@ -150,6 +158,14 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
                         yield report(f"space.{name}.when.{key}", message)
         if spec.search.algorithm == "grid" and distribution.values() is None:
             yield report(f"space.{name}", "a grid needs `choice` or `int`; list the values to try")
+    for index, text in enumerate(spec.constraints):
+        try:
+            names = Constraint(text).names
+        except ValueError as error:
+            yield report(f"constraints.{index}", str(error))
+            continue
+        for name in sorted(names - training - own - {"arm"}):
+            yield report(f"constraints.{index}", unknown("parameter", name, training | own | {"arm"}))
     try:
         ordered(spec.space)
     except ValueError as error:
@@ -201,6 +217,16 @@ def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> Iterator[tuple
             yield "search.algorithm", (f"a grid of {points} combinations for the arm {arm} is more than {MAX_GRID}; "
                                        "list fewer values, or use another algorithm")
             return
+    admitted = False
     for sampled in combinations(plan.space, {"arm": arm}):
+        try:
+            if not plan.admits(sampled):
+                continue
+        except ValueError as error:
+            yield "constraints", str(error)
+            return
+        admitted = True
         for name, message in schema.check(arm, plan.params(sampled)):
             yield where(name), message
+    if not admitted:
+        yield "constraints", f"arm {arm}: none of the values at the ends of the space satisfies all of them"

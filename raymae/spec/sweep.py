@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.trial import TrainingParams
@@ -27,13 +27,18 @@ class DataSpec(Model):
 class SearchSpec(Model):
     """How configurations are proposed and which trials are ended early."""
 
-    algorithm: Literal["tpe", "gp", "cmaes", "random", "grid"] = "tpe"
+    algorithm: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"] = "tpe"
     num_trials: int = Field(16, ge=1, description="Trials per arm. Every arm gets the same number.")
-    scheduler: Literal["asha", "median", "none"] = "asha"
+    scheduler: Literal["asha", "hyperband", "median", "none"] = Field(
+        "asha", description="Ends trials early. hyperband is the asynchronous one: asha with several brackets."
+    )
     grace_epochs: int = Field(2, ge=1, description="Fine-tuning epochs before a trial can be ended early.")
     reduction_factor: float = Field(3.0, gt=1, description="asha: about one in so many trials goes on at each rung.")
     max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null is as many as the resources hold.")
     seed: int = Field(0, ge=0, description="Seed of the search and of every search trial.")
+    warm_start: list[str] = Field(
+        default_factory=list, description="Results folders of earlier sweeps whose trials the search learns from."
+    )
 
 
 class ResourceSpec(Model):
@@ -60,6 +65,15 @@ class BudgetSpec(Model):
 
     wall_minutes: float | None = Field(None, gt=0, description="Wall time of the whole sweep; null is no limit.")
     num_trials: int | None = Field(None, ge=1, description="Search trials over all arms; null is arms x num_trials.")
+    gpu_hours: float | None = Field(None, gt=0, description="GPU time of all trials together.")
+    dollars: float | None = Field(None, gt=0, description="Price of the whole sweep; needs price_per_node_hour.")
+    price_per_node_hour: float | None = Field(None, gt=0, description="What one node of the cluster costs, in dollars.")
+
+    @model_validator(mode="after")
+    def _priced(self) -> BudgetSpec:
+        if self.dollars is not None and self.price_per_node_hour is None:
+            raise ValueError("dollars needs price_per_node_hour, the price of one node for an hour")
+        return self
 
 
 class SweepSpec(Model):
@@ -79,6 +93,10 @@ class SweepSpec(Model):
         min_length=1, description="The arms: a list of names, or a mapping from name to values fixed for that arm."
     )
     space: dict[str, Distribution] = Field(default_factory=dict, description="The searched parameters.")
+    constraints: list[str] = Field(
+        default_factory=list,
+        description="Expressions over parameters that every trial satisfies, such as `lookback >= 8 * patch_size`.",
+    )
     search: SearchSpec = Field(default_factory=SearchSpec)
     training: TrainingParams = Field(
         default_factory=TrainingParams, description="Fixed values of the training parameters."

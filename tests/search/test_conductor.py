@@ -6,7 +6,8 @@ import itertools
 
 import pytest
 
-from raymae.search.conductor import Conductor, Trial
+from raymae.search.conductor import Conductor
+from raymae.search.ledger import Trial
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
 from raymae.tasks import schema_of
@@ -153,7 +154,7 @@ def test_a_failed_trial_is_recorded_and_never_chosen():
     row = next(r for r in store.trials if r["trial_id"] == failed.trial_id)
     assert (row["status"], row["error"]) == ("failed", "the loss is nan")
     assert made.best(failed.config.arm).trial_id != failed.trial_id
-    assert len(made.of(failed.config.arm, "replicate")) == made.num_replicates(failed.config.arm)
+    assert len(made.ledger.of(failed.config.arm, "replicate")) == made.num_replicates(failed.config.arm)
 
 
 def test_an_arm_that_always_fails_has_no_replicates_and_does_not_block_the_others():
@@ -169,8 +170,8 @@ def test_an_arm_that_always_fails_has_no_replicates_and_does_not_block_the_other
         made.on_report(trial, message(trial, 1, 0.5, final=True, seconds=1.0, error=error))
         made.on_end(trial)
     assert made.finished()
-    assert not made.of("mae", "replicate")
-    assert len(made.of("scratch", "replicate")) == 3
+    assert not made.ledger.of("mae", "replicate")
+    assert len(made.ledger.of("scratch", "replicate")) == 3
     failed = sum(r["status"] == "failed" for r in store.trials)
     assert 3 <= failed <= 3 + made.slots, "an arm that fails systematically is given up"
     assert len(warnings) == 1

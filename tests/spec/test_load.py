@@ -167,7 +167,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (field("size", "smal"), "f.yaml:3: size: unknown size 'smal'; did you mean `small`? allowed: debug, large, small"),
     (BASE.replace("  lr:", "  drop_ot: {int: [1, 2]}\n  lr:"), "f.yaml:7: space.drop_ot: unknown parameter 'drop_ot';"),
     (BASE.replace("3e-3]", "3e-3], wen: {}"), "f.yaml:7: space.lr.wen: unknown key 'wen'; did you mean `when`? allow"),
-    (field("search", "{algorithm: bayes}"), "f.yaml:8: search.algorithm: must be 'tpe', 'gp', 'cmaes', 'random' or 'g"),
+    (field("search", "{algorithm: bayes}"), "f.yaml:8: search.algorithm: must be 'tpe', 'gp', 'cmaes', "),
     (field("search", "{num_trials: 0}"), "f.yaml:8: search.num_trials: must be at least 1, got 0"),
     (field("search", "{reduction_factor: 1}"), "f.yaml:8: search.reduction_factor: must be above 1.0, got 1"),
     (field("training", "{layer_decay: 1.5}"), "f.yaml:9: training.layer_decay: must be at most 1.0, got 1.5"),

@@ -57,6 +57,19 @@ def test_patience_stops_after_so_many_evaluations_without_a_better_score(
     assert [report.best["val_mse"] for report in reports] == [3.0, 2.0, 2.0, 1.9, 1.9, 1.9]
 
 
+def test_patience_goes_on_counting_after_a_resume(
+    debug: Debug, scripted: Callable[[list[float]], None], tmp_path: Path
+) -> None:
+    config = debug(epochs=20, patience=3)
+    scripted([1.0, 2.0, 2.0, 2.0, 2.0])
+    for report in run_trial(config):
+        if report.step == 2:  # two evaluations without a better score
+            report.save(tmp_path / "checkpoint.pt")
+            break
+    resumed = list(run_trial(config, resume=tmp_path / "checkpoint.pt"))
+    assert [(report.step, report.final) for report in resumed] == [(3, True)]
+
+
 def test_without_patience_every_epoch_is_trained(debug: Debug, scripted: Callable[[list[float]], None]) -> None:
     scripted([1.0, 2.0, 3.0, 4.0])
     reports = list(run_trial(debug(epochs=4)))
