@@ -6,12 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from raymae import __version__
 from raymae.errors import InterruptedSweepError, RayMAEError
+
+if TYPE_CHECKING:
+    from raymae.spec.sweep import SweepSpec
 
 
 class Group(click.Group):
@@ -73,33 +76,53 @@ def sweep(file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, as_js
 
     Progress goes to standard error, the verdict to standard output.
     """
-    from rich.console import Console
+    _run(_load(file, overrides), dry_run=dry_run, fresh=fresh, as_json=as_json)
 
-    from raymae.results import show
-    from raymae.results.store import Store
-    from raymae.search.display import Display
-    from raymae.search.dry_run import describe, render
-    from raymae.search.sweep import make_plan, run_sweep
 
-    spec = _load(file, overrides)
-    plan = make_plan(spec)
-    progress = Console(file=sys.stderr)
-    if plan.data.note:
-        progress.print(plan.data.note, style="bold yellow" if plan.data.source == "synthetic" else "yellow",
-                       markup=False, highlight=False)
-    if dry_run:
-        description = describe(plan)
-        _print(description, lambda: render(description), as_json)
-        return
-    interrupted: InterruptedSweepError | None = None
-    try:
-        run_sweep(plan, fresh=fresh, display=Display.for_terminal(progress))
-    except InterruptedSweepError as error:
-        interrupted = error
-    summary = show.summary(Store.open(Store.root_of(spec)))
-    _print(summary, lambda: show.render(summary), as_json)
-    if interrupted is not None:
-        raise interrupted
+@main.command()
+@results_dir
+@click.option("--num-trials", type=click.IntRange(min=1), required=True, help="Trials per arm, in all.")
+@as_json
+@example("raymae extend results/timeseries-mask --num-trials 40")
+def extend(directory: str, num_trials: int, as_json: bool) -> None:
+    """Go on with the finished sweep in DIR until every arm has more trials.
+
+    Where the longer search finds a better configuration, that one is replicated and compared.
+    """
+    spec = _stored(directory)
+    if num_trials < spec.search.num_trials:
+        message = f"the sweep has {spec.search.num_trials} trials per arm already"
+        raise click.BadParameter(message, param_hint="--num-trials")
+    search = spec.search.model_copy(update={"num_trials": num_trials})
+    _run(spec.model_copy(update={"search": search}), extend=True, as_json=as_json)
+
+
+@main.command()
+@results_dir
+@click.option("--failed", is_flag=True, required=True, help="Which trials: the failed ones.")
+@as_json
+@example("raymae retry results/timeseries-mask --failed")
+def retry(directory: str, failed: bool, as_json: bool) -> None:
+    """Run the failed trials in DIR again, with the identical configuration and seed."""
+    _run(_stored(directory), retry_failed=failed, as_json=as_json)
+
+
+@main.command()
+@results_dir
+@click.argument("name")
+@overrides
+@as_json
+@example("raymae fork results/timeseries-mask wider --set 'space.lookback={choice: [168, 336, 504]}'")
+def fork(directory: str, name: str, overrides: Sequence[str], as_json: bool) -> None:
+    """Start sweep NAME beside the one in DIR, changed by --set; its search learns from DIR's trials."""
+    from raymae.spec.load import parse_sweep
+    from raymae.tasks import schema_of
+
+    spec = _stored(directory)
+    text = json.dumps({**spec.to_json(), "name": name})
+    changed = parse_sweep(text, f"{directory}/sweep.json", overrides, schema_of=schema_of)
+    search = changed.search.model_copy(update={"warm_start": [directory, *changed.search.warm_start]})
+    _run(changed.model_copy(update={"search": search}), as_json=as_json)
 
 
 @main.command()
@@ -201,7 +224,49 @@ def data_verify(name: str | None, as_json: bool) -> None:
         sys.exit(1)
 
 
-def _load(file: str, overrides: Sequence[str]) -> Any:
+def _run(
+    spec: SweepSpec, *, as_json: bool, dry_run: bool = False, fresh: bool = False, extend: bool = False,
+    retry_failed: bool = False,
+) -> None:
+    """Plan a sweep, run it, print the verdict."""
+    from rich.console import Console
+
+    from raymae.results import show
+    from raymae.results.store import Store
+    from raymae.search.display import Display
+    from raymae.search.dry_run import describe, render
+    from raymae.search.sweep import make_plan, run_sweep
+
+    plan = make_plan(spec)
+    progress = Console(file=sys.stderr)
+    if plan.data.note:
+        progress.print(plan.data.note, style="bold yellow" if plan.data.source == "synthetic" else "yellow",
+                       markup=False, highlight=False)
+    if dry_run:
+        description = describe(plan)
+        _print(description, lambda: render(description), as_json)
+        return
+    interrupted: InterruptedSweepError | None = None
+    try:
+        run_sweep(plan, fresh=fresh, extend=extend, retry_failed=retry_failed, display=Display.for_terminal(progress))
+    except InterruptedSweepError as error:
+        interrupted = error
+    summary = show.summary(Store.open(Store.root_of(spec)))
+    _print(summary, lambda: show.render(summary), as_json)
+    if interrupted is not None:
+        raise interrupted
+
+
+def _stored(directory: str) -> SweepSpec:
+    """The spec of a sweep's folder, with `results` where the folder lies now."""
+    from raymae.results.store import Store
+
+    store = Store.open(directory)
+    parent = store.location.rpartition("/")[0]
+    return store.spec().model_copy(update={"results": parent})
+
+
+def _load(file: str, overrides: Sequence[str]) -> SweepSpec:
     from raymae.spec.load import load_sweep
     from raymae.tasks import schema_of
 

@@ -25,6 +25,9 @@ ROOT = Path(__file__).parents[1]
 DEBUG = str(ROOT / "sweeps" / "debug.yaml")
 OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding a line here
     "sweep": ["file", "--set", "--dry-run", "--fresh", "--json"],
+    "extend": ["directory", "--num-trials", "--json"],
+    "retry": ["directory", "--failed", "--json"],
+    "fork": ["directory", "name", "--set", "--json"],
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
     "results": ["directory", "--json"],
     "query": ["directory", "sql", "--json"],
@@ -99,7 +102,7 @@ def test_help_ends_with_an_example(name: str) -> None:
 
 def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
-        "sweep", "train", "results", "query", "schema", "data",
+        "sweep", "extend", "retry", "fork", "train", "results", "query", "schema", "data",
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]

@@ -65,20 +65,21 @@ def with_earlier(environment: Mapping[str, Any], old: Mapping[str, Any] | None) 
     return {**environment, "earlier": earlier} if earlier else dict(environment)
 
 
-def check_same_sweep(place: Place, old: Mapping[str, Any], new: Mapping[str, Any]) -> None:
+def check_same_sweep(place: Place, old: Mapping[str, Any], new: Mapping[str, Any], *, extend: bool = False) -> None:
     """Compare what a folder holds with what is asked for now.
 
     Args:
         place: The folder, for messages.
         old: Its `sweep.json`.
         new: What `sweep.json` would be now.
+        extend: More trials per arm and more replicates are no difference.
 
     Raises:
         ResultsError: They differ in the spec, the data or the columns; lists each key with both values.
     """
     try:
         changes = [
-            *differences(_lasting(old["spec"]), _lasting(new["spec"])),
+            *differences(_lasting(old["spec"], extend), _lasting(new["spec"], extend)),
             *differences(_identity(old["data"]), _identity(new["data"]), "data_found"),
         ]
         columns = list(differences(old["columns"], new["columns"], "columns"))
@@ -89,7 +90,8 @@ def check_same_sweep(place: Place, old: Mapping[str, Any], new: Mapping[str, Any
         lines = "\n".join(f"  {key}: {before} -> {after}" for key, before, after in changes)
         raise ResultsError(
             f"{place.root}: holds a different sweep, which cannot be continued with these changes:\n{lines}\n"
-            f"Give the sweep another name, undo the changes, or start over with --fresh{_kept(place)}"
+            f"Give the sweep another name, undo the changes, or start over with --fresh{_kept(place)}; "
+            "`raymae extend` adds trials, `raymae fork` starts a changed sweep from this one's trials"
         )
     if columns:
         lines = "\n".join(f"  {key}: {before} -> {after}" for key, before, after in columns)
@@ -99,8 +101,15 @@ def check_same_sweep(place: Place, old: Mapping[str, Any], new: Mapping[str, Any
         )
 
 
-def _lasting(spec: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in spec.items() if key not in MACHINE_DEPENDENT}
+def _lasting(spec: Mapping[str, Any], extend: bool) -> dict[str, Any]:
+    """What makes a spec another sweep: not where its data lies or how many trials run at once."""
+    dropped = {"data": {"root", "path"}, "search": {"max_concurrent"} | ({"num_trials"} if extend else set())}
+    lasting = {key: value for key, value in spec.items() if key not in MACHINE_DEPENDENT}
+    if extend:
+        lasting.pop("replicates", None)
+    for section, names in dropped.items():
+        lasting[section] = {key: value for key, value in lasting[section].items() if key not in names}
+    return lasting
 
 
 def _identity(data: Mapping[str, Any]) -> dict[str, Any]:

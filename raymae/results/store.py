@@ -84,6 +84,7 @@ class Store:
         environment: Mapping[str, Any],
         data: Mapping[str, Any],
         fresh: bool = False,
+        extend: bool = False,
         flush_s: float = 10.0,
         on_warning: Callable[[str], None] | None = None,
     ) -> Store:
@@ -99,6 +100,7 @@ class Store:
             schema: Its task; pins the columns.
             environment: Versions, git commit, device: plain values.
             data: `name`, `source` (`real` or `synthetic`) and `fingerprint` of the data that was found.
+            extend: The spec may ask for more trials per arm or more replicates than the one that is there.
             fresh: Move an existing folder to `<name>.old-<n>` and start over. Local folders only.
             flush_s: Reports are written at most this often; 0 writes each at once.
             on_warning: Called with a message when the storage fails and will be tried again.
@@ -113,7 +115,7 @@ class Store:
             meta = described(spec, schema, data)
             old = place.read_json(SWEEP)
             if old is not None:
-                check_same_sweep(place, old, meta)
+                check_same_sweep(place, old, meta, extend=extend)
                 meta["created_at"] = old["created_at"]
             for folder in ("", "trials", "reports", "configs", "checkpoints", "logs"):
                 place.make(folder)

@@ -97,7 +97,8 @@ class ArmStudy:
         directions = optuna.study.StudyDirection
         better = directions.MINIMIZE if objective.mode == "min" else directions.MAXIMIZE
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        self.study = optuna.create_study(direction=better, sampler=make_sampler(search, search.seed * 1000 + index))
+        sampler = make_sampler(search, (search.seed * 1000 + index) % 2**32)
+        self.study = optuna.create_study(direction=better, sampler=sampler)
         self.num_trials = plan.num_trials(search.num_trials)
         self._asked: dict[str, optuna.Trial] = {}
         self._points = list(grid(plan)) if search.algorithm == "grid" else self._default()

@@ -13,8 +13,9 @@ from collections.abc import Callable, Mapping
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from raymae.errors import ResultsError
 from raymae.results.store import Store
-from raymae.search.algorithms import ArmStudy, EndStatus
+from raymae.search.algorithms import ArmStudy, EndStatus, contains
 from raymae.search.budget import Budget
 from raymae.search.checkpoints import Keeper
 from raymae.search.ledger import Ledger, Trial
@@ -154,7 +155,32 @@ class Conductor:
             self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
         return trial
 
-    def restore(self) -> int:
+    def warm_start(self, store: Store) -> int:
+        """Let the search learn from another sweep's trials; returns how many there were to learn from.
+
+        Only search trials whose searched parameters all lie in this sweep's space count. They are not among this
+        sweep's trials.
+
+        Raises:
+            ResultsError: The other sweep is of another task or selects on another metric.
+        """
+        if store.spec().task != self.spec.task or store.objective() != self.objective:
+            raise ResultsError(f"search.warm_start: {store.root} holds a sweep of {store.spec().task}, this one is of "
+                               f"{self.spec.task}; warm-start from a sweep of the same task")
+        used = 0
+        configs, recorded = store.configs(), dict(tuple(store.reports().groupby("trial_id")))
+        for row in store.trials().to_dict("records"):
+            arm, sampled = row["arm"], configs[row["trial_id"]]["sampled"]
+            if row["stage"] != "search" or arm not in self.plans:
+                continue
+            space = self.plans[arm].space
+            if all(name in space and contains(space[name], value) for name, value in sampled.items()):
+                self._tell_earlier(arm, row["trial_id"], sampled, row["status"], row[self.metric],
+                                   recorded.get(row["trial_id"]))
+                used += 1
+        return used
+
+    def restore(self, *, retry_failed: bool = False) -> int:
         """Take over what an earlier run of this sweep left in the store.
 
         Trials that ended are kept and told to the search; trials that were under way are continued first, from their
@@ -162,12 +188,16 @@ class Conductor:
         """
         rows, reports = self.store.trials(), self.store.reports()
         ended = {str(row["trial_id"]): {str(key): value for key, value in row.items()}
-                 for row in rows.to_dict("records")}
+                 for row in rows.sort_values("attempt", kind="stable").to_dict("records")}
         recorded = dict(tuple(reports.groupby("trial_id")))
         for trial_id, plain in sorted(self.store.configs().items()):
             trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], self.clock(), datetime.now(UTC),
                           status="pending")
-            if trial_id in ended:
+            if trial_id in ended and retry_failed and ended[trial_id]["status"] == "failed":
+                trial.attempt = int(ended[trial_id]["attempt"])
+                self.ledger.add(trial)
+                self._waiting.append(trial)
+            elif trial_id in ended:
                 self._restore_ended(trial, ended[trial_id], recorded.get(trial_id))
             else:
                 self.ledger.add(trial)
@@ -184,14 +214,17 @@ class Conductor:
         self.ledger.add(trial)
         self.ledger.end(trial)
         if trial.stage == "search":
-            values: dict[int, float] = {}
-            if reports is not None:
-                tuning = reports[reports["phase"] == "finetune"]
-                values = {int(epoch): float(value) for epoch, value in zip(tuning["epoch"], tuning[self.metric],
-                                                                           strict=True)}
-            self.studies[trial.config.arm].add(
-                trial.trial_id, trial.sampled, trial.status, values, trial.best.get(self.metric)  # type: ignore[arg-type]
-            )
+            self._tell_earlier(trial.config.arm, trial.trial_id, trial.sampled, row["status"],
+                               trial.best.get(self.metric), reports)
+
+    def _tell_earlier(self, arm: str, trial_id: str, sampled: Mapping[str, Scalar], status: EndStatus,
+                      best: float | None, reports: pd.DataFrame | None) -> None:
+        values: dict[int, float] = {}
+        if reports is not None:
+            tuning = reports[reports["phase"] == "finetune"]
+            values = {int(epoch): float(value)
+                      for epoch, value in zip(tuning["epoch"], tuning[self.metric], strict=True)}
+        self.studies[arm].add(trial_id, sampled, status, values, best)
 
     # -- budget --------------------------------------------------------------------------------------------------------
 

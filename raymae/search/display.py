@@ -57,6 +57,11 @@ class Display:
         if self._console is not None:
             self._console.print(f"continuing: {ended} trials are done, {interrupted} were under way")
 
+    def warm_start(self, folder: str, used: int) -> None:
+        """The search learns from another sweep."""
+        if self._console is not None:
+            self._console.print(f"warm start: {used} trials of {folder}", soft_wrap=True)
+
     def connected(self, cluster: Cluster) -> None:
         """Ray is up."""
         self._dashboard = cluster.dashboard

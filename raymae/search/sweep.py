@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymae.data.cache import Located
-from raymae.errors import InterruptedSweepError
+from raymae.errors import InterruptedSweepError, TrialError
 from raymae.results.compare import verdict_of
 from raymae.results.store import Store
 from raymae.search.algorithms import contains
@@ -84,7 +84,9 @@ def example_config(plan: Plan, arm: str) -> TrialConfig:
     )
 
 
-def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None) -> dict[str, Any]:
+def run_sweep(
+    plan: Plan, *, fresh: bool = False, extend: bool = False, retry_failed: bool = False, display: Display | None = None
+) -> dict[str, Any]:
     """Run a planned sweep on an embedded Ray and return the verdict, which is also in the results folder.
 
     Where an earlier run of the same sweep left results, only what is missing is done: trials that ended are kept, those
@@ -93,6 +95,8 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
     Args:
         plan: What `make_plan` made.
         fresh: Move existing results of the same name aside.
+        extend: Go on with existing results although the spec asks for more trials or replicates now.
+        retry_failed: Run failed trials of existing results again, with the identical configuration.
         display: Shows progress; silent by default.
 
     Raises:
@@ -102,7 +106,7 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
     spec = plan.spec
     display = display or Display.silent()
     store = Store.create(
-        Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh,
+        Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh, extend=extend,
         data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint},
         on_warning=display.warn,
     )
@@ -112,10 +116,12 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots
         )
-        kept = conductor.restore()
+        conductor.warn = display.warn
+        for folder in spec.search.warm_start:
+            display.warm_start(folder, conductor.warm_start(Store.open(folder)))
+        kept = conductor.restore(retry_failed=retry_failed)
         if kept or conductor.num_interrupted:
             display.continuing(kept, conductor.num_interrupted)
-        conductor.warn = display.warn
         if not conductor.finished():
             with (
                 interruptible(lambda: _interrupt(conductor)),
@@ -127,6 +133,9 @@ def run_sweep(plan: Plan, *, fresh: bool = False, display: Display | None = None
         verdict = verdict_of(store)
         store.write_verdict(verdict)
         store.compact()
+    if spec.arms and not any(trial.status == "completed" for trial in conductor.trials.values()):
+        reasons = sorted({trial.error for trial in conductor.trials.values() if trial.error})
+        raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))
     if conductor.interrupted:
         raise InterruptedSweepError("interrupted; run the same command again to go on")
     return verdict

@@ -141,9 +141,9 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:
         for key, allowed in distribution.when.items():
             if key == "arm":
                 for other in allowed:
-                    if other not in spec.arms:
-                        yield report(f"space.{name}.when.arm", unknown("arm", other, spec.arms))
-                    elif name in training | own and other in schema.arms and not applies(
+                    if other not in schema.arms:  # one that this sweep leaves out does no harm
+                        yield report(f"space.{name}.when.arm", unknown("arm", other, schema.arms))
+                    elif name in training | own and not applies(
                             schema.params, name, str(other), schema.arms[str(other)].kind):
                         yield report(f"space.{name}.when.arm", f"the arm {other} has no {name}; leave it out")
             elif key not in spec.space:
