@@ -1,15 +1,18 @@
-"""Tune's searcher, scheduler and callback, all speaking to one conductor."""
+"""Tune, driven by a conductor: its searcher, scheduler and callback all speak to one."""
 
 from __future__ import annotations
 
+import uuid
 from typing import Any
 
+from ray import tune
 from ray.tune import Callback
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raymae.search.algorithms import make_scheduler
+from raymae.search.cluster import TRIAL_DRIVER
 from raymae.search.conductor import Conductor
 from raymae.search.ledger import Trial
 
@@ -130,3 +133,27 @@ class ReportCallback(Callback):
     ) -> None:
         """One report."""
         self._trials.conductor.on_report(self._trials[trial.trial_id], result["message"])
+
+
+def run_tune(conductor: Conductor, trainable: Any, storage: str) -> None:
+    """Let Tune run what the conductor proposes until it proposes no more.
+
+    Args:
+        conductor: Decides, and is told everything.
+        trainable: A class whose results carry a `message`, as `WarmTrial`'s do.
+        storage: Local folder for Tune's own bookkeeping, which nobody reads.
+    """
+    trials = Trials(conductor)
+    tune.Tuner(
+        # drivers live where the custom resource is, and take no CPU: a CPU per driver would deadlock a small machine
+        tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0, TRIAL_DRIVER: 1}])),
+        tune_config=tune.TuneConfig(
+            num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
+            trial_name_creator=lambda trial: trials[trial.trial_id].trial_id,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0, callbacks=[ReportCallback(trials)],
+            failure_config=tune.FailureConfig(max_failures=0),
+        ),
+    ).fit()

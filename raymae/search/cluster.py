@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shlex
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from raymae.errors import ResourceError
 from raymae.spec.sweep import ResourceSpec
@@ -120,7 +122,8 @@ def connected(log_file: Path | None = None, environment: Mapping[str, str] | Non
         environment: Variables for the workers.
     """
     set_environment()
-    scratch = Path(tempfile.mkdtemp(prefix="raymae-"))
+    _remove_leftovers()
+    scratch = Path(tempfile.mkdtemp(prefix=f"raymae-{os.getpid()}-"))
     previous = os.environ.get("RAY_TMPDIR")
     os.environ["RAY_TMPDIR"] = str(scratch)
     with _quiet(log_file):
@@ -130,7 +133,7 @@ def connected(log_file: Path | None = None, environment: Mapping[str, str] | Non
             context = ray.init(
                 address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
                 configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-                runtime_env={"env_vars": dict(environment or {})},
+                runtime_env=_runtime_environment(environment or {}),
             )
             _protect_token()
             total = ray.cluster_resources()
@@ -143,6 +146,30 @@ def connected(log_file: Path | None = None, environment: Mapping[str, str] | Non
             else:
                 os.environ["RAY_TMPDIR"] = previous
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _runtime_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+    """Ray starts workers through `bash -c` without quoting the interpreter: a space in its path needs our quotes."""
+    quoted = shlex.quote(sys.executable)
+    return {"env_vars": dict(variables), **({"py_executable": quoted} if quoted != sys.executable else {})}
+
+
+def _remove_leftovers() -> None:
+    """Delete scratch folders of sweeps that were killed."""
+    for folder in Path(tempfile.gettempdir()).glob("raymae-*-*"):
+        pid = folder.name.split("-")[1]
+        if pid.isdigit() and not _alive(int(pid)):
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
 
 
 @contextmanager

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -147,11 +146,11 @@ def _interrupt(conductor: Conductor) -> None:
 
 
 def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
-    """Let Tune run what the conductor proposes, on warm worker groups, until it proposes no more."""
+    """Run everything the conductor proposes on warm worker groups."""
     import ray
     from ray import tune
 
-    from raymae.search.bridge import ArmScheduler, ConductorSearcher, ReportCallback, Trials
+    from raymae.search.bridge import run_tune
     from raymae.search.cluster import TRIAL_DRIVER
     from raymae.search.hub import Hub
     from raymae.search.trainable import WarmTrial
@@ -162,25 +161,8 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
         hub, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
         str(cluster.scratch / "train"), spec.resources.report_timeout_s, spec.resources.recycle_after,
     )
-    trials = Trials(conductor)
-    trainable = tune.with_resources(
-        tune.with_parameters(WarmTrial, options=options),
-        tune.PlacementGroupFactory([{"CPU": 0, TRIAL_DRIVER: 1}]),
-    )
-    tuner = tune.Tuner(
-        trainable,
-        tune_config=tune.TuneConfig(
-            num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
-            trial_name_creator=lambda trial: trials[trial.trial_id].trial_id,
-            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=str(cluster.scratch / "tune"), verbose=0,
-            callbacks=[ReportCallback(trials)], failure_config=tune.FailureConfig(max_failures=0),
-        ),
-    )
     with watched(conductor, hub):
-        tuner.fit()
+        run_tune(conductor, tune.with_parameters(WarmTrial, options=options), str(cluster.scratch / "tune"))
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:

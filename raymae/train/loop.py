@@ -40,7 +40,7 @@ class Report:
         step: Reports before this one.
         metrics: `loss`, `lr`, and `val_` or `test_` metrics.
         best: The `val_` metrics of the best evaluation so far; empty while pretraining.
-        seconds: Wall time of the trial so far, resumed parts included.
+        seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
         num_parameters: Trainable values of the network that is scored.
         final: No report follows.
         save: Write a checkpoint from which `run_trial(resume=...)` continues after this report.
@@ -86,7 +86,10 @@ def run_trial(
         trial.restore(load_checkpoint(resume, config_id=config.config_id, seed=config.seed))
         if replay_from is not None:
             yield from trial.replay(replay_from)
-    yield from trial.run()
+    for report in trial.run():
+        paused = time.monotonic()
+        yield report
+        trial.started += time.monotonic() - paused
 
 
 class _Trial:

@@ -1,0 +1,117 @@
+"""Does the cost of a trial grow with their number? 2,000 simulated trials through Tune, conductor and store.
+
+    python -m tests.benchmarks.scale [--trials 2000]
+
+The trainable is simulated: it hands back two reports at once, so everything measured is the driver's. Printed: trials
+per second and memory of the driver at a tenth and at the end, and the time of a query over all trials. The last line is
+one JSON object.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import tempfile
+import time
+from typing import Any
+
+import psutil
+
+SPEC = """
+name: scale
+task: tests.benchmarks.trivial:Trivial
+size: debug
+data: {{name: nothing}}
+arms: [scratch]
+space: {{x: {{uniform: [0, 1]}}}}
+search: {{num_trials: {trials}, algorithm: random, scheduler: asha, grace_epochs: 1}}
+replicates: 0
+"""
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--trials", type=int, default=2000)
+    trials = parser.parse_args().trials
+
+    from raymae.search.cluster import connected, set_environment
+
+    set_environment()
+    from ray import tune
+
+    from raymae.results.query import query
+    from raymae.results.store import Store
+    from raymae.search.bridge import run_tune
+    from raymae.search.conductor import Conductor
+    from raymae.spec.load import parse_sweep
+    from raymae.spec.resolve import arm_plan
+    from raymae.tasks import schema_of
+
+    class Simulated(tune.Trainable):
+        """Two reports, at once."""
+
+        def setup(self, config: dict[str, Any]) -> None:
+            self.epoch = 0
+
+        def reset_config(self, new_config: dict[str, Any]) -> bool:
+            self.epoch = 0
+            return True
+
+        def step(self) -> dict[str, Any]:
+            self.epoch += 1
+            value = self.config["job"]["config"]["params"]["x"] / self.epoch
+            message = {"phase": "finetune", "epoch": self.epoch, "step": self.epoch - 1, "metrics": {"val_loss": value},
+                       "best": {"val_loss": value}, "seconds": 0.0, "num_parameters": 1, "final": self.epoch == 2,
+                       "error": None, "attempt": 0, "host": "h", "pid": 1, "device": "cpu"}
+            return {"message": message, "phase": "finetune", "epoch": self.epoch, "objective": value,
+                    "done": self.epoch == 2}
+
+        def save_checkpoint(self, checkpoint_dir: str) -> None:
+            pass
+
+        def load_checkpoint(self, checkpoint: Any) -> None:
+            pass
+
+    marks: dict[int, tuple[float, float]] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        spec = parse_sweep(SPEC.format(trials=trials), "scale", [f"results={folder}"], schema_of=schema_of)
+        schema = schema_of(spec.task)
+        store = Store.create(Store.root_of(spec), spec, schema, environment={},
+                             data={"name": "nothing", "source": "synthetic", "fingerprint": "none"})
+        with store:
+            conductor = Conductor(spec, {"scratch": arm_plan(spec, schema, "scratch")}, schema.objective, store,
+                                  source="synthetic", slots=2)
+            ended = 0
+
+            def note(trial: object) -> None:
+                nonlocal ended
+                ended += 1
+                if ended in (20, trials // 10, trials - trials // 10, trials):
+                    marks[ended] = (time.monotonic(), psutil.Process().memory_info().rss / 1e6)
+
+            conductor.listener = note
+            with connected() as cluster:
+                run_tune(conductor, Simulated, str(cluster.scratch / "tune"))
+            started = time.monotonic()
+            store.compact()
+            compact_s = time.monotonic() - started
+        started = time.monotonic()
+        count = query(store.root, "SELECT count(*) AS n, min(val_loss) FROM trials")["n"].iloc[0]
+        query_s = time.monotonic() - started
+    assert count == trials, f"{count} rows for {trials} trials"
+
+    def rate(first: int, last: int) -> float:
+        return (last - first) / (marks[last][0] - marks[first][0])
+
+    tenth = trials // 10
+    early, late = rate(20, tenth), rate(trials - tenth, trials)
+    print(f"trials/s up to {tenth}: {early:.1f}; the last {tenth} of {trials}: {late:.1f}; ratio {late / early:.2f}")
+    print(f"driver memory at {tenth}: {marks[tenth][1]:.0f} MB; at {trials}: {marks[trials][1]:.0f} MB")
+    print(f"compaction {compact_s:.2f} s; a query over all trials {query_s:.2f} s")
+    print(json.dumps({"benchmark": "scale", "num_trials": trials, "early_per_s": early, "late_per_s": late,
+                      "memory_mb": {str(tenth): marks[tenth][1], str(trials): marks[trials][1]},
+                      "compact_s": compact_s, "query_s": query_s}))
+
+
+if __name__ == "__main__":
+    main()
