@@ -1,9 +1,9 @@
 """Find a data set, or download it with its checksum, and say whether it is real or synthetic.
 
 A file is looked for in this order: `data.path` (must exist), `data.root`, `$RAYMAE_DATA`, the user cache
-(`$RAYMAE_CACHE/data`, by default in the system's place for caches), then downloaded into the cache. Files outside the
-cache are the user's: another checksum is worth a note, not an error. Files in the cache are ours: another checksum
-means damage, and they are fetched again.
+(`$RAYMAE_CACHE/data`, by default in the system's place for caches), then downloaded into the cache unless
+$RAYMAE_OFFLINE is set. Files outside the cache are the user's: another checksum is worth a note, not an error. Files in
+the cache are ours: another checksum means damage, and they are fetched again.
 """
 
 from __future__ import annotations
@@ -82,7 +82,8 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
             notes.append(looked[-1])
             continue
         return _noted(found, *notes, odd, f"{files[0]} is used" if notes or odd else "")
-    if download:
+    offline = bool(os.environ.get("RAYMAE_OFFLINE"))
+    if download and not offline:
         try:
             files = download_files(known, cache_folder())
             found, _ = _located(known.name, known, files, cache_folder())
@@ -90,7 +91,7 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
         except DataError as error:
             looked.append(f"download: {error}")
     else:
-        looked.append("download: not tried")
+        looked.append(f"download: not tried{', $RAYMAE_OFFLINE is set' if offline else ''}")
     if data.if_unavailable == "synthetic" and known.modality in SYNTHETIC:
         return Located(known.name, None, "synthetic", _synthetic_fingerprint(), (
             f"SYNTHETIC DATA: {known.name} could not be had, a generated stand-in takes its place, and scores on it "

@@ -262,3 +262,13 @@ def test_the_real_etth1_is_the_official_one(real_etth1: Path) -> None:
     found = locate(DataSpec(name="ETTh1", root=str(real_etth1.parent.parent)), download=False)
     assert (found.path, found.note) == (real_etth1, "")
     assert real_etth1.stat().st_size == DATASETS["ETTh1"].files[0].num_bytes
+
+
+def test_offline_nothing_is_downloaded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYMAE_DATA", raising=False)
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path))
+    monkeypatch.setenv("RAYMAE_OFFLINE", "1")
+    monkeypatch.setattr("raymae.data.cache.download_files", lambda *args: pytest.fail("tried to download"))
+    with pytest.raises(DataError, match="RAYMAE_OFFLINE is set"):
+        locate(DataSpec(name="ETTh1"))
+    assert locate(DataSpec(name="ETTh1", if_unavailable="synthetic")).source == "synthetic"

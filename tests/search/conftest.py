@@ -15,6 +15,7 @@ import pytest
 from raymae.results.store import Store
 
 TIMEOUT_S = 240
+ROOT = Path(__file__).parents[2]
 
 
 @dataclass
@@ -37,7 +38,8 @@ class Sweep:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "RAYMAE_", "TUNE_"))}
-        return {**kept, "HOME": str(home), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+        return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "RAYMAE_OFFLINE": "1",
+                "RAYMAE_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(

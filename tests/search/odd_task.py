@@ -1,0 +1,45 @@
+"""Forecasting with mishaps, for tests of what the engine does about them."""
+
+from __future__ import annotations
+
+import os
+import time
+from typing import Any, Literal
+
+from torch import Tensor, nn
+
+from raymae.spec.trial import param
+from raymae.tasks.forecasting import Forecasting, ForecastingParams
+
+
+class OddParams(ForecastingParams):
+    """One more parameter."""
+
+    mishap: Literal["none", "hang", "raise", "die", "die-once"] = param("none", "what goes wrong in the second epoch")
+    scene: str = param("", "a file that remembers who has died")
+
+
+class Odd(Forecasting):
+    """Goes wrong in the second half of fine-tuning."""
+
+    name = "odd"
+    Params = OddParams
+    calls = 0
+
+    def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+        self.calls += 1
+        if self.calls > 40 and self.config.stage == "search":
+            self._go_wrong()
+        return super().finetune_loss(model, batch)
+
+    def _go_wrong(self) -> Any:
+        match self.params.mishap:
+            case "hang":
+                time.sleep(1000)
+            case "raise":
+                raise RuntimeError("boom")
+            case "die":
+                os._exit(1)
+            case "die-once" if not os.path.exists(self.params.scene):
+                open(self.params.scene, "w").close()
+                os._exit(1)
