@@ -78,10 +78,12 @@ class Encoder(nn.Module):
         heads: Attention heads; divides the width.
         drop_path: Stochastic depth of the last block, rising linearly from 0.
         dropout: Dropout after attention and MLP.
+        mlp_ratio: Width of each block's MLP, in widths of the encoder.
     """
 
     def __init__(
-        self, embedding: nn.Module, *, depth: int, heads: int, drop_path: float = 0.0, dropout: float = 0.0
+        self, embedding: nn.Module, *, depth: int, heads: int, drop_path: float = 0.0, dropout: float = 0.0,
+        mlp_ratio: float = 4.0,
     ) -> None:
         super().__init__()
         self.embedding = embedding
@@ -90,7 +92,7 @@ class Encoder(nn.Module):
         )
         rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(self.dim, heads, qkv_bias=True, proj_drop=dropout, drop_path=rate) for rate in rates
+            Block(self.dim, heads, mlp_ratio, qkv_bias=True, proj_drop=dropout, drop_path=rate) for rate in rates
         )
         self.norm = nn.LayerNorm(self.dim)
         self.apply(init_weights)

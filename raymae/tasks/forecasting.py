@@ -59,6 +59,7 @@ class ForecastingParams(TrainingParams):
     encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8)
     encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
     encoder_heads: int = param(4, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
+    mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
     mask_ratio: float = param(0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
     mask_kind: Literal["random", "suffix", "mixed"] = param(
@@ -169,7 +170,8 @@ class Forecasting(Task):
         p = self.params
         embedding = PatchEmbedding(self.grid.token_dim, self.grid.shape, p.encoder_dim)
         return Encoder(
-            embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path, dropout=p.dropout
+            embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path, dropout=p.dropout,
+            mlp_ratio=p.mlp_ratio,
         )
 
     def build(self) -> nn.Module:
