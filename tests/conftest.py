@@ -3,7 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+import shutil
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -42,3 +50,39 @@ def make_config() -> Callable[..., TrialConfig]:
         return TrialConfig(task, arm, params, data or SYNTHETIC, seed, stage)
 
     return make
+
+
+def moto_command() -> list[str] | None:
+    if find_spec("moto") and find_spec("flask"):
+        return [sys.executable, "-m", "moto.server"]
+    found = shutil.which("moto_server")
+    return [found] if found else None
+
+
+@pytest.fixture(scope="session")
+def s3_endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Address of an S3 on loopback, with a bucket `bucket`."""
+    command = moto_command()
+    if command is None:
+        pytest.skip("needs moto's server: neither importable nor `moto_server` on PATH")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
+    process = subprocess.Popen([*command, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
+    url = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(150):
+            try:
+                request = urllib.request.Request(f"{url}/bucket", method="PUT")
+                with urllib.request.urlopen(request, timeout=5):
+                    break
+            except (urllib.error.URLError, ConnectionError):
+                if process.poll() is not None:
+                    pytest.skip("moto's server does not start here")
+                time.sleep(0.2)
+        yield url
+    finally:
+        process.kill()
+        process.wait()
+        log.close()

@@ -140,7 +140,7 @@ class Forecasting(Task):
     @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
-        p = ForecastingParams.model_validate(dict(params))
+        p = cls.Params.model_validate(dict(params))
         prepared = prepare(*_data_key(data), p.target, p.date_column, p.protocol, p.horizon, torch.device("cpu"))
         splits = prepared.splits(p.lookback)
         counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))

@@ -3,15 +3,7 @@
 from __future__ import annotations
 
 import os
-import shutil
-import socket
-import subprocess
-import sys
-import time
-import urllib.error
-import urllib.request
-from collections.abc import Callable, Iterator
-from importlib.util import find_spec
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -24,44 +16,9 @@ from raymae.results.place import Place
 Make = Callable[..., Store]
 
 
-def server_command() -> list[str] | None:
-    if find_spec("moto") and find_spec("flask"):
-        return [sys.executable, "-m", "moto.server"]
-    found = shutil.which("moto_server")
-    return [found] if found else None
-
-
-@pytest.fixture(scope="module")
-def endpoint(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    command = server_command()
-    if command is None:
-        pytest.skip("needs moto's server: neither importable nor `moto_server` on PATH")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    log = (tmp_path_factory.mktemp("moto") / "log").open("wb")
-    process = subprocess.Popen([*command, "-H", "127.0.0.1", "-p", str(port)], stdout=log, stderr=log)
-    url = f"http://127.0.0.1:{port}"
-    try:
-        for _ in range(150):
-            try:
-                request = urllib.request.Request(f"{url}/bucket", method="PUT")
-                with urllib.request.urlopen(request, timeout=5):
-                    break
-            except (urllib.error.URLError, ConnectionError):
-                if process.poll() is not None:
-                    pytest.skip("moto's server does not start here")
-                time.sleep(0.2)
-        yield url
-    finally:
-        process.kill()
-        process.wait()
-        log.close()
-
-
 @pytest.fixture
-def root(endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
-    for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+def root(s3_endpoint: str, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> str:
+    for name, value in {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
                         "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
     return f"s3://bucket/{request.node.name}/ett"
@@ -99,10 +56,10 @@ def test_continuing_and_refusing_on_s3(make_store: Make, root: str) -> None:
 
 
 def test_the_endpoint_may_stand_in_the_uri(
-    make_store: Make, root: str, endpoint: str, monkeypatch: pytest.MonkeyPatch
+    make_store: Make, root: str, s3_endpoint: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("AWS_ENDPOINT_URL")
-    uri = f"{root}?endpoint_override={endpoint.removeprefix('http://')}&scheme=http"
+    uri = f"{root}?endpoint_override={s3_endpoint.removeprefix('http://')}&scheme=http"
     with make_store(uri) as store:
         store.add_trial(trial("t1"))
     assert len(Store.open(uri).trials()) == 1

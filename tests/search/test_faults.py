@@ -90,9 +90,10 @@ def test_a_finished_sweep_can_be_extended_and_forked_and_its_failed_trials_retri
     assert fewer.returncode == 2
     assert "has 5 trials" in fewer.stderr
 
-    done = raymae(small, "fork", "results/small", "other", "--set", "search.num_trials=1")
+    done = raymae(small, "fork", "results/small", "other", "--set", "space.lr={choice: [1e-3, 2e-3]}")
     assert done.returncode == 0, done.stderr
-    assert "warm start: 5 trials" in done.stderr
+    learned = (before["stage"] == "search").sum() + 3 - (after["lr"] == 1e30).sum()
+    assert f"warm start: {learned} trials" in done.stderr, "only what lies in the new space counts"
 
     failed = after[after["status"] == "failed"]
     assert len(failed), "seed 4 draws 1e30 at least once"
@@ -104,6 +105,26 @@ def test_a_finished_sweep_can_be_extended_and_forked_and_its_failed_trials_retri
         assert list(both["attempt"]) == [0, 1]
         assert both["config_id"].nunique() == 1
         assert both["seed"].nunique() == 1
+
+
+def test_a_sweep_on_s3_is_killed_and_goes_on(small, s3_endpoint, monkeypatch):
+    for name, value in {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
+                        "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
+        monkeypatch.setenv(name, value)
+    from raymae.results.store import Store
+
+    where = f"s3://bucket/{small.folder.name}"
+    process = small.start("--set", f"results={where}")
+    while process.poll() is None and "completed" not in process.stdout.readline():
+        pass
+    process.kill()
+    process.communicate()
+    done = small.run("--set", f"results={where}")
+    assert done.returncode == 0, done.stderr
+    assert "continuing:" in done.stderr
+    check_complete(Store.open(f"{where}/small"))
+    shown = raymae(small, "query", f"{where}/small", "SELECT count(*) AS n FROM trials", "--json")
+    assert json.loads(shown.stdout) == [{"n": 10}]
 
 
 @pytest.mark.slow
