@@ -8,6 +8,7 @@ ahead of Tune: it may compute report k + 1 while Tune decides about report k, an
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -23,6 +24,7 @@ class _Slot:
     job: Message | None = None
     serial: int = 0
     taken: bool = False
+    taken_at: float = 0.0
     tries: int = 0
     outbox: Message | None = None
     error: str | None = None
@@ -79,14 +81,19 @@ class Hub:
         slot = self._slot(name)
         async with slot.changed:
             ready = lambda: slot.outbox is not None or slot.error is not None  # noqa: E731
-            # the clock starts when workers have the job: a cluster may boot nodes for minutes before
-            await slot.changed.wait_for(lambda: slot.taken or ready())
-            try:
-                await asyncio.wait_for(slot.changed.wait_for(ready), timeout)
-            except TimeoutError:
-                slot.serial += 1
-                slot.job = None
-                return None
+            # the clock starts when workers have the job: a cluster may boot nodes for minutes before, and workers that
+            # died under it are replaced meanwhile
+            since = asyncio.get_running_loop().time()
+            while not ready():
+                if not slot.taken:
+                    await slot.changed.wait_for(lambda: slot.taken or ready())
+                    continue
+                since = max(since, slot.taken_at)
+                left = None if timeout is None else since + timeout - asyncio.get_running_loop().time()
+                if left is not None and left <= 0:
+                    return None
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(slot.changed.wait(), left)
             if slot.outbox is None:
                 raise RuntimeError(slot.error)
             message, slot.outbox, slot.fruitless = slot.outbox, None, 0
@@ -100,6 +107,14 @@ class Hub:
     async def workers(self, name: str) -> list[Any]:
         """Actor handles of a slot's ranks."""
         return self._slot(name).workers
+
+    async def abandon(self, name: str) -> None:
+        """Take a slot's job back; the incarnation that has it will not be listened to."""
+        slot = self._slot(name)
+        async with slot.changed:
+            slot.serial += 1
+            slot.job = slot.outbox = None
+            slot.changed.notify_all()
 
     async def close(self, name: str) -> None:
         """No more jobs: the group's serve loop returns."""
@@ -151,7 +166,7 @@ class Hub:
             await slot.changed.wait_for(lambda: slot.closed or (slot.job is not None and not slot.taken))
             if slot.closed or slot.job is None:
                 return None
-            slot.taken = True
+            slot.taken, slot.taken_at = True, asyncio.get_running_loop().time()
             slot.changed.notify_all()
             return slot.serial, slot.job
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from raymae.train.loop import Report
 
 CLOSE_TIMEOUT_S = 10.0
+ALIVE_TIMEOUT_S = 5.0
 
 
 @dataclass(frozen=True)
@@ -100,13 +101,20 @@ class WorkerGroup:
 
     def collect(self) -> dict[str, Any]:
         """Wait for the next message of the job. Workers that take too long are killed; Ray Train brings new ones."""
-        message = ray.get(self.hub.collect.remote(self.slot, self._timeout))
-        if message is not None:
-            return message
-        for worker in ray.get(self.hub.workers.remote(self.slot)):
-            ray.kill(worker, no_restart=True)
-        return {"error": f"no report for {self._timeout:g} s (resources.report_timeout_s); its workers were replaced",
-                "final": True, "best": {}}
+        while (message := ray.get(self.hub.collect.remote(self.slot, self._timeout))) is None:
+            workers = ray.get(self.hub.workers.remote(self.slot))
+            try:
+                ray.get([worker.__ray_ready__.remote() for worker in workers], timeout=ALIVE_TIMEOUT_S)
+            except ray.exceptions.RayActorError:
+                continue  # not slow but dead: Ray Train is replacing them
+            except ray.exceptions.GetTimeoutError:
+                pass  # alive, and too busy even to say so
+            ray.get(self.hub.abandon.remote(self.slot))
+            for worker in workers:
+                ray.kill(worker, no_restart=True)
+            error = f"no report for {self._timeout:g} s (resources.report_timeout_s); its workers were replaced"
+            return {"error": error, "final": True, "best": {}}
+        return message
 
     def close(self) -> None:
         """Let the group end; waits a little for it."""

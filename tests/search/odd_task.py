@@ -20,7 +20,7 @@ class OddParams(ForecastingParams):
 
 
 class Odd(Forecasting):
-    """Goes wrong in the second half of fine-tuning."""
+    """Goes wrong in the second epoch of fine-tuning."""
 
     name = "odd"
     Params = OddParams
@@ -28,7 +28,8 @@ class Odd(Forecasting):
 
     def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         self.calls += 1
-        if self.calls > 40 and self.config.stage == "search":
+        soon = self.params.mishap == "die"  # in the first epoch: no checkpoint helps
+        if self.calls > (5 if soon else 40) and self.config.stage == "search":
             self._go_wrong()
         return super().finetune_loss(model, batch)
 
