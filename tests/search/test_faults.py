@@ -57,6 +57,7 @@ def test_a_trial_that_hangs_raises_or_dies_fails_with_its_reason_and_no_other_is
     assert replicate["pid"].iloc[0] != search.loc["none", "pid"], "workers are replaced after recycle_after trials"
 
 
+@pytest.mark.slow
 def test_two_workers_a_trial_train_the_same_as_one(small):
     small.text = small.text.replace("arms: [mae, scratch, persistence]", "arms: [linear, mae]").replace(
         "replicates: 2", "replicates: 0").replace("num_trials: 2", "num_trials: 1")
@@ -74,6 +75,7 @@ def _trials(small, name):
     return Store.open(small.folder / name / "small").trials().set_index("arm")
 
 
+@pytest.mark.slow
 def test_a_finished_sweep_can_be_extended_and_forked_and_its_failed_trials_retried(small):
     small.text = small.text.replace("lr: {loguniform: [1e-3, 1e-2]}", "lr: {choice: [1e-3, 2e-3, 1e30]}").replace(
         "arms: [mae, scratch, persistence]", "arms: [scratch]").replace("num_trials: 2", "num_trials: 2, seed: 4")

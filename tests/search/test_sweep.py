@@ -95,7 +95,7 @@ def test_failed_trials_are_recorded_with_a_reason_and_the_sweep_goes_on(small):
     assert (trials[trials["stage"] == "replicate"]["status"] == "completed").all()
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
 def test_interrupted_once_it_ends_with_the_verdict_so_far_and_can_go_on(small, number):
     process = small.start()
     small.wait_for(lambda: small.num_ended() >= 2, process)
