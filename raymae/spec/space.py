@@ -13,6 +13,7 @@ Nothing here draws a sample: that is the search's business.
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Annotated, Any
 
@@ -51,9 +52,9 @@ class _Distribution(Model):
         """Whether this parameter exists, given the arm (key `arm`) and the parameters chosen so far."""
         return all(key in chosen and chosen[key] in allowed for key, allowed in self.when.items())
 
+    @abstractmethod
     def probes(self) -> list[Scalar]:
         """Values at which validity is checked: the ends of a range, or every choice."""
-        raise NotImplementedError
 
     def values(self) -> Sequence[Scalar] | None:
         """Every value, or None where there are infinitely many. A range stays one: it may be long."""
