@@ -41,7 +41,7 @@ class Report:
         metrics: `loss`, `lr`, and `val_` or `test_` metrics.
         best: The `val_` metrics of the best evaluation so far; empty while pretraining.
         seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
-        num_parameters: Trainable values of the network that is scored.
+        num_parameters: Values of the phase's network; while pretraining the decoder is counted too.
         final: No report follows.
         save: Write a checkpoint from which `run_trial(resume=...)` continues after this report.
     """
