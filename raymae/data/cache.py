@@ -9,6 +9,7 @@ the cache are ours: another checksum means damage, and they are fetched again.
 from __future__ import annotations
 
 import hashlib
+import importlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +22,9 @@ from raymae.errors import DataError, unknown
 if TYPE_CHECKING:
     from raymae.spec import DataSpec
 
-SYNTHETIC: tuple[Modality, ...] = ("series",)  # modalities with a generated stand-in
+SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and who gives its bytes for the fingerprint
+    "series": "raymae.data.synthetic:series_content",
+}
 
 
 @dataclass(frozen=True)
@@ -93,7 +96,7 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
     else:
         looked.append(f"download: not tried{', $RAYMAE_OFFLINE is set' if offline else ''}")
     if data.if_unavailable == "synthetic" and known.modality in SYNTHETIC:
-        return Located(known.name, None, "synthetic", _synthetic_fingerprint(), (
+        return Located(known.name, None, "synthetic", _synthetic_fingerprint(known.modality), (
             f"SYNTHETIC DATA: {known.name} could not be had, a generated stand-in takes its place, and scores on it "
             f"say nothing about {known.name}. Looked in: {'; '.join(looked)}"
         ))
@@ -239,11 +242,9 @@ def _noted(found: Located, *notes: str) -> Located:
     return replace(found, note="; ".join(filter(None, notes)))
 
 
-def _synthetic_fingerprint() -> str:
-    from raymae.data.synthetic import synthetic_series
-
-    series = synthetic_series()
-    content = series.times.astype("<i8").tobytes() + series.values_TC.astype("<f8").tobytes()
+def _synthetic_fingerprint(modality: Modality) -> str:
+    module, _, function = SYNTHETIC[modality].partition(":")
+    content: bytes = getattr(importlib.import_module(module), function)()
     return f"synthetic:{hashlib.sha256(content).hexdigest()[:16]}"
 
 

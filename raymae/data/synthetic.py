@@ -63,3 +63,9 @@ def synthetic_series(*, num_steps: int = 17420, seed: int = 0, target: str = "OT
     values_TC = np.round(np.column_stack([loads_TL, oil_T]), 3) + 0.0
     times = START + hours_T * np.timedelta64(STEP_S, "s")
     return Series(values_TC, CHANNELS, CHANNELS.index(target), times, STEP_S, "synthetic")
+
+
+def series_content() -> bytes:
+    """The default series, as bytes to be fingerprinted."""
+    series = synthetic_series()
+    return series.times.astype("<i8").tobytes() + series.values_TC.astype("<f8").tobytes()

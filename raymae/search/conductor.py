@@ -278,6 +278,8 @@ class Conductor:
         if message.get("error") is not None:
             trial.error = message["error"]
             return
+        if message.get("warning"):
+            self.warn(f"{trial.trial_id}: {message['warning']}")
         trial.best = message["best"] or trial.best
         trial.wall_s = message["seconds"]
         metrics = message["metrics"]

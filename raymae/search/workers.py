@@ -191,11 +191,10 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
             if report.step < job["next_step"]:
                 continue  # trained again for want of a checkpoint; recorded already
             step = report.step
-            if rank == 0:
-                keeper.keep(report)
-            yield {**common, "phase": report.phase, "epoch": report.epoch, "step": step, "metrics": report.metrics,
-                   "best": report.best, "seconds": report.seconds, "num_parameters": report.num_parameters,
-                   "final": report.final}
+            warning = keeper.keep(report) if rank == 0 else None
+            yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
+                   "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
+                   "num_parameters": report.num_parameters, "final": report.final}
     except RayMAEError as error:
         yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
     except Exception as error:

@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
@@ -79,6 +80,7 @@ class Task(ABC):
         metric_names: All its metrics, without prefix.
         arms: Its arms.
         sizes: Presets of parameters; `debug` trains in seconds on a CPU.
+        eval_batch: Examples scored at once; less where one is large. Does not change a score.
     """
 
     name: ClassVar[str]
@@ -87,6 +89,7 @@ class Task(ABC):
     metric_names: ClassVar[tuple[str, ...]]
     arms: ClassVar[Mapping[str, Arm]]
     sizes: ClassVar[Mapping[str, Mapping[str, Any]]]
+    eval_batch: ClassVar[int] = 1024
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         self.config = config
@@ -175,3 +178,11 @@ class Task(ABC):
     def is_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head (trained alone during `freeze_epochs`)."""
         return not name.startswith("encoder.")
+
+    def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
+        """What a trained network does, for people: RGB images `[H, W, 3]`, uint8, by name; none by default.
+
+        Called once at the end of a replicate's pretraining, with the masked autoencoder, and once after its test score,
+        with the network that was scored. Draws nothing from global random state.
+        """
+        return {}

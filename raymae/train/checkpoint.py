@@ -15,7 +15,11 @@ VERSION = 1
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write tensors and plain values to `path` atomically."""
+    """Write tensors and plain values to `path` atomically.
+
+    Raises:
+        OSError: The storage failed, or is full; an earlier file of this name is still whole.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".checkpoint-")
     try:
@@ -24,8 +28,10 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, path)
-    except BaseException:
+    except BaseException as error:
         Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, RuntimeError):  # torch's name for a failed write
+            raise OSError(f"{path}: {error}") from error
         raise
 
 

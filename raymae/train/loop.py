@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
@@ -27,7 +28,6 @@ from raymae.train.device import derive_seed, pick_device, rank_and_world, seed_a
 from raymae.train.optim import betas_of, clip_gradients, cosine_lr, make_optimiser, peak_lr, set_lr
 
 Phase = Literal["pretrain", "finetune", "test"]
-EVAL_BATCH = 1024
 
 
 @dataclass(frozen=True)
@@ -43,6 +43,7 @@ class Report:
         seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
         num_parameters: Values of the phase's network; while pretraining the decoder is counted too.
         final: No report follows.
+        pictures: RGB images `[H, W, 3]`, uint8, by name: of a replicate's last pretraining report and its test.
         save: Write a checkpoint from which `run_trial(resume=...)` continues after this report.
     """
 
@@ -55,6 +56,7 @@ class Report:
     num_parameters: int
     final: bool
     save: Callable[[Path], None]
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
 
 
 def run_trial(
@@ -160,7 +162,7 @@ class _Trial:
     def _test(self, model: nn.Module) -> Report:
         scores = self._evaluate(model, "test")
         self.phase = "test"
-        return self._report(scores, final=True)
+        return self._report(scores, final=True, pictures=self._pictures(model, "test"))
 
     def _fit(self, epochs: int) -> Iterator[Report]:
         source = self.task.load("pretrain" if self.phase == "pretrain" else "train")
@@ -174,7 +176,9 @@ class _Trial:
             if self.phase == "finetune":
                 metrics |= self._select()
             last = self.phase == "finetune" and (self.epoch == epochs or self.stopped_early)
-            yield self._report(metrics, final=last and self.config.stage == "search")
+            pretrained = self.phase == "pretrain" and self.epoch == epochs
+            pictures = self._pictures(self.model, "pretrain") if pretrained else {}
+            yield self._report(metrics, final=last and self.config.stage == "search", pictures=pictures)
 
     def _select(self) -> dict[str, float]:
         """Evaluate on validation; keep the weights if they are the best so far; decide on early stopping."""
@@ -262,7 +266,15 @@ class _Trial:
 
     # -- reports and checkpoints ---------------------------------------------------------------------------------------
 
-    def _report(self, metrics: dict[str, float], *, final: bool) -> Report:
+    def _pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> Mapping[str, np.ndarray]:
+        if self.config.stage != "replicate" or self.rank:
+            return {}
+        model.eval()
+        return self.task.pictures(model, phase)
+
+    def _report(
+        self, metrics: dict[str, float], *, final: bool, pictures: Mapping[str, np.ndarray] | None = None
+    ) -> Report:
         plain: dict[str, Any] = {
             "phase": self.phase, "epoch": self.epoch, "step": self.step, "metrics": metrics, "best": dict(self.best),
             "seconds": time.monotonic() - self.started,
@@ -270,7 +282,7 @@ class _Trial:
         }
         self.history.append(plain)
         self.step += 1
-        return Report(**plain, save=self._save)
+        return Report(**plain, save=self._save, pictures=pictures or {})
 
     def replay(self, first: int) -> Iterator[Report]:
         """Reports from a step on, as they were."""
@@ -307,7 +319,7 @@ class _Trial:
 
 @torch.no_grad()
 def evaluate(
-    task: Task, model: nn.Module, source: Source, *, batch_size: int = EVAL_BATCH, rank: int = 0, world: int = 1
+    task: Task, model: nn.Module, source: Source, *, batch_size: int | None = None, rank: int = 0, world: int = 1
 ) -> dict[str, float]:
     """Score a model on a split: every example once, sums divided at the end.
 
@@ -315,14 +327,14 @@ def evaluate(
         task: The problem.
         model: What `task.build()` made.
         source: What `task.load(split)` gave.
-        batch_size: Examples at once; does not change the result.
+        batch_size: Examples at once, `task.eval_batch` by default; does not change the result.
         rank: This process; it scores every `world`-th example.
         world: Processes that share the split; sums are added up over them.
     """
     model.eval()
     metrics = task.metrics()
     mine = torch.arange(len(source))[rank::world]
-    for index in mine.split(batch_size) if len(mine) else ():  # fewer examples than ranks
+    for index in mine.split(batch_size or task.eval_batch) if len(mine) else ():  # fewer examples than ranks
         batch = source.batch(index, None)
         metrics.update(task.predict(model, batch), batch)
     metrics.reduce()
