@@ -124,16 +124,16 @@ def connected(log_file: Path | None = None, environment: Mapping[str, str] | Non
     set_environment()
     _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=f"raymae-{os.getpid()}-"))
-    previous = os.environ.get("RAY_TMPDIR")
-    os.environ["RAY_TMPDIR"] = str(scratch)
-    with _quiet(log_file):
+    # a Ray of our own inherits variables; passed as a runtime environment, they would cost its prestarted workers
+    variables = {"RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", **(environment or {})}
+    with _quiet(log_file), _variables(variables):
         import ray
 
         try:
             context = ray.init(
                 address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
                 configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-                runtime_env=_runtime_environment(environment or {}),
+                runtime_env=_quoted_interpreter(),
             )
             _protect_token()
             total = ray.cluster_resources()
@@ -141,17 +141,28 @@ def connected(log_file: Path | None = None, environment: Mapping[str, str] | Non
             yield Cluster(f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
         finally:
             ray.shutdown()
-            if previous is None:
-                os.environ.pop("RAY_TMPDIR", None)
-            else:
-                os.environ["RAY_TMPDIR"] = previous
             shutil.rmtree(scratch, ignore_errors=True)
 
 
-def _runtime_environment(variables: Mapping[str, str]) -> dict[str, Any]:
+@contextmanager
+def _variables(variables: Mapping[str, str]) -> Iterator[None]:
+    """Environment variables for the length of a `with` block."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value
+
+
+def _quoted_interpreter() -> dict[str, Any] | None:
     """Ray starts workers through `bash -c` without quoting the interpreter: a space in its path needs our quotes."""
     quoted = shlex.quote(sys.executable)
-    return {"env_vars": dict(variables), **({"py_executable": quoted} if quoted != sys.executable else {})}
+    return {"py_executable": quoted} if quoted != sys.executable else None
 
 
 def _remove_leftovers() -> None:

@@ -1,6 +1,6 @@
 """Warm Ray Train worker groups: started once, handed one configuration after another.
 
-Starting a `TorchTrainer` costs seconds of process starts and imports. A `WorkerGroup` starts one and keeps it: its
+Starting a trainer costs seconds of process starts and imports. A `WorkerGroup` starts one and keeps it: its
 workers run `serve`, which takes jobs from the hub, iterates `run_trial`, and delivers a message per report.
 """
 
@@ -69,12 +69,11 @@ class WorkerGroup:
 
     def _fit(self, options: GroupOptions) -> None:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
-        from ray.train.torch import TorchTrainer
 
         resources = {"CPU": options.cpus_per_worker}
         if options.gpus_per_worker:
             resources["GPU"] = options.gpus_per_worker
-        trainer = TorchTrainer(
+        trainer = _trainer_class(options.workers)(
             serve,
             train_loop_config={"slot": self.slot, "hub": options.hub, "threads": max(1, int(options.cpus_per_worker)),
                                "recycle_after": options.recycle_after},
@@ -120,6 +119,24 @@ class WorkerGroup:
         """Let the group end; waits a little for it."""
         ray.get(self.hub.close.remote(self.slot))
         self._thread.join(CLOSE_TIMEOUT_S)
+
+
+def _trainer_class(workers: int) -> Any:
+    """Several ranks need torch's process group. One does not, and without it neither the Tune trainable nor Ray Train's
+    controller has to import torch, which would take most of a group's start."""
+    if workers > 1:
+        from ray.train.torch import TorchTrainer as Base
+    else:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Base
+    from ray.train.v2._internal.callbacks import DatasetsCallback
+
+    class Trainer(Base):
+        """Without the actor per group that would manage Ray Data sets, of which there are none."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
+
+    return Trainer
 
 
 def _first_line(error: BaseException) -> str:
