@@ -48,6 +48,10 @@ overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
     help="Override any field of the sweep file; repeatable.",
 )
+address = click.option(
+    "--address", metavar="ADDRESS", default=None,
+    help="Join a running Ray cluster: `auto` on one of its machines, or host:port. Default: a Ray of its own, here.",
+)
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 sweep_file = click.argument("file", type=click.Path(dir_okay=False))
 results_dir = click.argument("directory", metavar="DIR")
@@ -69,22 +73,26 @@ def main() -> None:
 @overrides
 @click.option("--dry-run", is_flag=True, help="Check everything, build each arm's model on one batch; start nothing.")
 @click.option("--fresh", is_flag=True, help="Move existing results of the same name aside and start over.")
+@address
 @as_json
 @example("raymae sweep sweeps/timeseries_mask.yaml --set search.num_trials=4")
-def sweep(file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, as_json: bool) -> None:
+def sweep(
+    file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, address: str | None, as_json: bool
+) -> None:
     """Run the sweep in FILE and print the verdict.
 
     Progress goes to standard error, the verdict to standard output.
     """
-    _run(_load(file, overrides), dry_run=dry_run, fresh=fresh, as_json=as_json)
+    _run(_load(file, overrides), dry_run=dry_run, fresh=fresh, address=address, as_json=as_json)
 
 
 @main.command()
 @results_dir
 @click.option("--num-trials", type=click.IntRange(min=1), required=True, help="Trials per arm, in all.")
+@address
 @as_json
 @example("raymae extend results/timeseries-mask --num-trials 40")
-def extend(directory: str, num_trials: int, as_json: bool) -> None:
+def extend(directory: str, num_trials: int, address: str | None, as_json: bool) -> None:
     """Go on with the finished sweep in DIR until every arm has more trials.
 
     Where the longer search finds a better configuration, that one is replicated and compared.
@@ -94,26 +102,28 @@ def extend(directory: str, num_trials: int, as_json: bool) -> None:
         message = f"the sweep has {spec.search.num_trials} trials per arm already"
         raise click.BadParameter(message, param_hint="--num-trials")
     search = spec.search.model_copy(update={"num_trials": num_trials})
-    _run(spec.model_copy(update={"search": search}), extend=True, as_json=as_json)
+    _run(spec.model_copy(update={"search": search}), extend=True, address=address, as_json=as_json)
 
 
 @main.command()
 @results_dir
 @click.option("--failed", is_flag=True, required=True, help="Which trials: the failed ones.")
+@address
 @as_json
 @example("raymae retry results/timeseries-mask --failed")
-def retry(directory: str, failed: bool, as_json: bool) -> None:
+def retry(directory: str, failed: bool, address: str | None, as_json: bool) -> None:
     """Run the failed trials in DIR again, with the identical configuration and seed."""
-    _run(_stored(directory), retry_failed=failed, as_json=as_json)
+    _run(_stored(directory), retry_failed=failed, address=address, as_json=as_json)
 
 
 @main.command()
 @results_dir
 @click.argument("name")
 @overrides
+@address
 @as_json
 @example("raymae fork results/timeseries-mask wider --set 'space.lookback={choice: [168, 336, 504]}'")
-def fork(directory: str, name: str, overrides: Sequence[str], as_json: bool) -> None:
+def fork(directory: str, name: str, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
     """Start sweep NAME beside the one in DIR, changed by --set; its search learns from DIR's trials."""
     from raymae.spec.load import parse_sweep
     from raymae.tasks import schema_of
@@ -122,7 +132,7 @@ def fork(directory: str, name: str, overrides: Sequence[str], as_json: bool) -> 
     text = json.dumps({**spec.to_json(), "name": name})
     changed = parse_sweep(text, f"{directory}/sweep.json", overrides, schema_of=schema_of)
     search = changed.search.model_copy(update={"warm_start": [directory, *changed.search.warm_start]})
-    _run(changed.model_copy(update={"search": search}), as_json=as_json)
+    _run(changed.model_copy(update={"search": search}), address=address, as_json=as_json)
 
 
 @main.command()
@@ -226,7 +236,7 @@ def data_verify(name: str | None, as_json: bool) -> None:
 
 def _run(
     spec: SweepSpec, *, as_json: bool, dry_run: bool = False, fresh: bool = False, extend: bool = False,
-    retry_failed: bool = False,
+    retry_failed: bool = False, address: str | None = None,
 ) -> None:
     """Plan a sweep, run it, print the verdict."""
     from rich.console import Console
@@ -237,7 +247,7 @@ def _run(
     from raymae.search.dry_run import describe, render
     from raymae.search.sweep import make_plan, run_sweep
 
-    plan = make_plan(spec)
+    plan = make_plan(spec, address)
     progress = Console(file=sys.stderr)
     if plan.data.note:
         progress.print(plan.data.note, style="bold yellow" if plan.data.source == "synthetic" else "yellow",

@@ -27,8 +27,8 @@ _TRIAL_HEAD = {
 }
 _TRIAL_TAIL = {
     "epochs_done": "int64", "num_parameters": "int64", "wall_s": "double", "started_at": "timestamp",
-    "ended_at": "timestamp", "host": "string", "device": "string", "pid": "int64", "data_name": "string",
-    "data_source": "string", "data_fingerprint": "string", "error": "string",
+    "ended_at": "timestamp", "parent": "string", "host": "string", "device": "string", "pid": "int64",
+    "data_name": "string", "data_source": "string", "data_fingerprint": "string", "error": "string",
 }
 _REPORT_HEAD = {
     "sweep": "string", "trial_id": "string", "arm": "string", "stage": "string", "attempt": "int64", "step": "int64",

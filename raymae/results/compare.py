@@ -15,6 +15,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.columns import param_columns
+from raymae.results.pareto import pareto_front
 from raymae.spec import SweepSpec
 from raymae.spec.trial import Objective
 
@@ -56,7 +57,8 @@ def verdict(
         complete: Whether nothing is missing. By default: every arm has ended all its replicates (a reference one).
 
     Returns:
-        Plain values without NaN, as `verdict.json` holds them: arms best first, pairs with the primary one first.
+        Plain values without NaN, as `verdict.json` holds them: arms best first, pairs with the primary one first; where
+        the search minds a cost, `pareto` with its front.
     """
     test = f"test_{objective.metric}"
     last = trials.sort_values("attempt", kind="stable").drop_duplicates("trial_id", keep="last")
@@ -74,6 +76,9 @@ def verdict(
             int((replicates["arm"] == name).sum()) >= (1 if kinds[name] == "reference" else spec.replicates)
             for name in spec.arms
         )
+    front = {}
+    if spec.search.cost is not None:
+        front = {"pareto": {"cost": spec.search.cost, "front": pareto_front(last, objective, spec.search.cost)}}
     return {
         "sweep": spec.name,
         "task": spec.task,
@@ -82,6 +87,7 @@ def verdict(
         "arms": arms,
         "pairs": pairs,
         "complete": bool(complete),
+        **front,
     }
 
 

@@ -67,7 +67,23 @@ def render(summary: Mapping[str, Any]) -> RenderableType:
         parts += ["", others]
     if verdict["pairs"]:
         parts += ["", pairs(verdict)]
+    if "pareto" in verdict:
+        parts += ["", front(verdict)]
     return Group(*parts, "", Text(headline(verdict), style="bold"))
+
+
+def front(verdict: Mapping[str, Any]) -> RenderableType:
+    """The search trials that nobody beats in both metric and cost, cheapest first."""
+    objective, cost, points = verdict["objective"], verdict["pareto"]["cost"], verdict["pareto"]["front"]
+    table = _table()
+    table.add_column("trial", style="bold", no_wrap=True)
+    table.add_column("arm", no_wrap=True)
+    table.add_column(f"val_{objective['metric']}", justify="right")
+    table.add_column(cost, justify="right")
+    for point, value in zip(points, _numbers([point["value"] for point in points]), strict=True):
+        shown = duration(point["cost"]) if cost == "wall_s" else f"{point['cost']:,.0f}"
+        table.add_row(_escaped(point["trial_id"]), _escaped(point["arm"]), value, shown)
+    return _titled(f"Pareto front of val_{objective['metric']} and {cost}, over the search", table, verdict)
 
 
 def leaderboard(verdict: Mapping[str, Any]) -> RenderableType:

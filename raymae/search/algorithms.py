@@ -98,7 +98,10 @@ class ArmStudy:
         better = directions.MINIMIZE if objective.mode == "min" else directions.MAXIMIZE
         optuna.logging.set_verbosity(optuna.logging.WARNING)
         sampler = make_sampler(search, (search.seed * 1000 + index) % 2**32)
-        self.study = optuna.create_study(direction=better, sampler=sampler)
+        self.costly = search.cost is not None
+        self.study = optuna.create_study(
+            directions=[better, directions.MINIMIZE] if self.costly else [better], sampler=sampler
+        )
         self.num_trials = plan.num_trials(search.num_trials)
         self._asked: dict[str, optuna.Trial] = {}
         self._points = list(grid(plan)) if search.algorithm == "grid" else self._default()
@@ -112,7 +115,7 @@ class ArmStudy:
         return [point] if point and self.plan.admits(point) else []
 
     def add(self, trial_id: str, sampled: Mapping[str, Scalar], status: EndStatus, values: Mapping[int, float],
-            best: float | None) -> None:
+            best: float | None, cost: float | None = None) -> None:
         """Tell the study of a trial that ended in an earlier run of the sweep, or in another sweep.
 
         Args:
@@ -121,13 +124,15 @@ class ArmStudy:
             status: How it ended.
             values: Intermediate values by epoch.
             best: Its score, if it completed.
+            cost: Its cost, where the search minds it.
         """
         finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
-        complete = status == "completed" and best is not None and math.isfinite(best)
+        reached = self._values(best, cost) if status == "completed" else None
         states = optuna.trial.TrialState
+        stopped = states.FAIL if self.costly else states.PRUNED  # Optuna prunes no study of several objectives
         self.study.add_trial(optuna.trial.create_trial(
-            state=states.COMPLETE if complete else states.PRUNED if status == "stopped" else states.FAIL,
-            value=best if complete else None, params=dict(sampled), intermediate_values=finite,
+            state=states.COMPLETE if reached else stopped if status == "stopped" else states.FAIL,
+            values=reached, params=dict(sampled), intermediate_values=finite,
             distributions={name: optuna_distribution(self.plan.space[name]) for name in sampled},
             user_attrs={"trial_id": trial_id},
         ))
@@ -159,17 +164,27 @@ class ArmStudy:
         raise TrialError(f"arm {self.plan.name}: {MAX_DRAWS} draws in a row break a constraint; widen the space or "
                          f"loosen {[constraint.text for constraint in self.plan.constraints]}")
 
+    def _values(self, value: float | None, cost: float | None) -> list[float] | None:
+        """What a completed trial is judged by, or None where something is missing or not finite."""
+        values = [value, cost] if self.costly else [value]
+        finite = [number for number in values if number is not None and math.isfinite(number)]
+        return finite if len(finite) == len(values) else None
+
     def report(self, trial_id: str, epoch: int, value: float) -> None:
         """Note an intermediate value; what a stopped trial is judged by."""
-        if math.isfinite(value):
+        if math.isfinite(value) and not self.costly:
             self._asked[trial_id].report(value, epoch)
 
-    def tell(self, trial_id: str, status: EndStatus, value: float | None) -> None:
-        """Note how a trial ended. Stopped is pruned, never complete; no finite value is a failure."""
+    def tell(self, trial_id: str, status: EndStatus, value: float | None, cost: float | None = None) -> None:
+        """Note how a trial ended. Stopped is pruned, never complete; no finite value is a failure.
+
+        A study of metric and cost knows no pruned trials (optuna#3450): there, stopped is a failure, too.
+        """
         trial = self._asked.pop(trial_id)
-        if status == "completed" and value is not None and math.isfinite(value):
-            self.study.tell(trial, value)
-        elif status == "stopped":
+        reached = self._values(value, cost) if status == "completed" else None
+        if reached:
+            self.study.tell(trial, reached)
+        elif status == "stopped" and not self.costly:
             self.study.tell(trial, state=optuna.trial.TrialState.PRUNED)
         else:
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
@@ -204,5 +219,5 @@ def make_scheduler(search: SearchSpec, objective: Objective, max_epochs: int) ->
             )
         case "median":
             return MedianStoppingRule(**common, grace_period=grace, min_samples_required=3)
-        case "none":
+        case "pbt" | "none":  # populations are the conductor's
             return FIFOScheduler()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import uuid
+from collections.abc import Mapping
 from typing import Any
 
 from ray import tune
@@ -12,7 +13,6 @@ from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
 from raymae.search.algorithms import make_scheduler
-from raymae.search.cluster import TRIAL_DRIVER
 from raymae.search.conductor import Conductor
 from raymae.search.ledger import Trial
 
@@ -57,7 +57,7 @@ class ConductorSearcher(Searcher):
         trial = self._trials.start(trial_id)
         if trial is not None:
             conductor = self._trials.conductor
-            return {"job": trial.job(conductor.objective, conductor.store.location)}
+            return {"job": conductor.job(trial)}
         return FINISHED if self._trials.conductor.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
@@ -89,9 +89,7 @@ class ArmScheduler(FIFOScheduler):
         conductor = trials.conductor
         self._arms: dict[str, TrialScheduler] = {}
         for name, plan in conductor.plans.items():
-            epochs = plan.space["epochs"].probes() if "epochs" in plan.space else [plan.fixed.get("epochs", 1)]
-            longest = max(int(value) for value in epochs if value is not None)
-            self._arms[name] = make_scheduler(conductor.spec.search, conductor.objective, longest)
+            self._arms[name] = make_scheduler(conductor.spec.search, conductor.objective, plan.longest)
 
     def _of(self, trial: TuneTrial) -> TrialScheduler | None:
         ours = self._trials[trial.trial_id]
@@ -109,11 +107,14 @@ class ArmScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Go on, or stop."""
-        if self._trials.conductor.must_stop(self._trials[trial.trial_id]):
+        conductor, ours = self._trials.conductor, self._trials[trial.trial_id]
+        if conductor.must_stop(ours):
             return TrialScheduler.STOP
         scheduler = self._of(trial)
         if scheduler is None or result.get("objective") is None:
             return TrialScheduler.CONTINUE
+        if conductor.replaces(ours, result["epoch"], result["message"]["step"], result["objective"]):
+            return TrialScheduler.STOP
         return scheduler.on_trial_result(tune_controller, trial, result)
 
     def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
@@ -135,18 +136,19 @@ class ReportCallback(Callback):
         self._trials.conductor.on_report(self._trials[trial.trial_id], result["message"])
 
 
-def run_tune(conductor: Conductor, trainable: Any, storage: str) -> None:
+def run_tune(conductor: Conductor, trainable: Any, storage: str, driver: Mapping[str, float]) -> None:
     """Let Tune run what the conductor proposes until it proposes no more.
 
     Args:
         conductor: Decides, and is told everything.
         trainable: A class whose results carry a `message`, as `WarmTrial`'s do.
         storage: Local folder for Tune's own bookkeeping, which nobody reads.
+        driver: Custom resource that a trial's driver needs.
     """
     trials = Trials(conductor)
     tune.Tuner(
         # drivers live where the custom resource is, and take no CPU: a CPU per driver would deadlock a small machine
-        tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0, TRIAL_DRIVER: 1}])),
+        tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0, **driver}])),
         tune_config=tune.TuneConfig(
             num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
             trial_name_creator=lambda trial: trials[trial.trial_id].trial_id,

@@ -6,7 +6,7 @@ import contextlib
 import io
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -30,14 +30,20 @@ class Keeper:
         self._place = Place(root)
         self._trial_id, self._name = trial_id, f"checkpoints/{trial_id}.pt"
 
-    def keep(self, report: Report) -> str | None:
+    def keep(self, report: Report, milestones: int = 0) -> str | None:
         """Write the state after a report, replacing the one before it, and the report's pictures.
+
+        Args:
+            report: The report.
+            milestones: Every so many epochs of fine-tuning the state is also kept for good, see `milestone`.
 
         Returns:
             Why it could not be written, or None. Storage that fails costs a later attempt some work, not this trial.
         """
         try:
-            self._write_checkpoint(report)
+            self._write_checkpoint(report, self._name)
+            if milestones and report.phase == "finetune" and report.epoch % milestones == 0:
+                self._write_checkpoint(report, self._milestone(report.epoch))
             for name, picture_HWC in report.pictures.items():
                 self._place.make("pictures")
                 self._place.write(f"pictures/{self._trial_id}-{name}.png", _png(picture_HWC))
@@ -45,26 +51,36 @@ class Keeper:
             return f"a checkpoint could not be written: {error}"
         return None
 
-    def _write_checkpoint(self, report: Report) -> None:
+    def _write_checkpoint(self, report: Report, name: str) -> None:
         if self._place.local is not None:
-            report.save(self._place.local / self._name)
+            report.save(self._place.local / name)
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint.pt"
             report.save(path)
-            self._place.write(self._name, path.read_bytes())
+            self._place.write(name, path.read_bytes())
+
+    def _milestone(self, epoch: int) -> str:
+        return f"checkpoints/{self._trial_id}@{epoch}.pt"
+
+    def latest(self) -> AbstractContextManager[Path | None]:
+        """A local file with the latest checkpoint for the length of a `with` block, or None if there is none."""
+        return self._read(self._name)
+
+    def milestone(self, epoch: int) -> AbstractContextManager[Path | None]:
+        """A local file with the checkpoint kept after that epoch of fine-tuning, or None if there is none."""
+        return self._read(self._milestone(epoch))
 
     @contextmanager
-    def latest(self) -> Iterator[Path | None]:
-        """A local file with the latest checkpoint for the length of a `with` block, or None if there is none."""
+    def _read(self, name: str) -> Iterator[Path | None]:
         if self._place.local is not None:
-            path = self._place.local / self._name
+            path = self._place.local / name
             yield path if path.exists() else None
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint.pt"
             try:
-                path.write_bytes(self._place.read(self._name))
+                path.write_bytes(self._place.read(name))
             except FileNotFoundError:
                 yield None
             else:
@@ -74,6 +90,13 @@ class Keeper:
         """Delete the checkpoint; the trial has ended."""
         with contextlib.suppress(OSError):  # it takes space, no more
             self._place.remove(self._name)
+
+    def remove_milestones(self) -> None:
+        """Delete the checkpoints that were kept for children."""
+        with contextlib.suppress(OSError):
+            for name in self._place.names("checkpoints"):
+                if name.startswith(f"{self._trial_id}@"):
+                    self._place.remove(f"checkpoints/{name}")
 
 
 def _png(picture_HWC: np.ndarray) -> bytes:

@@ -54,15 +54,18 @@ class Cluster:
         cpus: CPUs of the whole cluster.
         gpus: GPUs of the whole cluster.
         scratch: Local folder that lives as long as the connection.
+        driver: The custom resource that keeps trials' drivers on the machines that have it, normally the head; empty
+            where a cluster has none.
     """
 
     dashboard: str
     cpus: float
     gpus: float
     scratch: Path
+    driver: Mapping[str, float]
 
 
-def slots(resources: ResourceSpec, *, cpus: float, gpus: float, max_concurrent: int | None) -> int:
+def slots(resources: ResourceSpec, *, cpus: float, gpus: float, max_concurrent: int | None = None) -> int:
     """How many trials run at once.
 
     Args:
@@ -111,37 +114,69 @@ def local_resources() -> tuple[float, float]:
 
 
 @contextmanager
-def connected(log_file: Path | None = None, environment: Mapping[str, str] | None = None) -> Iterator[Cluster]:
-    """An embedded Ray on this machine, with the dashboard on loopback, for the length of a `with` block.
+def connected(
+    log_file: Path | None = None, environment: Mapping[str, str] | None = None, address: str | None = None
+) -> Iterator[Cluster]:
+    """Ray for the length of a `with` block: an embedded one on this machine, or a cluster that runs already.
 
-    Everything Ray writes lies in a folder of its own that is removed afterwards: a stale address file of another Ray
-    cannot confuse this one.
+    Everything an embedded Ray writes lies in a folder of its own that is removed afterwards: a stale address file of
+    another Ray cannot confuse it. Its dashboard listens on loopback.
 
     Args:
         log_file: Where Ray's, Tune's and Train's own messages go, instead of the terminal; None drops them.
         environment: Variables for the workers.
+        address: A cluster to join, as `ray.init` takes it: `auto`, or `host:port`; None starts an embedded Ray.
+
+    Raises:
+        ResourceError: There is no cluster at that address, or it refuses us.
     """
     set_environment()
     _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=f"raymae-{os.getpid()}-"))
     # a Ray of our own inherits variables; passed as a runtime environment, they would cost its prestarted workers
     variables = {"RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", **(environment or {})}
-    with _quiet(log_file), _variables(variables):
+    with _quiet(log_file), _variables(variables if address is None else {}):
         import ray
 
         try:
-            context = ray.init(
-                address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
-                configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-                runtime_env=_quoted_interpreter(),
-            )
+            context = _embedded(scratch) if address is None else _joined(address, environment or {})
             _protect_token()
             total = ray.cluster_resources()
             url = context.dashboard_url or ""
-            yield Cluster(f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch)
+            yield Cluster(
+                f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch,
+                {TRIAL_DRIVER: 1.0} if TRIAL_DRIVER in total else {},
+            )
         finally:
             ray.shutdown()
             shutil.rmtree(scratch, ignore_errors=True)
+
+
+def _embedded(scratch: Path) -> Any:
+    import ray
+
+    return ray.init(
+        address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
+        configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
+        runtime_env=_quoted_interpreter(),
+    )
+
+
+def _joined(address: str, environment: Mapping[str, str]) -> Any:
+    import ray
+
+    train = {name: value for name, value in ENVIRONMENT.items() if name.startswith(("RAY_TRAIN", "TUNE"))}
+    try:
+        return ray.init(
+            address=address, log_to_driver=False, configure_logging=False,
+            runtime_env={"env_vars": {**train, **environment}, **(_quoted_interpreter() or {})},
+        )
+    except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise ResourceError(
+            f"--address {address}: cannot join a Ray cluster there: {reason}. On one of its machines `--address auto` "
+            "joins it; from elsewhere submit a job"
+        ) from None
 
 
 @contextmanager

@@ -6,25 +6,22 @@ reports, and it writes both to the store; the live display reads it.
 
 from __future__ import annotations
 
-import math
 import re
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
-from raymae.errors import ResultsError
 from raymae.results.store import Store
-from raymae.search.algorithms import ArmStudy, EndStatus, contains
+from raymae.search.algorithms import ArmStudy, EndStatus
 from raymae.search.budget import Budget
 from raymae.search.checkpoints import Keeper
 from raymae.search.ledger import Ledger, Trial
+from raymae.search.population import Population
 from raymae.spec.resolve import ArmPlan, trial_config
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import Objective, Scalar, Stage, TrialConfig
-
-if TYPE_CHECKING:
-    import pandas as pd
+from raymae.spec.trial import Objective
 
 REPLICATE_SEED = 10_000
 SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
@@ -52,7 +49,8 @@ class Conductor:
         self.metric = f"val_{objective.metric}"
         self.started = clock()
         self.ledger = Ledger(objective)
-        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
+        self.waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
+        self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
         self.interrupted = False
         self.hopeless: dict[str, str] = {}
         self.last_event = self.started
@@ -61,11 +59,19 @@ class Conductor:
         self.studies = {
             name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
         }
+        self.populations = {
+            name: Population(plan, spec.search, objective)
+            for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.space
+        }
         self.quota = {name: study.num_trials for name, study in self.studies.items()}
         self.budget = Budget(spec.budget, spec.resources, slots=slots)
-        self._earlier_s = 0.0  # spent by earlier runs of this sweep: the budget is one run's
+        self.earlier_s = 0.0  # spent by earlier runs of this sweep: the budget is one run's
         if spec.budget.num_trials is not None:
             self._shrink(spec.budget.num_trials)
+
+    def use_slots(self, slots: int) -> None:
+        """Run so many trials at once: known once a cluster has been joined."""
+        self.slots = self.budget.slots = slots
 
     def _shrink(self, total: int) -> None:
         """Lower every arm's quota evenly until the sum fits the budget; every arm keeps at least one trial."""
@@ -91,7 +97,7 @@ class Conductor:
     @property
     def num_interrupted(self) -> int:
         """Trials of an earlier run that wait to be continued."""
-        return len(self._waiting)
+        return len(self.waiting)
 
     @property
     def num_planned(self) -> int:
@@ -102,10 +108,12 @@ class Conductor:
         """The next trial to start, or None while all slots are busy or something must end first."""
         if len(self.ledger.running) >= self.slots or self.interrupted or self.time_is_up():
             return None
-        if self._waiting:
-            return self._again(self._waiting.pop(0))
+        if self.waiting:
+            return self._again(self.waiting.pop(0))
         if not self.search_time_is_up():
-            shares = {arm: len(self.ledger.of(arm, "search")) / self.quota[arm] for arm in self.plans}
+            if self._children:
+                return self._again(self._children.pop(0))
+            shares = {arm: self.ledger.num_asked(arm) / self.quota[arm] for arm in self.plans}
             arm = min(shares, key=lambda name: shares[name])
             if shares[arm] < 1:
                 return self._search_trial(arm)
@@ -117,114 +125,81 @@ class Conductor:
                     return self._replicate(best, number)
         return None
 
+    def job(self, trial: Trial) -> dict[str, Any]:
+        """What a worker group needs to run a trial."""
+        population = self.populations.get(trial.config.arm)
+        every = population.every if population is not None and trial.stage == "search" else 0
+        return trial.job(self.objective, self.store.location, every)
+
     def finished(self) -> bool:
         """Whether no trial will ever be proposed again."""
         if self.interrupted or self.time_is_up():
             return True
-        if self._waiting or not all(map(self._search_is_over, self.plans)):
+        if self.waiting or not all(map(self._search_is_over, self.plans)):
             return False
         bests = ((arm, self.best(arm)) for arm in self.plans)
         return all(best is None or self.ledger.num_replicates_of(best) >= self.num_replicates(arm)
                    for arm, best in bests)
 
     def _search_is_over(self, arm: str) -> bool:
-        proposed = len(self.ledger.of(arm, "search")) >= self.quota[arm] or self.search_time_is_up()
+        if self.search_time_is_up():
+            proposed = True
+        else:
+            proposed = self.ledger.num_asked(arm) >= self.quota[arm] and not any(
+                child.config.arm == arm for child in self._children)
         running = any(t.config.arm == arm and t.stage == "search" for t in self.ledger.running.values())
         return proposed and not running
 
     def _search_trial(self, arm: str) -> Trial:
         trial_id = f"{arm}-{len(self.ledger.of(arm, 'search')):04d}"
         sampled = self.studies[arm].ask(trial_id)
-        return self._start(trial_id, arm, sampled, self.spec.search.seed, "search")
+        config = trial_config(self.spec, self.plans[arm], sampled, seed=self.spec.search.seed, stage="search",
+                              source=self.source)
+        return self._enter(Trial(trial_id, config, sampled, self.clock(), datetime.now(UTC)))
 
     def _replicate(self, best: Trial, number: int) -> Trial:
         seed = REPLICATE_SEED + 1000 * self.spec.search.seed + number
-        return self._start(f"{best.trial_id}-seed{number}", best.config.arm, best.sampled, seed, "replicate")
+        data = {**self.spec.data.model_dump(), "source": self.source}  # may lie elsewhere than when the search ran
+        config = replace(best.config, seed=seed, stage="replicate", data=data)
+        trial_id = f"{best.trial_id}-seed{number}"
+        return self._enter(Trial(trial_id, config, best.sampled, self.clock(), datetime.now(UTC)))
 
-    def _start(self, trial_id: str, arm: str, sampled: Mapping[str, Scalar], seed: int, stage: Stage) -> Trial:
-        config = trial_config(self.spec, self.plans[arm], sampled, seed=seed, stage=stage, source=self.source)
-        trial = Trial(trial_id, config, sampled, self.clock(), datetime.now(UTC))
+    def _enter(self, trial: Trial) -> Trial:
         self.ledger.add(trial)
-        self.store.write_config(trial_id, {**config.to_json(), "sampled": dict(sampled)})
+        parent = {} if trial.parent is None else {"parent": asdict(trial.parent)}
+        self.store.write_config(
+            trial.trial_id, {**trial.config.to_json(), "sampled": dict(trial.sampled), **parent}
+        )
         return trial
+
+    def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
+        """Whether a population ends a trial at this epoch; a child of a better one is proposed in its place."""
+        population = self.populations.get(trial.config.arm)
+        if population is None or trial.stage != "search":
+            return False
+        population.note(trial.trial_id, epoch, step, value)
+        parent = population.judge(trial.trial_id, epoch)
+        if parent is None:
+            return False
+        better, arm = self.trials[parent.trial_id], trial.config.arm
+        parent = replace(parent, config_id=better.config.config_id)
+        sampled = population.mutate(better.sampled)
+        before = {name: better.config.params[name] for name in self.plans[arm].live if name in better.sampled}
+        config = replace(
+            better.config, params=self.plans[arm].params(sampled),
+            earlier=(*(one for one in better.config.earlier if one[0] < parent.epoch), (parent.epoch, before)),
+        )
+        child = Trial(f"{arm}-{len(self.ledger.of(arm, 'search')):04d}", config, sampled, self.clock(),
+                      datetime.now(UTC), attempt=-1, next_step=parent.step + 1, status="pending", parent=parent)
+        self._children.append(self._enter(child))
+        return True
 
     def _again(self, trial: Trial) -> Trial:
         trial.started, trial.attempt, trial.status = self.clock(), trial.attempt + 1, "running"
         self.ledger.add(trial)
-        if trial.stage == "search":
+        if trial.stage == "search" and trial.parent is None:
             self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
         return trial
-
-    def warm_start(self, store: Store) -> int:
-        """Let the search learn from another sweep's trials; returns how many there were to learn from.
-
-        Only search trials whose searched parameters all lie in this sweep's space count. They are not among this
-        sweep's trials.
-
-        Raises:
-            ResultsError: The other sweep is of another task or selects on another metric.
-        """
-        if store.spec().task != self.spec.task or store.objective() != self.objective:
-            raise ResultsError(f"search.warm_start: {store.root} holds a sweep of {store.spec().task}, this one is of "
-                               f"{self.spec.task}; warm-start from a sweep of the same task")
-        used = 0
-        configs, recorded = store.configs(), dict(tuple(store.reports().groupby("trial_id")))
-        for row in store.trials().to_dict("records"):
-            arm, sampled = row["arm"], configs[row["trial_id"]]["sampled"]
-            if row["stage"] != "search" or arm not in self.plans:
-                continue
-            space = self.plans[arm].space
-            if all(name in space and contains(space[name], value) for name, value in sampled.items()):
-                self._tell_earlier(arm, row["trial_id"], sampled, row["status"], row[self.metric],
-                                   recorded.get(row["trial_id"]))
-                used += 1
-        return used
-
-    def restore(self, *, retry_failed: bool = False) -> int:
-        """Take over what an earlier run of this sweep left in the store.
-
-        Trials that ended are kept and told to the search; trials that were under way are continued first, from their
-        last checkpoint. Returns how many trials had ended.
-        """
-        rows, reports = self.store.trials(), self.store.reports()
-        ended = {str(row["trial_id"]): {str(key): value for key, value in row.items()}
-                 for row in rows.sort_values("attempt", kind="stable").to_dict("records")}
-        recorded = dict(tuple(reports.groupby("trial_id")))
-        for trial_id, plain in sorted(self.store.configs().items()):
-            trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], self.clock(), datetime.now(UTC),
-                          status="pending")
-            if trial_id in ended and retry_failed and ended[trial_id]["status"] == "failed":
-                trial.attempt = int(ended[trial_id]["attempt"])
-                self.ledger.add(trial)
-                self._waiting.append(trial)
-            elif trial_id in ended:
-                self._restore_ended(trial, ended[trial_id], recorded.get(trial_id))
-            else:
-                self.ledger.add(trial)
-                if trial_id in recorded:
-                    trial.next_step = int(recorded[trial_id]["step"].max()) + 1
-                    trial.attempt = int(recorded[trial_id]["attempt"].max())
-                self._waiting.append(trial)
-        self._earlier_s = self.ledger.spent_s(self.clock())
-        return len(ended)
-
-    def _restore_ended(self, trial: Trial, row: Mapping[str, Any], reports: pd.DataFrame | None) -> None:
-        trial.status, trial.wall_s = row["status"], float(row["wall_s"])
-        trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
-        self.ledger.add(trial)
-        self.ledger.end(trial)
-        if trial.stage == "search":
-            self._tell_earlier(trial.config.arm, trial.trial_id, trial.sampled, row["status"],
-                               trial.best.get(self.metric), reports)
-
-    def _tell_earlier(self, arm: str, trial_id: str, sampled: Mapping[str, Scalar], status: EndStatus,
-                      best: float | None, reports: pd.DataFrame | None) -> None:
-        values: dict[int, float] = {}
-        if reports is not None:
-            tuning = reports[reports["phase"] == "finetune"]
-            values = {int(epoch): float(value)
-                      for epoch, value in zip(tuning["epoch"], tuning[self.metric], strict=True)}
-        self.studies[arm].add(trial_id, sampled, status, values, best)
 
     # -- budget --------------------------------------------------------------------------------------------------------
 
@@ -235,7 +210,7 @@ class Conductor:
 
     def seconds_left(self) -> float | None:
         """Seconds until the budget is spent; None without a limit."""
-        spent = self.ledger.spent_s(self.clock()) - self._earlier_s
+        spent = self.ledger.spent_s(self.clock()) - self.earlier_s
         return self.budget.seconds_left(elapsed_s=self.elapsed, trial_s=spent)
 
     def time_is_up(self) -> bool:
@@ -285,7 +260,7 @@ class Conductor:
         metrics = message["metrics"]
         if message["phase"] == "finetune":
             trial.epochs = message["epoch"]
-            if trial.stage == "search":
+            if trial.stage == "search" and trial.parent is None:
                 self.studies[trial.config.arm].report(trial.trial_id, message["epoch"], trial.best[self.metric])
         if message["phase"] == "test":
             trial.test = {key: value for key, value in metrics.items() if key.startswith("test_")}
@@ -311,8 +286,10 @@ class Conductor:
         trial.status = status
         trial.wall_s = trial.wall_s or self.clock() - trial.started
         self.ledger.end(trial)
-        if trial.stage == "search":
-            self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric))
+        if trial.stage == "search" and trial.parent is None:
+            costs = {"wall_s": trial.wall_s, "num_parameters": trial.last.get("num_parameters"), None: None}
+            cost = costs[self.spec.search.cost]
+            self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric), cost)
         self.store.add_trial({
             "trial_id": trial.trial_id, "config_id": trial.config.config_id, "arm": trial.config.arm,
             "stage": trial.stage, "attempt": trial.attempt, "status": status, "seed": trial.config.seed,
@@ -320,11 +297,18 @@ class Conductor:
             "num_parameters": trial.last.get("num_parameters"), "wall_s": trial.wall_s,
             "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": trial.last.get("host"),
             "pid": trial.last.get("pid"), "device": trial.last.get("device"), "error": trial.error,
+            **({"parent": f"{trial.parent.trial_id}@{trial.parent.epoch}"} if trial.parent else {}),
         })
         Keeper(self.store.location, trial.trial_id).remove()
         if status == "failed":
             self._look_for_systematic_failure(trial.config.arm)
         self.listener(trial)
+
+    def close(self) -> None:
+        """Tidy up after the last trial: nobody will go on from a population's checkpoints."""
+        if self.populations and self.finished() and not self.interrupted:
+            for trial_id in self.trials:
+                Keeper(self.store.location, trial_id).remove_milestones()
 
     def _to_be_continued(self, trial: Trial) -> bool:
         """Whether a trial that ended early was cut short by us, not by its scheduler."""

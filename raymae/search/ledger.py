@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
+from raymae.search.population import Parent
 from raymae.spec.trial import Objective, Scalar, Stage, TrialConfig
 
 
@@ -29,16 +30,25 @@ class Trial:
     epochs: int = 0
     error: str | None = None
     wall_s: float = 0.0
+    parent: Parent | None = None
 
     @property
     def stage(self) -> Stage:
         """`search` or `replicate`."""
         return self.config.stage
 
-    def job(self, objective: Objective, root: str) -> dict[str, Any]:
-        """What a worker group needs to run it."""
+    def job(self, objective: Objective, root: str, milestones: int = 0) -> dict[str, Any]:
+        """What a worker group needs to run it.
+
+        Args:
+            objective: What is selected on.
+            root: The sweep's folder.
+            milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
+        """
+        parent = None if self.parent is None else asdict(self.parent)
         return {"trial_id": self.trial_id, "attempt": self.attempt, "config": self.config.to_json(),
-                "objective": f"val_{objective.metric}", "root": root, "next_step": self.next_step}
+                "objective": f"val_{objective.metric}", "root": root, "next_step": self.next_step, "parent": parent,
+                "milestones": milestones}
 
 
 class Ledger:
@@ -59,6 +69,7 @@ class Ledger:
         self._of: dict[tuple[str, Stage], list[Trial]] = {}
         self._best: dict[tuple[str, str], Trial] = {}
         self._replicates: dict[str, int] = {}
+        self._asked: dict[str, int] = {}
         self._ended_s = 0.0
 
     def add(self, trial: Trial) -> None:
@@ -66,6 +77,8 @@ class Ledger:
         if trial.trial_id not in self.trials:
             self.trials[trial.trial_id] = trial
             self._of.setdefault((trial.config.arm, trial.stage), []).append(trial)
+            if trial.stage == "search" and trial.parent is None:
+                self._asked[trial.config.arm] = self.num_asked(trial.config.arm) + 1
             if trial.stage == "replicate":
                 key = trial.config.config_id
                 self._replicates[key] = self._replicates.get(key, 0) + 1
@@ -85,6 +98,10 @@ class Ledger:
     def of(self, arm: str, stage: Stage) -> list[Trial]:
         """An arm's trials of a stage, in order of proposal."""
         return self._of.get((arm, stage), [])
+
+    def num_asked(self, arm: str) -> int:
+        """An arm's search trials that count against its quota: all but those that go on from another."""
+        return self._asked.get(arm, 0)
 
     def best(self, arm: str) -> Trial | None:
         """The arm's best search trial on validation: among completed ones, or else among stopped ones."""

@@ -37,8 +37,9 @@ class Plan:
         schema: Its task.
         arms: What each arm fixes and searches.
         data: Where the data is, and whether it is real.
-        slots: Trials at once on this machine.
+        slots: Trials at once; on a cluster as many as the file asks for, or 1 until it has been joined.
         splits: One line on the data's splits.
+        address: The running cluster to join; None for an embedded Ray on this machine.
     """
 
     spec: SweepSpec
@@ -47,17 +48,24 @@ class Plan:
     data: Located
     slots: int
     splits: str
+    address: str | None = None
 
 
-def make_plan(spec: SweepSpec) -> Plan:
+def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
     """Resolve a checked spec: find the data, read it as the most demanding trial would, count slots.
+
+    Args:
+        spec: The sweep.
+        address: A running cluster to join.
 
     Raises:
         DataError: The data cannot be had or is too small.
         ResourceError: Not even one trial fits on this machine.
     """
-    cpus, gpus = local_resources()
-    at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
+    at_once = spec.search.max_concurrent or 1
+    if address is None:
+        cpus, gpus = local_resources()
+        at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
     task, schema = task_class(spec.task), schema_of(spec.task)
     arms = {name: arm_plan(spec, schema, name) for name in spec.arms}
     located = task.locate(spec.data.model_dump())
@@ -66,7 +74,7 @@ def make_plan(spec: SweepSpec) -> Plan:
     for plan in arms.values():
         for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=256)):
             splits = task.validate(data, plan.params(sampled))
-    return Plan(spec, schema, arms, located, at_once, splits)
+    return Plan(spec, schema, arms, located, at_once, splits, address)
 
 
 def example_config(plan: Plan, arm: str) -> TrialConfig:
@@ -86,7 +94,7 @@ def example_config(plan: Plan, arm: str) -> TrialConfig:
 def run_sweep(
     plan: Plan, *, fresh: bool = False, extend: bool = False, retry_failed: bool = False, display: Display | None = None
 ) -> dict[str, Any]:
-    """Run a planned sweep on an embedded Ray and return the verdict, which is also in the results folder.
+    """Run a planned sweep on Ray and return the verdict, which is also in the results folder.
 
     Where an earlier run of the same sweep left results, only what is missing is done: trials that ended are kept, those
     that were under way continue from their last checkpoint.
@@ -110,6 +118,7 @@ def run_sweep(
         on_warning=display.warn,
     )
     from raymae.search.conductor import Conductor
+    from raymae.search.resume import restore, warm_start
 
     with store:
         conductor = Conductor(
@@ -117,18 +126,21 @@ def run_sweep(
         )
         conductor.warn = display.warn
         for folder in spec.search.warm_start:
-            display.warm_start(folder, conductor.warm_start(Store.open(folder)))
-        kept = conductor.restore(retry_failed=retry_failed)
+            display.warm_start(folder, warm_start(conductor, Store.open(folder)))
+        kept = restore(conductor, retry_failed=retry_failed)
         if kept or conductor.num_interrupted:
             display.continuing(kept, conductor.num_interrupted)
         if not conductor.finished():
             with (
                 interruptible(lambda: _interrupt(conductor)),
                 display.live(conductor),
-                connected(_log_file(store), _worker_environment(spec)) as cluster,
+                connected(_log_file(store), _worker_environment(spec), plan.address) as cluster,
             ):
+                if plan.address and spec.search.max_concurrent is None:
+                    conductor.use_slots(slots(spec.resources, cpus=cluster.cpus, gpus=cluster.gpus))
                 display.connected(cluster)
                 _tune(conductor, cluster, spec)
+        conductor.close()
         verdict = verdict_of(store)
         store.write_verdict(verdict)
         store.compact()
@@ -151,18 +163,18 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
     from ray import tune
 
     from raymae.search.bridge import run_tune
-    from raymae.search.cluster import TRIAL_DRIVER
     from raymae.search.hub import Hub
     from raymae.search.trainable import WarmTrial
     from raymae.search.workers import GroupOptions
 
-    hub = ray.remote(Hub).options(num_cpus=0, resources={TRIAL_DRIVER: 1}).remote()
+    hub = ray.remote(Hub).options(num_cpus=0, resources=dict(cluster.driver)).remote()
     options = GroupOptions(
         hub, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
         str(cluster.scratch / "train"), spec.resources.report_timeout_s, spec.resources.recycle_after,
     )
     with watched(conductor, hub):
-        run_tune(conductor, tune.with_parameters(WarmTrial, options=options), str(cluster.scratch / "tune"))
+        trainable = tune.with_parameters(WarmTrial, options=options)
+        run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver)
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:

@@ -208,7 +208,7 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
             if report.step < job["next_step"]:
                 continue  # trained again for want of a checkpoint; recorded already
             step = report.step
-            warning = keeper.keep(report) if rank == 0 else None
+            warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
             yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
                    "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
                    "num_parameters": report.num_parameters, "final": report.final}
@@ -223,14 +223,30 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
 
 
 def _reports(config: TrialConfig, device: torch.device, keeper: Keeper, job: dict[str, Any]) -> Iterator[Report]:
+    """The trial from the best place there is: its own checkpoint, its parent's, or the start.
+
+    A parent's state at the epoch where its child changed parameters is what the child's own training from the start
+    would have led to, so a lost checkpoint costs work and changes no result.
+    """
     from raymae.train.loop import run_trial
 
+    parent = job["parent"]
     if job["attempt"]:
         with keeper.latest() as checkpoint:
-            try:
-                yield from run_trial(config, device=device, resume=checkpoint, replay_from=job["next_step"])
-            except CheckpointError:
-                keeper.remove()
-            else:
-                return
+            if checkpoint is not None:
+                try:
+                    yield from run_trial(config, device=device, resume=checkpoint, replay_from=job["next_step"])
+                except CheckpointError:
+                    keeper.remove()
+                else:
+                    return
+    if parent:
+        with Keeper(job["root"], parent["trial_id"]).milestone(parent["epoch"]) as checkpoint:
+            if checkpoint is not None:
+                try:
+                    yield from run_trial(config, device=device, resume=checkpoint, written_by=parent["config_id"])
+                except CheckpointError:
+                    pass
+                else:
+                    return
     yield from run_trial(config, device=device)

@@ -16,7 +16,7 @@ from raymae.errors import unknown
 from raymae.spec.constraints import Constraint
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies
+from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies, is_live
 
 MAX_GRID = 10_000
 
@@ -31,6 +31,7 @@ class ArmPlan:
         fixed: Every parameter the arm has, at its fixed or default value.
         space: The distributions that apply to the arm, in an order in which conditions can be decided.
         constraints: What every configuration satisfies.
+        live: The searched parameters that may change while a trial trains.
     """
 
     name: str
@@ -38,6 +39,7 @@ class ArmPlan:
     fixed: Mapping[str, Scalar]
     space: Mapping[str, Uniform | LogUniform | IntRange | Choice]
     constraints: tuple[Constraint, ...] = ()
+    live: tuple[str, ...] = ()
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The arm's complete parameters with the sampled ones laid over the fixed ones."""
@@ -51,6 +53,12 @@ class ArmPlan:
     def num_trials(self, asked: int) -> int:
         """Search trials: one where there is nothing to search."""
         return asked if self.space else 1
+
+    @property
+    def longest(self) -> int:
+        """Fine-tuning epochs of the longest trial."""
+        epochs = self.space["epochs"].probes() if "epochs" in self.space else [self.fixed.get("epochs", 1)]
+        return max(int(value) for value in epochs if value is not None)
 
 
 def _like(value: Scalar, default: Scalar) -> Scalar:
@@ -79,7 +87,8 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
         and key not in spec.arms[name]
         and name in spec.space[key].when.get("arm", [name])
     }
-    return ArmPlan(name, arm, fixed, space, tuple(map(Constraint, spec.constraints)))
+    live = tuple(key for key in space if is_live(schema.params, key))
+    return ArmPlan(name, arm, fixed, space, tuple(map(Constraint, spec.constraints)), live)
 
 
 def trial_config(
@@ -217,6 +226,11 @@ def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> Iterator[tuple
             yield "search.algorithm", (f"a grid of {points} combinations for the arm {arm} is more than {MAX_GRID}; "
                                        "list fewer values, or use another algorithm")
             return
+    if spec.search.scheduler == "pbt" and plan.space and not plan.live:
+        live = sorted(name for name in plan.fixed if is_live(schema.params, name))
+        yield "search.scheduler", (f"pbt changes parameters while a trial trains, and none that the arm {arm} searches "
+                                   f"can change; search one of {', '.join(live)}, or use asha")
+        return
     admitted = False
     for sampled in combinations(plan.space, {"arm": arm}):
         try:

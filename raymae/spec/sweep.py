@@ -29,16 +29,29 @@ class SearchSpec(Model):
 
     algorithm: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"] = "tpe"
     num_trials: int = Field(16, ge=1, description="Trials per arm. Every arm gets the same number.")
-    scheduler: Literal["asha", "hyperband", "median", "none"] = Field(
-        "asha", description="Ends trials early. hyperband is the asynchronous one: asha with several brackets."
+    scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
+        "asha", description="Ends trials early. hyperband is the asynchronous one: asha with several brackets. pbt is "
+        "population-based training: the worst trials make way for changed copies of the best."
     )
-    grace_epochs: int = Field(2, ge=1, description="Fine-tuning epochs before a trial can be ended early.")
+    grace_epochs: int = Field(
+        2, ge=1, description="Fine-tuning epochs before a trial can be ended early; with pbt, between two comparisons."
+    )
+    cost: Literal["wall_s", "num_parameters"] | None = Field(
+        None, description="Search for cheap configurations too: the verdict then lists the Pareto front of metric and "
+        "cost. Early stopping and replicates go by the metric."
+    )
     reduction_factor: float = Field(3.0, gt=1, description="asha: about one in so many trials goes on at each rung.")
     max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null is as many as the resources hold.")
     seed: int = Field(0, ge=0, description="Seed of the search and of every search trial.")
     warm_start: list[str] = Field(
         default_factory=list, description="Results folders of earlier sweeps whose trials the search learns from."
     )
+
+    @model_validator(mode="after")
+    def _one_objective(self) -> SearchSpec:
+        if self.cost is not None and self.algorithm == "cmaes":
+            raise ValueError("cmaes searches for one objective; with cost use tpe, gp, qmc, random or grid")
+        return self
 
 
 class ResourceSpec(Model):

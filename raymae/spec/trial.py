@@ -56,7 +56,7 @@ class Arm:
 
 def param(
     default: Any, about: str, *, unit: str = "", arms: tuple[str, ...] = (), kinds: tuple[ArmKind, ...] = (),
-    **bounds: Any,
+    live: bool = False, **bounds: Any,
 ) -> Any:
     """Declare one parameter: its default, one line of meaning, its unit, its bounds, and which arms have it.
 
@@ -66,9 +66,10 @@ def param(
         unit: Unit of the value, "" for none.
         arms: Arms that have this parameter; empty for all.
         kinds: Kinds of arm that have it; empty for all.
+        live: Whether it may change between epochs of fine-tuning, as population-based training does.
         **bounds: pydantic bounds: ge, gt, le, lt.
     """
-    extra: dict[str, Any] = {"unit": unit, "arms": list(arms), "kinds": list(kinds)}
+    extra: dict[str, Any] = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live}
     return Field(default, description=about, json_schema_extra=extra, **bounds)
 
 
@@ -80,9 +81,11 @@ class TrainingParams(BaseModel):
     epochs: int = param(10, "passes over the labelled training set", kinds=("pretrained", "trained"), ge=1)
     pretrain_epochs: int = param(10, "passes over all inputs while pretraining", kinds=("pretrained",), ge=1)
     batch_size: int = param(256, "examples per step over all workers", kinds=("pretrained", "trained"), ge=1)
-    lr: float = param(1e-3, "peak learning rate, as the optimiser gets it", kinds=("pretrained", "trained"), gt=0)
+    lr: float = param(
+        1e-3, "peak learning rate, as the optimiser gets it", kinds=("pretrained", "trained"), live=True, gt=0
+    )
     pretrain_lr: float = param(1e-3, "peak learning rate of pretraining", kinds=("pretrained",), gt=0)
-    weight_decay: float = param(0.05, "decoupled weight decay", kinds=("pretrained", "trained"), ge=0)
+    weight_decay: float = param(0.05, "decoupled weight decay", kinds=("pretrained", "trained"), live=True, ge=0)
     warmup_epochs: float = param(
         1.0, "linear warm-up of the learning rate", unit="epochs", kinds=("pretrained", "trained"), ge=0
     )
@@ -93,7 +96,9 @@ class TrainingParams(BaseModel):
     freeze_epochs: int = param(
         0, "epochs in which only the head learns, before the whole network does", kinds=("pretrained",), ge=0
     )
-    clip_norm: float = param(1.0, "gradient norm is clipped to this; 0 is off", kinds=("pretrained", "trained"), ge=0)
+    clip_norm: float = param(
+        1.0, "gradient norm is clipped to this; 0 is off", kinds=("pretrained", "trained"), live=True, ge=0
+    )
     ema_decay: float = param(
         0.0, "evaluate and keep an exponential moving average of the weights; 0 is off",
         kinds=("pretrained", "trained"), ge=0, lt=1,
@@ -110,6 +115,12 @@ class TrainingParams(BaseModel):
     precision: Literal["float32", "bfloat16"] = param(
         "float32", "autocast to this while training", kinds=("pretrained", "trained")
     )
+
+
+def is_live(params: type[TrainingParams], name: str) -> bool:
+    """Whether a parameter may change between epochs of fine-tuning."""
+    extra = params.model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and bool(extra["live"])
 
 
 def applies(params: type[TrainingParams], name: str, arm: str, kind: ArmKind) -> bool:
@@ -155,6 +166,8 @@ class TrialConfig:
         data: The data section of the sweep file, as plain values, with `source` resolved to `real` or `synthetic`.
         seed: Seed of initialisation, data order, masks and dropout.
         stage: `search` never reads the test split; `replicate` scores it once, at the end.
+        earlier: Where parameters changed while fine-tuning: (epoch, values) pairs, oldest first; the values held before
+            that epoch, `params` hold after the last. Pretraining has the oldest.
     """
 
     task: str
@@ -163,21 +176,33 @@ class TrialConfig:
     data: Mapping[str, Any]
     seed: int
     stage: Stage = "search"
+    earlier: tuple[tuple[int, Mapping[str, Scalar]], ...] = ()
     config_id: str = field(init=False)
 
     def __post_init__(self) -> None:
         where = {"path", "root", "if_unavailable"}  # the same data elsewhere is the same configuration
         data = {key: value for key, value in self.data.items() if key not in where}
-        identity = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
+        identity: dict[str, Any] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
+        if self.earlier:
+            identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
         text = json.dumps(identity, sort_keys=True, default=str)
         object.__setattr__(self, "config_id", hashlib.sha256(text.encode()).hexdigest()[:12])
 
+    def params_at(self, epoch: int) -> dict[str, Scalar]:
+        """The parameters that hold in a fine-tuning epoch, counted from 0."""
+        held = next((values for until, values in self.earlier if epoch < until), {})
+        return {**self.params, **held}
+
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a file or a message."""
-        return {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": dict(self.data),
-                "seed": self.seed, "stage": self.stage, "config_id": self.config_id}
+        plain = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": dict(self.data),
+                 "seed": self.seed, "stage": self.stage, "config_id": self.config_id}
+        if self.earlier:
+            plain["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
+        return plain
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialConfig:
         """The inverse of `to_json`."""
-        return cls(**{key: value[key] for key in ("task", "arm", "params", "data", "seed", "stage")})
+        earlier = tuple((int(epoch), dict(values)) for epoch, values in value.get("earlier", ()))
+        return cls(**{key: value[key] for key in ("task", "arm", "params", "data", "seed", "stage")}, earlier=earlier)

@@ -25,7 +25,7 @@ from raymae.tasks import task_class
 from raymae.tasks.base import Source, Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
 from raymae.train.device import derive_seed, pick_device, rank_and_world, seed_all
-from raymae.train.optim import betas_of, clip_gradients, cosine_lr, make_optimiser, peak_lr, set_lr
+from raymae.train.optim import betas_of, clip_gradients, cosine_lr, make_optimiser, peak_lr, set_lr, set_weight_decay
 
 Phase = Literal["pretrain", "finetune", "test"]
 
@@ -65,6 +65,7 @@ def run_trial(
     device: torch.device | None = None,
     resume: Path | None = None,
     replay_from: int | None = None,
+    written_by: str | None = None,
 ) -> Iterator[Report]:
     """Train and evaluate one trial.
 
@@ -74,6 +75,8 @@ def run_trial(
         resume: A checkpoint written by an earlier `Report.save` of the same configuration and seed.
         replay_from: With `resume`: first yield again the reports from this step on that came before the checkpoint,
             for whoever has lost them.
+        written_by: With `resume`: the configuration that wrote the checkpoint, where it is another: a member of a
+            population goes on from its parent's.
 
     Yields:
         One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
@@ -85,7 +88,9 @@ def run_trial(
     """
     trial = _Trial(config, device or pick_device())
     if resume is not None:
-        trial.restore(load_checkpoint(resume, config_id=config.config_id, seed=config.seed))
+        trial.restore(load_checkpoint(resume, config_id=written_by or config.config_id, seed=config.seed))
+        if written_by is not None:
+            trial.started = time.monotonic()  # its parent's time is its parent's
         if replay_from is not None:
             yield from trial.replay(replay_from)
     for report in trial.run():
@@ -100,7 +105,7 @@ class _Trial:
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         self.config, self.device = config, device
         self.task: Task = task_class(config.task)(config, device)
-        self.params = self.task.params
+        self._hold(0)
         self.rank, self.world = rank_and_world()
         self.started = time.monotonic()
         self.phase: Phase = "pretrain" if self.task.arm.kind == "pretrained" else "finetune"
@@ -112,6 +117,12 @@ class _Trial:
         self.stopped_early = False
         self.history: list[dict[str, Any]] = []
         self._enter(self.phase)
+
+    def _hold(self, epoch: int) -> None:
+        """Let the parameters hold that a fine-tuning epoch has; pretraining has those of the first."""
+        if self.config.earlier:
+            self.task.params = self.task.Params.model_validate(self.config.params_at(epoch))
+        self.params = self.task.params
 
     # -- phases --------------------------------------------------------------------------------------------------------
 
@@ -203,6 +214,9 @@ class _Trial:
         def seed(purpose: str) -> int:
             return derive_seed(self.config.seed, self.phase, self.epoch, purpose)
 
+        if self.phase == "finetune" and self.config.earlier:
+            self._hold(self.epoch)
+            set_weight_decay(self.optimiser, self.params.weight_decay)
         seed_all(seed(f"dropout-{self.rank}"))
         order = torch.randperm(len(source), generator=torch.Generator().manual_seed(seed("order")))
         augment = torch.Generator(self.device).manual_seed(seed(f"augment-{self.rank}"))

@@ -17,14 +17,17 @@ def make_optimiser(
 ) -> torch.optim.AdamW:
     """AdamW; no decay on biases and norms, learning rate times `layer_decay` per encoder layer from the top.
 
-    Layer decay needs the model to offer timm's `group_matcher`. Each group holds `lr_scale`, which `set_lr` honours.
+    Layer decay needs the model to offer timm's `group_matcher`. Each group holds `lr_scale`, which `set_lr` honours,
+    and `decays`, which `set_weight_decay` does.
     """
     if layer_decay < 1:
-        groups = param_groups_layer_decay(model, weight_decay=weight_decay, layer_decay=layer_decay)
+        groups = param_groups_layer_decay(model, weight_decay=1.0, layer_decay=layer_decay)
     else:
-        groups = param_groups_weight_decay(model, weight_decay=weight_decay)
+        groups = param_groups_weight_decay(model, weight_decay=1.0)
     for group in groups:
         group.setdefault("lr_scale", 1.0)
+        group["decays"] = group["weight_decay"] > 0
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
         group.pop("param_names", None)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
 
@@ -41,6 +44,12 @@ def set_lr(optimiser: torch.optim.Optimizer, lr: float) -> None:
     """Set every group's learning rate, scaled by its layer."""
     for group in optimiser.param_groups:
         group["lr"] = lr * group["lr_scale"]
+
+
+def set_weight_decay(optimiser: torch.optim.Optimizer, weight_decay: float) -> None:
+    """Set the weight decay of every group that has any."""
+    for group in optimiser.param_groups:
+        group["weight_decay"] = weight_decay if group["decays"] else 0.0
 
 
 def clip_gradients(parameters: Iterable[Tensor], norm: float) -> None:

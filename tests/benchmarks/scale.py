@@ -91,7 +91,7 @@ def main() -> None:
 
             conductor.listener = note
             with connected() as cluster:
-                run_tune(conductor, Simulated, str(cluster.scratch / "tune"))
+                run_tune(conductor, Simulated, str(cluster.scratch / "tune"), cluster.driver)
             started = time.monotonic()
             store.compact()
             compact_s = time.monotonic() - started

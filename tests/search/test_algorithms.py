@@ -183,3 +183,20 @@ def test_none_never_stops():
 def test_optuna_logs_nothing_per_trial():
     study()
     assert optuna.logging.get_verbosity() >= optuna.logging.WARNING
+
+
+def test_metric_and_cost_are_searched_together_and_nothing_is_pruned():
+    made = study("tpe", "mae", MSE, "search.cost=num_parameters")
+    for number in range(6):
+        sampled = made.ask(str(number))
+        made.report(str(number), 1, 0.5)
+        made.tell(str(number), "stopped" if number == 5 else "completed", sampled["dropout"],
+                  100.0 * sampled["encoder_depth"])
+    states = [trial.state for trial in made.study.trials]
+    assert states == [TrialState.COMPLETE] * 5 + [TrialState.FAIL], "optuna#3450: such a study cannot prune"
+    assert [len(trial.values) for trial in made.study.trials[:5]] == [2] * 5
+    made.add("old", made.study.trials[0].params, "completed", {1: 0.4}, 0.4, 7.0)
+    assert made.study.trials[-1].values == [0.4, 7.0]
+    made.ask("6")
+    made.tell("6", "completed", 0.3, None)
+    assert made.study.trials[-1].state == TrialState.FAIL, "no cost, no verdict"

@@ -13,7 +13,8 @@ from raymae.search.workers import run_job
 def job(tmp_path, make_config):
     (tmp_path / "checkpoints").mkdir()
     config = make_config("forecasting", "scratch", epochs=4)
-    return {"trial_id": "t", "attempt": 0, "config": config.to_json(), "root": str(tmp_path), "next_step": 0}
+    return {"trial_id": "t", "attempt": 0, "config": config.to_json(), "root": str(tmp_path), "next_step": 0,
+            "parent": None, "milestones": 0}
 
 
 def plain(messages):
