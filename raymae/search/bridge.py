@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -113,7 +113,7 @@ class ArmScheduler(FIFOScheduler):
         scheduler = self._of(trial)
         if scheduler is None or result.get("objective") is None:
             return TrialScheduler.CONTINUE
-        if conductor.replaces(ours, result["epoch"], result["message"]["step"], result["objective"]):
+        if conductor.replaces(ours, result["epoch"], result["report"], result["objective"]):
             return TrialScheduler.STOP
         return scheduler.on_trial_result(tune_controller, trial, result)
 
@@ -126,8 +126,12 @@ class ArmScheduler(FIFOScheduler):
 class ReportCallback(Callback):
     """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too."""
 
-    def __init__(self, trials: Trials) -> None:
-        self._trials = trials
+    def __init__(self, trials: Trials, bury: Callable[[str], None]) -> None:
+        self._trials, self._bury = trials, bury
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """A trial's driver died."""
+        self._bury(self._trials[trial.trial_id].trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -136,7 +140,10 @@ class ReportCallback(Callback):
         self._trials.conductor.on_report(self._trials[trial.trial_id], result["message"])
 
 
-def run_tune(conductor: Conductor, trainable: Any, storage: str, driver: Mapping[str, float]) -> None:
+def run_tune(
+    conductor: Conductor, trainable: Any, storage: str, driver: Mapping[str, float],
+    bury: Callable[[str], None] = lambda trial_id: None,
+) -> None:
     """Let Tune run what the conductor proposes until it proposes no more.
 
     Args:
@@ -144,6 +151,7 @@ def run_tune(conductor: Conductor, trainable: Any, storage: str, driver: Mapping
         trainable: A class whose results carry a `message`, as `WarmTrial`'s do.
         storage: Local folder for Tune's own bookkeeping, which nobody reads.
         driver: Custom resource that a trial's driver needs.
+        bury: Called with the id of a trial whose driver died.
     """
     trials = Trials(conductor)
     tune.Tuner(
@@ -155,7 +163,7 @@ def run_tune(conductor: Conductor, trainable: Any, storage: str, driver: Mapping
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
-            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0, callbacks=[ReportCallback(trials)],
-            failure_config=tune.FailureConfig(max_failures=0),
+            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
+            callbacks=[ReportCallback(trials, bury)], failure_config=tune.FailureConfig(max_failures=0),
         ),
     ).fit()

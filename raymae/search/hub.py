@@ -30,6 +30,8 @@ class _Slot:
     error: str | None = None
     closed: bool = False
     workers: list[Any] = field(default_factory=list)
+    reserved: Any = None
+    trial_id: str = ""
     fruitless: int = 0
 
 
@@ -63,6 +65,7 @@ class Hub:
         async with slot.changed:
             slot.serial += 1
             slot.job, slot.taken, slot.outbox, slot.tries = job, False, None, 1
+            slot.trial_id = job["trial_id"]
             slot.changed.notify_all()
 
     async def collect(self, name: str, timeout: float | None = None) -> Message | None:
@@ -108,6 +111,13 @@ class Hub:
         """Actor handles of a slot's ranks."""
         return self._slot(name).workers
 
+    async def bury(self, trial_id: str) -> list[Any]:
+        """Give up the slots that last ran a trial: their owner died. Returns what is still reserved for them."""
+        found = [(name, slot) for name, slot in self._slots.items() if slot.trial_id == trial_id and not slot.closed]
+        for name, _ in found:
+            await self._end(name, "the process that ran the trial died")
+        return [slot.reserved for _, slot in found if slot.reserved is not None]
+
     async def abandon(self, name: str) -> None:
         """Take a slot's job back; the incarnation that has it will not be listened to."""
         slot = self._slot(name)
@@ -132,15 +142,20 @@ class Hub:
 
     # -- the workers' side ---------------------------------------------------------------------------------------------
 
-    async def hello(self, name: str, workers: list[Any]) -> bool:
+    async def hello(self, name: str, workers: list[Any], reserved: Any = None) -> bool:
         """A new incarnation of the group: an unfinished job is handed out again, as its next attempt.
 
+        Args:
+            name: The slot.
+            workers: Actor handles of its ranks.
+            reserved: The placement group they run in.
+
         Returns:
-            Whether the group should go on; not if it has died again and again without a message.
+            Whether the group should go on; not if it has died again and again without a message, or is not needed.
         """
         slot = self._slot(name)
         async with slot.changed:
-            slot.workers = workers
+            slot.workers, slot.reserved = workers, reserved
             slot.fruitless += 1
             if slot.job is not None and slot.taken:
                 slot.serial += 1
@@ -157,7 +172,7 @@ class Hub:
                     slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
                     slot.taken = False
             slot.changed.notify_all()
-            return slot.fruitless <= MAX_FRUITLESS
+            return not slot.closed and slot.fruitless <= MAX_FRUITLESS
 
     async def take(self, name: str) -> tuple[int, Message] | None:
         """Wait for the next job: its serial number and content, or None when there will be no more."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
     from raymae.search.bridge import run_tune
     from raymae.search.hub import Hub
     from raymae.search.trainable import WarmTrial
-    from raymae.search.workers import GroupOptions
+    from raymae.search.workers import GroupOptions, bury
 
     hub = ray.remote(Hub).options(num_cpus=0, resources=dict(cluster.driver)).remote()
     options = GroupOptions(
@@ -174,7 +175,7 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
     )
     with watched(conductor, hub):
         trainable = tune.with_parameters(WarmTrial, options=options)
-        run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver)
+        run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(bury, hub))
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:

@@ -13,7 +13,7 @@ class WarmTrial(tune.Trainable):
     """A Tune trainable that owns one warm worker group and hands it one trial after another (`reuse_actors=True`).
 
     Every result carries the message of the loop's report under `message`, and what schedulers look at: `phase`,
-    `epoch` (of fine-tuning) and `objective` (the best so far).
+    `epoch` (of fine-tuning), `report` (its number) and `objective` (the best so far).
     """
 
     def setup(self, config: dict[str, Any], options: GroupOptions | None = None) -> None:
@@ -34,6 +34,7 @@ class WarmTrial(tune.Trainable):
         tuning = message.get("phase") == "finetune"
         return {
             "message": message, "phase": message.get("phase"), "epoch": message["epoch"] if tuning else 0,
+            "report": message.get("step", 0),
             "objective": message["best"].get(metric) if tuning else None, "done": message["final"],
         }
 

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from raymae.spec.trial import TrialConfig
     from raymae.train.loop import Report
 
-CLOSE_TIMEOUT_S = 10.0
+CLOSE_TIMEOUT_S = 60.0  # a group that is just starting has to come up before it can go; cut short, it keeps its CPUs
 ALIVE_TIMEOUT_S = 5.0
 
 
@@ -68,12 +68,21 @@ class WorkerGroup:
         self._thread.start()
 
     def _fit(self, options: GroupOptions) -> None:
+        try:
+            self._trainer(options).fit()
+        except Exception as error:  # whatever ends the group must reach the trial that waits for it
+            ray.get(self.hub.fail.remote(self.slot, f"the worker group ended: {_last_line(error)}"))
+        else:
+            ray.get(self.hub.fail.remote(self.slot, "the worker group died again and again before its first report; "
+                                                    "see logs/driver.log"))
+
+    def _trainer(self, options: GroupOptions) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
         resources = {"CPU": options.cpus_per_worker}
         if options.gpus_per_worker:
             resources["GPU"] = options.gpus_per_worker
-        trainer = _trainer_class(options.workers)(
+        return _trainer_class(options.workers)(
             serve,
             train_loop_config={"slot": self.slot, "hub": options.hub, "threads": max(1, int(options.cpus_per_worker)),
                                "recycle_after": options.recycle_after},
@@ -86,13 +95,6 @@ class WorkerGroup:
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             ),
         )
-        try:
-            trainer.fit()
-        except Exception as error:  # whatever ends the group must reach the trial that waits for it
-            ray.get(self.hub.fail.remote(self.slot, f"the worker group ended: {_first_line(error)}"))
-        else:
-            ray.get(self.hub.fail.remote(self.slot, "the worker group died again and again before its first report; "
-                                                    "see logs/driver.log"))
 
     def assign(self, job: dict[str, Any]) -> None:
         """Start a job; a job in progress ends at its next report."""
@@ -116,7 +118,7 @@ class WorkerGroup:
         return message
 
     def close(self) -> None:
-        """Let the group end; waits a little for it."""
+        """Let the group end, and wait for it."""
         ray.get(self.hub.close.remote(self.slot))
         self._thread.join(CLOSE_TIMEOUT_S)
 
@@ -128,18 +130,25 @@ def _trainer_class(workers: int) -> Any:
         from ray.train.torch import TorchTrainer as Base
     else:
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Base
-    from ray.train.v2._internal.callbacks import DatasetsCallback
 
     class Trainer(Base):
-        """Without the actor per group that would manage Ray Data sets, of which there are none."""
+        """Without two actors per group: one would manage Ray Data sets, of which there are none, the other free what a
+        dead controller had reserved; it does not when the controller's owner dies, so `bury` does."""
 
         def _create_default_callbacks(self) -> list[Any]:
-            return [one for one in super()._create_default_callbacks() if not isinstance(one, DatasetsCallback)]
+            unneeded = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in unneeded]
 
     return Trainer
 
 
-def _first_line(error: BaseException) -> str:
+def bury(hub: Any, trial_id: str) -> None:
+    """Free what the group of a trial's dead driver had reserved; Ray ends the workers in it, too."""
+    for reserved in ray.get(hub.bury.remote(trial_id)):
+        ray.util.remove_placement_group(reserved)
+
+
+def _last_line(error: BaseException) -> str:
     return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
@@ -167,7 +176,8 @@ def serve(config: dict[str, Any]) -> None:
         gathered: list[Any] = [None] * world
         dist.all_gather_object(gathered, handles[0])
         handles = gathered
-    if not agree(ray.get(hub.hello.remote(slot, handles)) if rank == 0 else None):
+    reserved = ray.util.get_current_placement_group()
+    if not agree(ray.get(hub.hello.remote(slot, handles, reserved)) if rank == 0 else None):
         return
     done = 0
     while True:

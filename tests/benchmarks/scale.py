@@ -63,8 +63,8 @@ def main() -> None:
             message = {"phase": "finetune", "epoch": self.epoch, "step": self.epoch - 1, "metrics": {"val_loss": value},
                        "best": {"val_loss": value}, "seconds": 0.0, "num_parameters": 1, "final": self.epoch == 2,
                        "error": None, "attempt": 0, "host": "h", "pid": 1, "device": "cpu"}
-            return {"message": message, "phase": "finetune", "epoch": self.epoch, "objective": value,
-                    "done": self.epoch == 2}
+            return {"message": message, "phase": "finetune", "epoch": self.epoch, "report": self.epoch - 1,
+                    "objective": value, "done": self.epoch == 2}
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             pass

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
@@ -24,6 +24,7 @@ class Sweep:
 
     folder: Path
     text: str
+    more: dict[str, str] = field(default_factory=dict)
 
     @property
     def store(self) -> Store:
@@ -39,7 +40,8 @@ class Sweep:
         home.mkdir(exist_ok=True)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "RAYMAE_", "TUNE_"))}
         return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "RAYMAE_OFFLINE": "1",
-                "RAYMAE_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1"}
+                "RAYMAE_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
+                **self.more}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         return subprocess.Popen(
@@ -65,8 +67,11 @@ class Sweep:
         process.kill()
         raise AssertionError(f"nothing happened in {TIMEOUT_S} s: {process.stdout.read()}")
 
+    def checkpoints(self) -> list[Path]:
+        return list((self.folder / "results" / "small" / "checkpoints").glob("*.pt"))
+
     def num_checkpoints(self) -> int:
-        return len(list((self.folder / "results" / "small" / "checkpoints").glob("*.pt")))
+        return len(self.checkpoints())
 
     def num_ended(self) -> int:
         return len(list((self.folder / "results" / "small" / "trials").glob("*.parquet")))

@@ -6,6 +6,7 @@ import os
 import time
 from typing import Any, Literal
 
+import torch
 from torch import Tensor, nn
 
 from raymae.spec.trial import param
@@ -15,7 +16,9 @@ from raymae.tasks.forecasting import Forecasting, ForecastingParams
 class OddParams(ForecastingParams):
     """One more parameter."""
 
-    mishap: Literal["none", "hang", "raise", "die", "die-once"] = param("none", "what goes wrong in the second epoch")
+    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy"] = param(
+        "none", "what goes wrong: the data cannot be read, or something happens in the second epoch"
+    )
     scene: str = param("", "a file that remembers who has died")
 
 
@@ -25,6 +28,11 @@ class Odd(Forecasting):
     name = "odd"
     Params = OddParams
     calls = 0
+
+    def load(self, split: str) -> Any:
+        if self.params.mishap == "unreadable" and split == "train":
+            raise OSError(5, "Input/output error", "ETTh1.csv")
+        return super().load(split)
 
     def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         self.calls += 1
@@ -41,6 +49,11 @@ class Odd(Forecasting):
                 raise RuntimeError("boom")
             case "die":
                 os._exit(1)
+            case "greedy":
+                hoard = []
+                while True:  # a GB a second, until somebody intervenes
+                    hoard.append(torch.ones(2**26))
+                    time.sleep(0.25)
             case "die-once" if not os.path.exists(self.params.scene):
                 open(self.params.scene, "w").close()
                 os._exit(1)

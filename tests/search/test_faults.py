@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import psutil
 import pytest
 
 from tests.search.conftest import TIMEOUT_S, Sweep, check_complete
@@ -20,7 +23,7 @@ size: debug
 data: {name: ETTh1, if_unavailable: synthetic}
 settings: {scene: SCENE}
 arms: [scratch]
-space: {mishap: {choice: [none, hang, raise, die, die-once]}}
+space: {mishap: {choice: [none, hang, raise, die, die-once, unreadable]}}
 search: {algorithm: grid, scheduler: none}
 training: {epochs: 3}
 replicates: 1
@@ -42,9 +45,10 @@ def test_a_trial_that_hangs_raises_or_dies_fails_with_its_reason_and_no_other_is
     trials = small.store.trials().set_index("mishap")
     search = trials[trials["stage"] == "search"]
     assert dict(search["status"]) == {"none": "completed", "hang": "failed", "raise": "failed", "die": "failed",
-                                      "die-once": "completed"}
+                                      "die-once": "completed", "unreadable": "failed"}
     assert "no report for 8 s" in search.loc["hang", "error"]
     assert search.loc["raise", "error"] == "RuntimeError: boom"
+    assert search.loc["unreadable", "error"] == "OSError: [Errno 5] Input/output error: 'ETTh1.csv'"
     assert "died 3 times" in search.loc["die", "error"]
     assert search.loc["die-once", "attempt"] == 1
     reports = small.store.reports()
@@ -55,6 +59,126 @@ def test_a_trial_that_hangs_raises_or_dies_fails_with_its_reason_and_no_other_is
     replicate = small.store.trials().query("stage == 'replicate'")
     assert list(replicate["status"]) == ["completed"]
     assert replicate["pid"].iloc[0] != search.loc["none", "pid"], "workers are replaced after recycle_after trials"
+
+
+@pytest.mark.slow
+def test_a_worker_killed_for_its_memory_fails_its_trial_and_no_other(small):
+    memory = psutil.virtual_memory()
+    if memory.available < 12e9:
+        pytest.skip(f"needs 12 GB of free memory, there are {memory.available / 1e9:.0f}")
+    mishaps = "none, hang, raise, die, die-once, unreadable"
+    small.text = ODD.replace("SCENE", "").replace(mishaps, "none, greedy").replace("timeout_s: 8", "timeout_s: 200")
+    limit = (memory.total - memory.available + 7e9) / memory.total
+    small.more = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
+    done = small.run()
+    assert done.returncode == 0, done.stderr
+    search = small.store.trials().query("stage == 'search'").set_index("mishap")
+    assert dict(search["status"]) == {"none": "completed", "greedy": "failed"}
+    assert "out of memory" in search.loc["greedy", "error"]
+    assert list(small.store.trials().query("stage == 'replicate'")["status"]) == ["completed"]
+
+
+@pytest.fixture
+def small_disk(small):
+    """Results on a file system of a few megabytes."""
+    where = small.folder / "results"
+    where.mkdir()
+    command = ["mount", "-t", "tmpfs", "-o", "size=6m", "tmpfs", str(where)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    if done.returncode:
+        pytest.skip(f"needs the right to mount a file system: {done.stderr.strip()}")
+    yield where
+    subprocess.run(["umount", "--lazy", str(where)], check=True)
+
+
+def test_a_full_disk_costs_no_trial_once_there_is_room_again(small, small_disk):
+    process = small.start()
+    small.wait_for(lambda: small.num_ended() >= 1, process)
+    ballast = small_disk / "ballast"
+    with contextlib.suppress(OSError), ballast.open("wb", buffering=0) as file:
+        while file.write(bytes(4096)):
+            pass
+    lines = []
+    for line in process.stdout:
+        lines.append(line)
+        if "cannot write results now" in line:
+            break
+    assert process.poll() is None, "".join(lines)
+    assert "No space left on device" in lines[-1]
+    time.sleep(3)
+    assert process.poll() is None, "it goes on with what it has in memory"
+    ballast.unlink()
+    output, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 0, output
+    assert "Traceback" not in output
+    check_complete(small.store)
+    assert set(small.store.trials()["status"]) == {"completed"}
+
+
+@pytest.mark.slow
+def test_a_node_that_vanishes_costs_no_trial(small):
+    small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 32")
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    raylets = subprocess.Popen(
+        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=small.environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )
+
+    def tell(what: str) -> None:
+        raylets.stdin.write(f"{what}\n")
+        raylets.stdin.flush()
+        assert raylets.stdout.readline() == "done\n"
+
+    try:
+        address = raylets.stdout.readline().strip()
+        tell("add")
+        tell("add")
+        process = small.start("--address", address)
+        small.wait_for(lambda: small.num_ended() >= 2 and small.num_checkpoints() >= 2, process)
+        tell("kill")
+        time.sleep(5)
+        tell("add")
+        output, _ = process.communicate(timeout=TIMEOUT_S)
+        assert process.returncode == 0, output
+        check_complete(small.store)
+        trials = small.store.trials()
+        assert set(trials["status"]) == {"completed"}
+        assert trials["attempt"].max() >= 1, "somebody was on that node"
+    finally:
+        raylets.stdin.close()
+        raylets.wait(60)
+
+
+@pytest.mark.slow
+def test_a_population_that_is_killed_goes_on(small):
+    small.text = small.text.replace("scheduler: none", "scheduler: pbt, grace_epochs: 1").replace(
+        "num_trials: 2", "num_trials: 6").replace("arms: [mae, scratch, persistence]", "arms: [mae, scratch]").replace(
+        "epochs: 4", "epochs: 4, batch_size: 64")
+    process = small.start()
+    small.wait_for(lambda: "stopped" in _statuses(small), process)
+    process.kill()
+    process.communicate()
+    done = small.run()
+    assert done.returncode == 0, done.stderr
+    trials, reports = small.store.trials(), small.store.reports()
+    children = trials[trials["parent"].notna()]
+    assert len(children) == (trials["status"] == "stopped").sum() > 0
+    assert ((trials["stage"] == "search") & (trials["status"] == "completed")).sum() == 12
+    assert not trials["trial_id"].duplicated().any()
+    assert not reports.duplicated(["trial_id", "step"]).any()
+    for child in children.itertuples():
+        epoch = int(child.parent.partition("@")[2])
+        mine = reports[(reports["trial_id"] == child.trial_id) & (reports["phase"] == "finetune")]
+        assert min(mine["epoch"]) == epoch + 1, "it goes on from its parent"
+    assert small.num_checkpoints() == 0
+
+
+def _statuses(small):
+    from raymae.errors import RayMAEError
+
+    with contextlib.suppress(RayMAEError):
+        return set(small.store.trials()["status"])
+    return set()
 
 
 @pytest.mark.slow

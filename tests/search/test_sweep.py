@@ -54,11 +54,13 @@ def test_a_sweep_runs_from_file_to_verdict_and_a_second_run_has_nothing_to_do(sm
     assert "Traceback" not in other.stderr
 
 
-def test_a_killed_sweep_goes_on_and_repeats_nothing(small):
+def test_a_killed_sweep_goes_on_and_repeats_nothing_even_with_a_damaged_checkpoint(small):
     process = small.start()
     small.wait_for(lambda: small.num_ended() >= 2 and small.num_checkpoints() >= 1, process)
     process.kill()
     process.communicate()
+    for damaged in list(small.checkpoints())[:1]:
+        damaged.write_bytes(damaged.read_bytes()[:1000])
     ended = {row.trial_id: row.ended_at for row in small.store.trials().itertuples()}
     _wait_until_gone(small)
     done = small.run()
@@ -79,6 +81,21 @@ def test_a_killed_worker_costs_no_trial(small):
     assert process.returncode == 0, output
     check_complete(small.store)
     assert set(small.store.trials()["status"]) == {"completed"}
+
+
+@pytest.mark.slow
+def test_a_killed_trial_driver_fails_its_trial_and_the_sweep_goes_on(small):
+    process = small.start()
+    small.wait_for(lambda: small.num_checkpoints() >= 1, process)
+    drivers = [p for p in _processes(small) if "ainable.train" in " ".join(p.cmdline())]
+    assert drivers
+    drivers[0].send_signal(signal.SIGKILL)
+    output, _ = process.communicate(timeout=240)
+    assert process.returncode == 0, output
+    check_complete(small.store)
+    failed = small.store.trials().query("status == 'failed'")
+    assert len(failed) == 1
+    assert "process that ran the trial died" in failed["error"].iloc[0]
 
 
 def test_failed_trials_are_recorded_with_a_reason_and_the_sweep_goes_on(small):

@@ -1,0 +1,21 @@
+"""Several raylets on this machine, told on standard input to `add` a node or to `kill` the newest with SIGKILL."""
+
+from __future__ import annotations
+
+import sys
+
+from ray.cluster_utils import Cluster
+
+if __name__ == "__main__":
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"trial_driver": 100}})
+    print(cluster.address, flush=True)
+    nodes = []
+    try:
+        for line in sys.stdin:
+            if line.strip() == "add":
+                nodes.append(cluster.add_node(num_cpus=1))
+            else:
+                cluster.remove_node(nodes.pop(), allow_graceful=False)
+            print("done", flush=True)
+    finally:
+        cluster.shutdown()
