@@ -161,9 +161,12 @@ def _below_common(place: Path, names: Iterable[str], read: Callable[[str], bytes
     prefix = ""
     while members:
         head, slash, _ = members[0][len(prefix):].partition("/")
-        if not slash or head in SPLITS or not all(name.startswith(f"{prefix}{head}/") for name in members):
+        wider = f"{prefix}{head}/"
+        if not slash or head in SPLITS or not all(name.startswith(wider) for name in members):
             break
-        prefix = f"{prefix}{head}/"
+        if not any("/" in name[len(wider):] for name in members):  # the only class
+            break
+        prefix = wider
     return _Tree(place, tuple(name[len(prefix):] for name in members), lambda name: read(prefix + name))
 
 
