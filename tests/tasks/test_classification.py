@@ -203,8 +203,7 @@ def test_every_operation_does_something_at_its_own_images_only() -> None:
     drawn = draw_strengths(500, 5.0, gen())
     assert drawn.keys() == set(OPERATIONS)
     for name, largest in GEOMETRIC.items():
-        values = set(drawn[name].unique().tolist())
-        assert values == pytest.approx({-largest / 2, 0.0, largest / 2}), name
+        assert drawn[name].unique().tolist() == pytest.approx([-largest / 2, 0.0, largest / 2]), name
 
 
 def test_boxes_have_their_area_and_lie_inside() -> None:
@@ -221,13 +220,12 @@ def test_mixtures_hold_their_shares(mixup: float, cutmix: float) -> None:
     expected = share_B * x[:, 0, 0, 0] + (1 - share_B) * x[partner_B, 0, 0, 0]
     torch.testing.assert_close(mixed.mean(dim=(1, 2, 3)), expected)
     assert share_B.min() < 0.5 < share_B.max()
-    kinds = {len(image.unique()) for image in mixed}
-    assert kinds == ({1} if not cutmix else {1, 2})
+    assert max(len(image.unique()) for image in mixed) == (2 if cutmix else 1)
 
 
 def test_the_loss_of_a_mixture_is_the_mixture_of_losses(make_task: MakeTask) -> None:
     task = make_task("scratch", mixup=0.8, cutmix=1.0, label_smoothing=0.1)
-    batch = task.load("train").batch(torch.arange(8), gen())
+    batch = task.load("train").batch(torch.arange(8) * 50, gen())  # eight classes
     assert batch["partner"].tolist() != batch["label"].tolist()
     model = task.build().eval()
     one, other = ({**batch, "label": label, "share": torch.ones(8)} for label in (batch["label"], batch["partner"]))
@@ -300,7 +298,7 @@ def test_impossible_parameters_are_refused(
 
 
 def test_sizes_have_the_parameters_they_say(make_task: MakeTask) -> None:
-    for size, millions in (("lite", 2.7), ("small", 9.5), ("base", 85.3)):
+    for size, millions in (("lite", 2.7), ("small", 9.5), ("base", 85.1)):
         task = make_task("scratch", **{"image_size": 64, "patch_size": 8, "encoder_dim": 192, "encoder_depth": 9,
                                        "encoder_heads": 6, **Classification.sizes[size]})
         with torch.device("meta"):
