@@ -17,8 +17,11 @@ TIMEOUT_S = (10, 60)  # to connect; between two packets
 
 
 def difference(file: File, path: Path) -> str:
-    """How a found file differs from the official one; "" if it does not, or if there is no official checksum."""
-    if file.md5 is None:
+    """How a found file differs from the official one; "" if it does not, or if there is no official checksum.
+
+    The checksum is that of the download; a folder into which it was unpacked has none.
+    """
+    if file.md5 is None or path.is_dir():
         return ""
     md5 = digest(path, "md5")
     if md5 == file.md5:

@@ -70,6 +70,31 @@ DATASETS: dict[str, Dataset] = {
             ),
         ),
     ),
+    "tiny-imagenet": Dataset(
+        name="tiny-imagenet",
+        modality="images",
+        about="200 classes of 64 x 64 photographs, 500 training and 50 validation images each",
+        licence="none stated; ImageNet's terms: research, not commercial",
+        files=(
+            File(
+                path="tiny-imagenet-200.zip",
+                alternatives=("tiny-imagenet-200", "tiny_imagenet/tiny-imagenet-200.zip",
+                              "tiny_imagenet/tiny-imagenet-200", "tiny_imagenet"),
+                url="http://cs231n.stanford.edu/tiny-imagenet-200.zip",
+                md5="90528d7ca1a48142e341f4ef8d21d0de",
+                num_bytes=248_100_043,
+            ),
+        ),
+    ),
+    "tiny-imagenet-mini": Dataset(
+        name="tiny-imagenet-mini",
+        modality="images",
+        about="10 classes of Tiny ImageNet, 60 training and 10 validation images each; for tests",
+        licence="none stated; ImageNet's terms: research, not commercial",
+        files=(File(path="tiny_imagenet/mini/tiny-imagenet-200", alternatives=("tiny-imagenet-mini",)),),
+        manual="take the first 60 training and 10 validation images of any 10 classes of tiny-imagenet, in its layout, "
+               "and put them into tiny-imagenet-mini/",
+    ),
 }
 
 

@@ -1,6 +1,7 @@
 """What sits on an encoder when it is fine-tuned.
 
-Shape suffixes: B batch, N tokens, P values in a token, D width, H horizon.
+Shape suffixes: B batch, N tokens, P values in a token, D width, H horizon,
+K classes.
 """
 
 from __future__ import annotations
@@ -62,3 +63,28 @@ class LinearHead(nn.Module):
     def forward(self, x_BFL: Tensor) -> Tensor:
         """`[B, F, L]` → `[B, H]`."""
         return self.head(x_BFL.flatten(1))
+
+
+class PooledHead(nn.Module):
+    """An encoder, the mean of its tokens, a norm and one linear layer: MAE's fine-tuning without a class token.
+
+    Args:
+        encoder: Pretrained or fresh.
+        outputs: K.
+    """
+
+    def __init__(self, encoder: Encoder, outputs: int) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.norm = nn.LayerNorm(encoder.dim)
+        self.head = nn.Linear(encoder.dim, outputs)
+        nn.init.trunc_normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens_BNP: Tensor) -> Tensor:
+        """`[B, N, P]` → `[B, K]`."""
+        return self.head(self.norm(self.encoder(tokens_BNP).mean(dim=1)))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """See `encoder_layers`."""
+        return encoder_layers(coarse)

@@ -44,24 +44,36 @@ class PatchEmbedding(nn.Module):
         self.project = nn.Linear(token_dim, dim)
         self.register_buffer("positions_ND", sincos_positions(shape, dim), persistent=False)
 
-    def forward(self, tokens_BNP: Tensor) -> Tensor:
-        """`[B, N, P]` → `[B, N, D]`."""
-        return self.project(tokens_BNP) + self.positions_ND
+    def forward(self, tokens_BNP: Tensor, index_BV: Tensor | None = None) -> Tensor:
+        """`[B, N, P]` → `[B, N, D]`; with indices only those tokens, `[B, V, D]`."""
+        if index_BV is None:
+            return self.project(tokens_BNP) + self.positions_ND
+        return self.project(take(tokens_BNP, index_BV)) + self.positions_ND[index_BV]
 
 
-def gather_visible(x_BND: Tensor, hidden_BN: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
-    """Visible tokens first, in their order.
+def take(x_BND: Tensor, index_BV: Tensor) -> Tensor:
+    """Tokens at indices: `[B, N, D]` → `[B, V, D]`."""
+    return x_BND.gather(1, index_BV.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
+
+
+def visible_first(hidden_BN: Tensor, num_visible: int | None = None) -> tuple[Tensor, Tensor | None]:
+    """Where visible tokens are, in their order.
+
+    Args:
+        hidden_BN: What is hidden.
+        num_visible: V, where every row is known to have so many; asking the mask makes a GPU wait.
 
     Returns:
-        The visible tokens `[B, V, D]` (V is the most any row has), their indices `[B, V]`, and a bool `[B, V]` that is
-        True where a row is padded, or None where every row has equally many.
+        Indices `[B, V]` (V is the most any row has), and a bool `[B, V]` that is True where a row is padded, or None
+        where every row has equally many.
     """
+    order_BN = hidden_BN.to(torch.uint8).argsort(dim=1, stable=True)
+    if num_visible is not None:
+        return order_BN[:, :num_visible], None
     counts_B = (~hidden_BN).sum(dim=1)
     longest = int(counts_B.max())
-    index_BV = hidden_BN.to(torch.uint8).argsort(dim=1, stable=True)[:, :longest]
-    visible_BVD = x_BND.gather(1, index_BV.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
-    padded_BV = hidden_BN.gather(1, index_BV)
-    return visible_BVD, index_BV, padded_BV if bool((counts_B != longest).any()) else None
+    index_BV = order_BN[:, :longest]
+    return index_BV, hidden_BN.gather(1, index_BV) if bool((counts_B != longest).any()) else None
 
 
 def attention_bias(padded_BV: Tensor | None) -> Tensor | None:
@@ -104,14 +116,20 @@ class Encoder(nn.Module):
             x_BND = block(x_BND)
         return self.norm(x_BND)
 
-    def visible(self, tokens_BNP: Tensor, hidden_BN: Tensor) -> tuple[Tensor, Tensor, Tensor | None]:
+    def visible(
+        self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
         """Visible tokens only.
 
         Returns:
             Features `[B, V, D]`, the index of each in the grid `[B, V]`, and where rows are padded (see
-            `gather_visible`).
+            `visible_first`).
         """
-        x_BVD, index_BV, padded_BV = gather_visible(self.embedding(tokens_BNP), hidden_BN)
+        index_BV, padded_BV = visible_first(hidden_BN, num_visible)
+        if isinstance(self.embedding, PatchEmbedding):
+            x_BVD = self.embedding(tokens_BNP, index_BV)
+        else:
+            x_BVD = take(self.embedding(tokens_BNP), index_BV)
         mask = attention_bias(padded_BV)
         for block in self.blocks:
             x_BVD = block(x_BVD) if mask is None else block(x_BVD, attn_mask=mask)
@@ -150,9 +168,9 @@ class MaskedAutoencoder(nn.Module):
             part.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens_BNP: Tensor, hidden_BN: Tensor) -> Tensor:
+    def forward(self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None) -> Tensor:
         """Predict every token from the visible ones: `[B, N, T]`, in the target's normalisation."""
-        x_BVD, index_BV, padded_BV = self.encoder.visible(tokens_BNP, hidden_BN)
+        x_BVD, index_BV, padded_BV = self.encoder.visible(tokens_BNP, hidden_BN, num_visible)
         x_BVD = self.bridge(x_BVD)
         if padded_BV is not None:
             x_BVD = torch.where(padded_BV.unsqueeze(-1), self.mask_token.to(x_BVD.dtype), x_BVD)
@@ -165,11 +183,13 @@ class MaskedAutoencoder(nn.Module):
 
     def _statistics(self, target_BNT: Tensor) -> tuple[Tensor, Tensor]:
         mean = target_BNT.mean(dim=-1, keepdim=True)
-        return mean, (target_BNT.var(dim=-1, keepdim=True) + 1e-6).sqrt()
+        # torch's own var takes six times as long on a CPU
+        variance = (target_BNT - mean).square().sum(dim=-1, keepdim=True) / max(target_BNT.shape[-1] - 1, 1)
+        return mean, (variance + 1e-6).sqrt()
 
     def loss(
         self, tokens_BNP: Tensor, hidden_BN: Tensor, *, target_BNT: Tensor | None = None,
-        missing_BN: Tensor | None = None,
+        missing_BN: Tensor | None = None, num_visible: int | None = None,
     ) -> Tensor:
         """Mean squared error over the hidden tokens that were observed. A scalar.
 
@@ -178,8 +198,9 @@ class MaskedAutoencoder(nn.Module):
             hidden_BN: What the encoder does not see.
             target_BNT: What is predicted; the tokens themselves by default.
             missing_BN: What was never observed; no loss there.
+            num_visible: See `visible_first`.
         """
-        predicted_BNT = self(tokens_BNP, hidden_BN)
+        predicted_BNT = self(tokens_BNP, hidden_BN, num_visible)
         target_BNT = tokens_BNP if target_BNT is None else target_BNT
         if self.norm_target:
             mean, sd = self._statistics(target_BNT)

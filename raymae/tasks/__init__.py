@@ -10,6 +10,7 @@ if TYPE_CHECKING:
     from raymae.tasks.base import Task
 
 TASKS = {
+    "classification": "raymae.tasks.classification:Classification",
     "forecasting": "raymae.tasks.forecasting:Forecasting",
 }
 

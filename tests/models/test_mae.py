@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator, Tensor
 
-from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding, gather_visible
+from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding, take, visible_first
 
 B, N, P, D, T = 3, 7, 5, 12, 4
 
@@ -100,7 +100,8 @@ def test_visible_with_nothing_hidden_is_forward() -> None:
 @masks
 def test_visible_tokens_keep_their_order(hidden_BN: Tensor) -> None:
     x = tokens()
-    visible_BVD, index_BV, padded_BV = gather_visible(x, hidden_BN)
+    index_BV, padded_BV = visible_first(hidden_BN)
+    visible_BVD = take(x, index_BV)
     for row in range(B):
         expected = (~hidden_BN[row]).nonzero().squeeze(1)
         assert torch.equal(index_BV[row, :len(expected)], expected)
