@@ -25,8 +25,8 @@ def taps(depth: int) -> tuple[int, int, int, int]:
 
 
 def norm(width: int) -> nn.GroupNorm:
-    """Group norm: small batches, and ranks that share one, score the same as large ones."""
-    return nn.GroupNorm(math.gcd(8, width), width)
+    """Group norm, as batches are small; 8 channels and more to a group, since a map may be a single cell."""
+    return nn.GroupNorm(math.gcd(32, max(width // 8, 1), width), width)
 
 
 def conv(inputs: int, outputs: int, kernel: int) -> nn.Sequential:

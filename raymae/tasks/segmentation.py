@@ -61,7 +61,7 @@ class SegmentationParams(TrainingParams):
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
     drop_path: float = param(0.1, "stochastic depth of the last block", kinds=LEARNING, ge=0, lt=1)
-    upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, ge=1)
+    upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, ge=8)
     aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, ge=0)
     mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
     norm_target: bool = param(True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
