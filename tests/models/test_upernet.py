@@ -63,7 +63,6 @@ def test_logits_of_both_heads_are_as_large_as_a_non_square_crop_and_reach_every_
     assert logits.shape == auxiliary.shape == (2, 7, 24, 40)
     (logits.square().sum() + auxiliary.square().sum()).backward()
     silent = [name for name, p in net.named_parameters() if p.grad is None or not p.grad.any()]
-    # a key's bias cancels in the softmax; a convolution's bias just before a norm need not, group by group
     assert silent == []
 
 
