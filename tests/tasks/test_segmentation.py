@@ -129,7 +129,7 @@ def test_random_crops_move_image_and_labels_together() -> None:
     steps = np.diff(to_rgb(batch["image"])[..., 1].astype(float), axis=2)
     towards = np.sign(np.median(steps, axis=(1, 2)))
     assert {-1.0, 1.0} <= set(towards)  # mirrored or not
-    zoom = abs(np.median(np.diff(rows, axis=1), axis=(1, 2)))
+    zoom = np.diff(rows, axis=1).mean(axis=(1, 2))
     assert zoom.min() < 0.8 < 1.5 < zoom.max()
 
 
@@ -137,7 +137,9 @@ def test_a_window_larger_than_its_image_shows_all_of_it_and_padding() -> None:
     source = Crops(scenes((12, 20)), CPU, 16, scale=(0.5, 0.5), repeats=10)
     batch = source.batch(torch.arange(10), Generator().manual_seed(0))
     counted = batch["label"] != IGNORED
-    assert counted.sum(dim=(1, 2)).tolist() == [6 * 10] * 10
+    for there in counted:  # 6 x 10, give or take the pixel that lies halfway
+        assert abs(int(there.any(dim=1).sum()) - 6) <= 1
+        assert abs(int(there.any(dim=0).sum()) - 10) <= 1
     assert (to_rgb(batch["image"]).astype(int)[~counted.numpy()] >= 60).all()  # red of the image is at most 12
     assert len({tuple(where.nonzero()[0].tolist()) for where in counted}) > 3
 
