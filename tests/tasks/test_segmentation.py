@@ -21,13 +21,14 @@ from raymae.train import evaluate, run_trial
 
 MakeTask = Callable[..., Segmentation]
 CPU = torch.device("cpu")
+SMALL = {"image_size": 32, "crop_size": 32, "patch_size": 8}
 
 
 @pytest.fixture
 def make_task(make_config: Callable[..., TrialConfig]) -> MakeTask:
     def make(arm: str = "mae", *, data: Any = None, seed: int = 0, **changes: Any) -> Segmentation:
         torch.manual_seed(0)
-        return Segmentation(make_config("segmentation", arm, data=data, seed=seed, **changes), CPU)
+        return Segmentation(make_config("segmentation", arm, data=data, seed=seed, **{**SMALL, **changes}), CPU)
 
     return make
 
@@ -82,7 +83,8 @@ def test_majority_on_the_real_camvid_counted_by_hand(
 def test_a_whole_trial_on_the_real_ade20k_with_photos_without_labels(
     ade20k: dict[str, str], make_config: Callable[..., TrialConfig]
 ) -> None:
-    config = make_config("segmentation", "mae", stage="replicate", data=ade20k, unlabelled=True, epochs=1)
+    config = make_config("segmentation", "mae", stage="replicate", data=ade20k, unlabelled=True, epochs=1,
+                         **SMALL)
     line = Segmentation.validate(config.data, config.params)
     # 16 of the photos without labels are the official validation images, which are scored
     assert line.startswith("14 train / 3 val / 16 test images, 150 classes, shorter side 32 pixels, ")
@@ -339,5 +341,5 @@ def test_standardised_colours_come_back() -> None:
 def test_impossible_combinations_are_named(
     arm: str, changes: dict[str, Any], found: list[str], make_config: Callable[..., TrialConfig]
 ) -> None:
-    params = {**make_config("segmentation", "mae").params, **changes}
+    params = {**make_config("segmentation", "mae", **SMALL).params, **changes}
     assert [message for _, message in Segmentation.check(arm, params)] == found
