@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and who gives its bytes for the fingerprint
     "series": "raymae.data.synthetic:series_content",
     "images": "raymae.data.synthetic_images:images_content",
+    "scenes": "raymae.data.synthetic_scenes:scenes_content",
 }
 
 

@@ -95,6 +95,26 @@ DATASETS: dict[str, Dataset] = {
         manual="take the first 60 training and 10 validation images of any 10 classes of tiny-imagenet, in its layout, "
                "and put them into tiny-imagenet-mini/",
     ),
+    "ADE20K": Dataset(
+        name="ADE20K",
+        modality="scenes",
+        about="Scene parsing benchmark of MIT, SceneParse150: 20,210 training and 2,000 validation images, 150 classes",
+        licence="research use; annotations BSD-3-Clause",
+        files=(File(path="ade20k/ADEChallengeData2016", alternatives=("ADEChallengeData2016",)),),
+        manual="download http://data.csail.mit.edu/places/ADEchallenge/ADEChallengeData2016.zip (923 MB; no official "
+               "checksum is published, so no program fetches it here) and unzip it inside $RAYMAE_DATA, data.root or "
+               "data.path: that folder then holds ADEChallengeData2016/images and ADEChallengeData2016/annotations",
+    ),
+    "CamVid": Dataset(
+        name="CamVid",
+        modality="scenes",
+        about="Street scenes from a driving car (Cambridge), 480 x 360, 11 classes, in the layout of ADE20K",
+        licence="CC BY-NC 4.0",
+        files=(File(path="camvid", alternatives=("CamVid",)),),
+        manual="put it in the layout of ADE20K into a folder `camvid` inside $RAYMAE_DATA or data.root: "
+               "images/{training,validation}/*.png, annotations/{training,validation}/*.png with 0 = ignored and 1 to "
+               "11, and objectInfo.txt with the 11 names",
+    ),
 }
 
 

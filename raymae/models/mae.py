@@ -34,15 +34,18 @@ class PatchEmbedding(nn.Module):
         token_dim: P.
         shape: Tokens along every axis; N is their product.
         dim: D.
+        like: The grid whose positions are stretched over this one, where the network learned on another.
     """
 
     positions_ND: Tensor
 
-    def __init__(self, token_dim: int, shape: tuple[int, ...], dim: int) -> None:
+    def __init__(
+        self, token_dim: int, shape: tuple[int, ...], dim: int, *, like: tuple[int, ...] | None = None
+    ) -> None:
         super().__init__()
         self.token_dim, self.num_tokens, self.dim = token_dim, math.prod(shape), dim
         self.project = nn.Linear(token_dim, dim)
-        self.register_buffer("positions_ND", sincos_positions(shape, dim), persistent=False)
+        self.register_buffer("positions_ND", sincos_positions(shape, dim, like=like), persistent=False)
 
     def forward(self, tokens_BNP: Tensor, index_BV: Tensor | None = None) -> Tensor:
         """`[B, N, P]` → `[B, N, D]`; with indices only those tokens, `[B, V, D]`."""
@@ -115,6 +118,14 @@ class Encoder(nn.Module):
         for block in self.blocks:
             x_BND = block(x_BND)
         return self.norm(x_BND)
+
+    def intermediate(self, tokens_BNP: Tensor, at: tuple[int, ...]) -> list[Tensor]:
+        """What these blocks make of all tokens, each normalised: `[B, N, D]` for every index in `at`."""
+        x_BND, after = self.embedding(tokens_BNP), []
+        for block in self.blocks:
+            x_BND = block(x_BND)
+            after.append(x_BND)
+        return [self.norm(after[index]) for index in at]
 
     def visible(
         self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None

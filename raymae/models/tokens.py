@@ -73,11 +73,17 @@ class TokenGrid:
         return split.permute(order).reshape(-1, self.in_channels, *self.size)
 
 
-def sincos_positions(shape: tuple[int, ...], dim: int) -> Tensor:
+def sincos_positions(shape: tuple[int, ...], dim: int, *, like: tuple[int, ...] | None = None) -> Tensor:
     """Fixed sin-cos positions for a token grid, `[N, D]`, float32.
 
     Every axis gets an equal, even share of the width (Vaswani et al. 2017, eq. in 3.5; He et al. 2022 for two axes);
     what is left over stays zero.
+
+    Args:
+        shape: Tokens along every axis.
+        dim: D.
+        like: Tokens along every axis of the grid that the network learned on, whose positions are stretched over this
+            one; the same grid by default.
 
     Raises:
         ValueError: The width is too small for the number of axes.
@@ -86,7 +92,9 @@ def sincos_positions(shape: tuple[int, ...], dim: int) -> Tensor:
     if share < 2:
         raise ValueError(f"width {dim} is too small for {len(shape)} axes; it needs at least {2 * len(shape)}")
     omega = torch.pow(10_000.0, -torch.arange(share // 2, dtype=torch.float64) / (share / 2))
-    axes = torch.meshgrid(*(torch.arange(cells, dtype=torch.float64) for cells in shape), indexing="ij")
+    places = [(torch.arange(cells, dtype=torch.float64) + 0.5) * (learned / cells) - 0.5
+              for cells, learned in zip(shape, like or shape, strict=True)]
+    axes = torch.meshgrid(*places, indexing="ij")
     parts = []
     for axis in axes:
         angles = axis.reshape(-1, 1) * omega

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "raymae.tasks.classification:Classification",
     "forecasting": "raymae.tasks.forecasting:Forecasting",
+    "segmentation": "raymae.tasks.segmentation:Segmentation",
 }
 
 

@@ -16,7 +16,9 @@ from raymae.tasks.base import Task
 from raymae.train import Report, run_trial
 
 # the small real data set that a task is tested on as well
-REAL_NAMES = {"forecasting": "ETTh1", "classification": "tiny-imagenet-mini"}
+REAL_NAMES = {  # the small real data set that a task is tested on as well
+    "forecasting": "ETTh1", "classification": "tiny-imagenet-mini", "segmentation": "CamVid",
+}
 SOURCES = [*((name, "synthetic") for name in TASKS), *((name, "real") for name in REAL_NAMES)]
 
 

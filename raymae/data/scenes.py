@@ -1,0 +1,322 @@
+"""Images with a class for every pixel, in the layout of ADE20K.
+
+    objectInfo*.txt                              a header, then one class per line
+    images/{training,validation}/*.jpg           or .jpeg, .png
+    annotations/{training,validation}/*.png      one channel: 0 = other, ignored; 1..K = the classes in order
+
+The official validation images are the test split; part of the training images is held out for selection. Everything is
+decoded once, resized and kept as bytes: small sets in memory, large ones in a file in the cache that is mapped.
+
+Shape suffixes: H and X rows and columns, C colours.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import os
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import lru_cache
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from raymae.data.cache import cache_folder
+from raymae.errors import DataError
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+IGNORED = 255  # what label 0 becomes; class 1..K becomes 0..K-1
+SUFFIXES = (".jpg", ".jpeg", ".png")
+HELD_OUT = 0.18  # of the training images, for selection
+IN_MEMORY_BYTES = 1 << 29  # larger sets are mapped from a file, which all workers of a machine share
+LAYOUT = "expected the layout of ADE20K: images/{training,validation} and annotations/{training,validation}"
+
+
+@dataclass(frozen=True)
+class Scenes:
+    """Images, and their label maps where they have any.
+
+    Attributes:
+        names: File names without suffix.
+        images: `[H, X, 3]`, uint8, each of its own size.
+        labels: `[H, X]`, uint8: 0..K-1, or `IGNORED`; empty for images without labels.
+    """
+
+    names: tuple[str, ...]
+    images: tuple[np.ndarray, ...]
+    labels: tuple[np.ndarray, ...] = ()
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, chosen: Sequence[int]) -> Scenes:
+        """Some of them, in this order."""
+        labels = tuple(self.labels[i] for i in chosen) if self.labels else ()
+        return Scenes(tuple(self.names[i] for i in chosen), tuple(self.images[i] for i in chosen), labels)
+
+
+@dataclass(frozen=True)
+class SceneSplits:
+    """A data set, split.
+
+    Attributes:
+        classes: Their K names.
+        train: To learn from.
+        val: Held out of the official training images, for selection.
+        test: The official validation images.
+    """
+
+    classes: tuple[str, ...]
+    train: Scenes
+    val: Scenes
+    test: Scenes
+
+
+@lru_cache(maxsize=4)
+def read_scenes(folder: Path, image_size: int) -> SceneSplits:
+    """Read a data set once per process.
+
+    Args:
+        folder: Holds `images`, `annotations` and `objectInfo*.txt`.
+        image_size: Length of every image's shorter side, in pixels, to which it is resized.
+
+    Raises:
+        DataError: A file is missing, damaged, of the wrong size or holds an impossible label; names the file.
+    """
+    classes = read_classes(folder)
+    official = [_read(pairs(folder, split), image_size, len(classes)) for split in ("training", "validation")]
+    return split_scenes(classes, *official, name=str(folder))
+
+
+def split_scenes(classes: tuple[str, ...], training: Scenes, validation: Scenes, *, name: str) -> SceneSplits:
+    """Hold images out of the training set, chosen by their names: the same ones for every trial and seed.
+
+    Raises:
+        DataError: Fewer than two training images.
+    """
+    if len(training) < 2:
+        raise DataError(f"{name}: {len(training)} training image; at least 2 are needed, one to select on")
+    order = sorted(range(len(training)), key=lambda i: hashlib.sha256(training.names[i].encode()).hexdigest())
+    held = max(1, round(HELD_OUT * len(training)))
+    return SceneSplits(classes, training.take(sorted(order[held:])), training.take(sorted(order[:held])), validation)
+
+
+def read_classes(folder: Path) -> tuple[str, ...]:
+    """The names in `objectInfo*.txt`: of every line after the header, what follows the last tab.
+
+    Raises:
+        DataError: There is no such file, or it is not text, or it names no class or more than 254.
+    """
+    found = sorted(folder.glob("objectInfo*.txt"))
+    if not found:
+        raise DataError(f"{folder} has no objectInfo*.txt, which says how many classes there are: a header line, then "
+                        f"a line `1<tab>wall` for every class; {LAYOUT}")
+    try:
+        lines = found[0].read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"{found[0]} cannot be read: {error}") from None
+    classes = tuple(line.rpartition("\t")[2].strip() for line in lines[1:] if line.strip())
+    if not 0 < len(classes) < IGNORED:
+        raise DataError(f"{found[0]} names {len(classes)} classes after its header line; 1 to {IGNORED - 1} are "
+                        "possible")
+    return classes
+
+
+def pairs(folder: Path, split: str) -> list[tuple[Path, Path | None]]:
+    """Every image of an official split with its label map, sorted by name.
+
+    Raises:
+        DataError: A folder is missing or empty, or a file has no partner.
+    """
+    images, masks = (_listed(folder / kind / split) for kind in ("images", "annotations"))
+    for stem, path in images.items():
+        if stem not in masks:
+            raise DataError(f"{folder / 'annotations' / split / (stem + '.png')} is missing: {path} has no label map; "
+                            "add it, or move the image away")
+    for stem, path in masks.items():
+        if stem not in images:
+            raise DataError(f"{path} has no image {stem} in {folder / 'images' / split}; add it, or move the label map "
+                            "away")
+    return [(path, masks[stem]) for stem, path in images.items()]
+
+
+def unlabelled_folder(folder: Path) -> Path:
+    """Where images without labels lie: in the data set's folder, beside it, or beside ADE20K under the same root.
+
+    Raises:
+        DataError: In none of these places.
+    """
+    places = [folder / "unlabelled_images", folder.parent / "unlabelled_images",
+              folder.parent / "ade20k" / "unlabelled_images"]
+    for place in places:
+        if place.is_dir():
+            return place
+    raise DataError("unlabelled=true, but there is no folder of images without labels; looked for "
+                    f"{', '.join(map(str, places))}")
+
+
+@lru_cache(maxsize=4)
+def read_unlabelled(folder: Path, image_size: int, without: frozenset[str] = frozenset()) -> Scenes:
+    """Images to pretrain on.
+
+    Args:
+        folder: Holds them.
+        image_size: As for `read_scenes`.
+        without: Names that are left out, for they are in a split that is scored.
+
+    Raises:
+        DataError: The folder is missing or empty, or a file is damaged.
+    """
+    files = [(path, None) for stem, path in _listed(folder).items() if stem not in without]
+    return _read(files, image_size, 0)
+
+
+def _listed(folder: Path) -> dict[str, Path]:
+    if not folder.is_dir():
+        raise DataError(f"{folder} does not exist; {LAYOUT}")
+    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    if not found:
+        raise DataError(f"{folder} is empty: it holds no {', '.join(SUFFIXES)} file")
+    return found
+
+
+# -- decoding ----------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """One image to decode: its files and the size it gets."""
+
+    image: Path
+    mask: Path | None
+    size: tuple[int, int]  # rows, columns
+
+    @property
+    def num_bytes(self) -> int:
+        return math.prod(self.size) * (3 if self.mask is None else 4)
+
+    def parts(self, flat: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+        pixels = math.prod(self.size)
+        image = flat[: 3 * pixels].reshape(*self.size, 3)
+        return image, flat[3 * pixels :].reshape(self.size) if self.mask is not None else None
+
+
+def _read(files: Sequence[tuple[Path, Path | None]], image_size: int, num_classes: int) -> Scenes:
+    plans = [_plan(image, mask, image_size) for image, mask in files]
+    ends = np.cumsum([plan.num_bytes for plan in plans]).tolist()
+    flats = [slice(end - plan.num_bytes, end) for plan, end in zip(plans, ends, strict=True)]
+
+    def decode(store: np.ndarray) -> None:
+        with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
+            for _ in pool.map(lambda row: _decode(row[0], store[row[1]], num_classes), zip(plans, flats, strict=True)):
+                pass
+
+    total = ends[-1] if ends else 0
+    if total <= IN_MEMORY_BYTES:
+        store = np.empty(total, np.uint8)
+        decode(store)
+    else:
+        store = _mapped(_key(plans, image_size, num_classes), total, decode)
+    parts = [plan.parts(store[flat]) for plan, flat in zip(plans, flats, strict=True)]
+    return Scenes(tuple(plan.image.stem for plan in plans), tuple(image for image, _ in parts),
+                  tuple(label for _, label in parts if label is not None))
+
+
+def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
+    """A file of that many bytes, decoded into once; it gets its name only when whole."""
+    path = cache_folder().parent / "decoded" / f"scenes-{key}.bin"
+    if not path.exists() or path.stat().st_size != total:
+        part = path.with_suffix(f".{os.getpid()}.part")
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            store = np.memmap(part, np.uint8, "w+", shape=(total,))
+            decode(store)
+            store.flush()
+            part.replace(path)
+        except OSError as error:
+            raise DataError(f"{path}: {total:,} bytes of decoded images cannot be kept there: {error.strerror}; set "
+                            "$RAYMAE_CACHE to a folder with room, or use a smaller image_size") from None
+        finally:
+            part.unlink(missing_ok=True)
+    return np.memmap(path, np.uint8, "r", shape=(total,))
+
+
+def _key(plans: Sequence[_Plan], image_size: int, num_classes: int) -> str:
+    lines = [f"{image_size} {num_classes}"]
+    for plan in plans:
+        lines += [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (plan.image, plan.mask) if path]
+    return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
+
+
+def _plan(image: Path, mask: Path | None, image_size: int) -> _Plan:
+    """Only headers are read."""
+    with _opened(image) as opened:
+        columns, rows = opened.size
+    if mask is not None:
+        with _opened(mask) as opened:
+            size, mode = opened.size, opened.mode
+        if size != (columns, rows):
+            raise DataError(f"{mask} is {size[0]} x {size[1]} pixels, its image {image} is {columns} x {rows}; "
+                            "they must be of one size")
+        if mode not in ("L", "P", "1", "I", "I;16"):
+            raise DataError(f"{mask} has colour mode {mode}; a label map has one channel, with 0 = ignored and a "
+                            "number for every class")
+    scale = image_size / min(rows, columns)
+    return _Plan(image, mask, (max(1, round(rows * scale)), max(1, round(columns * scale))))
+
+
+def _decode(row: _Plan, flat: np.ndarray, num_classes: int) -> None:
+    from PIL import Image
+
+    size = (row.size[1], row.size[0])
+    image_HXC, label_HX = row.parts(flat)
+    with _opened(row.image) as opened:
+        rgb = _loaded(opened, row.image).convert("RGB")
+    image_HXC[:] = np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
+    if row.mask is None or label_HX is None:
+        return
+    with _opened(row.mask) as opened:
+        values = np.asarray(_loaded(opened, row.mask))
+    if int(values.min()) < 0 or int(values.max()) > num_classes:
+        worst = int(values.max()) if int(values.max()) > num_classes else int(values.min())
+        raise DataError(f"{row.mask} holds label {worst}; allowed are 0 (ignored) and 1 to {num_classes}, the classes "
+                        "of objectInfo*.txt")
+    mask = Image.fromarray(values.astype(np.uint8))
+    resized = np.asarray(mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))
+    label_HX[:] = resized - np.uint8(1)  # 1..K → 0..K-1, once; 0 wraps to IGNORED
+
+
+def _opened(path: Path) -> Image.Image:
+    """An image file, whose header can be read."""
+    from PIL import Image
+
+    try:
+        return Image.open(path)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+        raise _damaged(path, error) from None
+
+
+def _loaded(image: Image.Image, path: Path) -> Image.Image:
+    try:
+        image.load()
+    except (OSError, SyntaxError, ValueError) as error:
+        raise _damaged(path, error) from None
+    return image
+
+
+def _damaged(path: Path, error: Exception) -> DataError:
+    said = " ".join(str(error).split())
+    return DataError(f"{path} is not a readable image: {said}; fetch it again, or move it away with its partner")
+
+
+def class_pixels(scenes: Scenes, num_classes: int) -> np.ndarray:
+    """Labelled pixels of every class, int64 `[K]`."""
+    counts = np.zeros(IGNORED + 1, np.int64)
+    for label in scenes.labels:
+        counts += np.bincount(label.ravel(), minlength=IGNORED + 1)
+    return counts[:num_classes]
