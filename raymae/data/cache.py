@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and who gives its bytes for the fingerprint
     "series": "raymae.data.synthetic:series_content",
+    "volumes": "raymae.data.synthetic_volumes:volumes_content",
 }
 
 
@@ -220,6 +221,8 @@ def _at_path(name: str, known: Dataset | None, path: Path) -> Located:
     files: tuple[Path, ...] = (path,)
     if known is not None and path.is_dir():
         files = _find(known, path)
+        if not files and len(known.files) == 1 and known.files[0].md5 is None:
+            files = (path,)  # the data set's own folder under another name; its reader says what is missing
         if not files:
             raise DataError(f"data.path={path} is a folder that does not hold {name}: {_absence(known, path)}")
     elif known is not None and len(known.files) > 1:
