@@ -33,7 +33,7 @@ MakeConfig = Callable[..., TrialConfig]
 def plain(report: Report) -> dict[str, Any]:
     """A report without what differs from run to run."""
     values = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
-    return {key: value for key, value in values.items() if key not in ("seconds", "save")}
+    return {key: value for key, value in values.items() if key not in ("seconds", "save", "pictures")}
 
 
 def assert_same(got: Any, wanted: Any, path: str = "") -> None:
