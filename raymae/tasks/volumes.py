@@ -13,6 +13,7 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from raymae.data.cache import Located, locate
 from raymae.data.splits import labelled_windows
@@ -43,7 +44,11 @@ class VolumesParams(TrainingParams):
     window_high: float = param(250.0, "what becomes 1 in a CT", unit="Hounsfield units")
     num_classes: int = param(0, "classes with the background; 0: what the data set says", ge=0, le=255)
     roi_size: str = param("32x48x32", "box that the network sees, as `96x96x96`", unit="voxels", kinds=LEARNING)
-    patch_size: int = param(8, "side of a token: 2, 4, 8 or 16", unit="voxels", kinds=LEARNING, ge=2, le=16)
+    shrink: int = param(
+        1, "the network works on means over cubes of this side; labels, loss and scores keep the full resolution",
+        unit="voxels", kinds=LEARNING, ge=1,
+    )
+    patch_size: int = param(8, "side of a token: 2, 4, 8 or 16", unit="voxels after shrinking", kinds=LEARNING, ge=2, le=16)
     encoder_dim: int = param(96, "width of the encoder", kinds=LEARNING, ge=6)
     encoder_depth: int = param(4, "blocks of the encoder", kinds=LEARNING, ge=1)
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
@@ -83,7 +88,8 @@ class Volumes(Task):
         "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "roi_size": "16x16x16", "patch_size": 8,
                   "encoder_dim": 12, "encoder_depth": 2, "encoder_heads": 2, "mlp_ratio": 2.0, "feature_size": 2,
                   "decoder_dim": 12, "decoder_heads": 2, "overlap": 0.0},
-        "lite": {},
+        "lite": {"epochs": 6, "pretrain_epochs": 20, "batch_size": 4, "roi_size": "48x64x48", "shrink": 2,
+                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 60, "warmup_epochs": 0.5},
         "small": {"encoder_dim": 384, "encoder_depth": 8, "encoder_heads": 6, "feature_size": 16,
                   "decoder_dim": 192, "decoder_depth": 2, "roi_size": "96x96x96", "patch_size": 16},
         "base": {"encoder_dim": 768, "encoder_depth": 12, "encoder_heads": 12, "feature_size": 16,
@@ -97,7 +103,9 @@ class Volumes(Task):
         self.data = _prepare(config.data, p, device)
         if self.arm.kind != "reference":
             self.roi = box_of(p.roi_size)
-            self.grid = TokenGrid(self.roi, (p.patch_size,) * 3, self.data.in_channels)
+            x, y, z = (side // p.shrink for side in self.roi)
+            self.grid = TokenGrid((x, y, z), (p.patch_size,) * 3, self.data.in_channels)
+            self.full_grid = TokenGrid(self.roi, (p.patch_size * p.shrink,) * 3, self.data.in_channels)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -114,7 +122,7 @@ class Volumes(Task):
                                         f"window_high={params['window_high']}"))
         if cls.arms[arm].kind == "reference":
             return found
-        patch, roi = int(params["patch_size"]), str(params["roi_size"])
+        patch, shrink, roi = int(params["patch_size"]), int(params["shrink"]), str(params["roi_size"])
         if patch not in (2, 4, 8, 16):
             found.append(("patch_size", f"patch_size={patch} must be 2, 4, 8 or 16: UNETR doubles tokens up to voxels"))
         try:
@@ -122,13 +130,13 @@ class Volumes(Task):
         except ValueError as error:
             found.append(("roi_size", str(error)))
         else:
-            if any(side % patch for side in box):
-                near = "x".join(str(max(1, round(side / patch)) * patch) for side in box)
-                found.append(("roi_size", f"roi_size={roi} must be multiples of patch_size={patch}; try {near}"))
-            elif math.prod(side // patch for side in box) < 2:
+            token = patch * shrink
+            if any(side % token for side in box):
+                near = "x".join(str(max(1, round(side / token)) * token) for side in box)
+                times = f" * shrink={shrink}" if shrink > 1 else ""
+                found.append(("roi_size", f"roi_size={roi} must be multiples of patch_size={patch}{times}; try {near}"))
+            elif math.prod(side // token for side in box) < 2:
                 found.append(("patch_size", f"patch_size={patch} leaves 1 token of roi_size={roi}; masking needs 2"))
-            elif min(box) < 2:
-                found.append(("roi_size", f"roi_size={roi} must be at least 2 voxels wide"))
         for part in ("encoder", "decoder") if arm == "mae" else ("encoder",):
             dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
             if dim % heads:
@@ -192,21 +200,30 @@ class Volumes(Task):
 
     def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
         """Squared error on hidden patches."""
-        return model.loss(self.grid.patchify(batch["image"]), mask)  # type: ignore[operator]
+        return model.loss(self._tokens(batch), mask)  # type: ignore[operator]
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Dice loss plus cross entropy."""
-        return _dice_ce()(model(batch["image"]).float(), batch["label"][:, None])
+        return _dice_ce()(self._logits(model, batch["image"]).float(), batch["label"][:, None])
+
+    def _tokens(self, batch: Batch) -> Tensor:
+        return self.grid.patchify(F.avg_pool3d(batch["image"], self.params.shrink))
+
+    def _logits(self, model: nn.Module, image_BCXYZ: Tensor) -> Tensor:
+        shrink = self.params.shrink
+        if shrink == 1:
+            return model(image_BCXYZ)
+        return F.interpolate(model(F.avg_pool3d(image_BCXYZ, shrink)), scale_factor=shrink, mode="trilinear")
 
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
         """The batch with other values in hidden patches."""
-        tokens_BNP = self.grid.patchify(batch["image"])
+        tokens_BNP = self.full_grid.patchify(batch["image"])
         noise = torch.randn(tokens_BNP.shape, generator=generator, device=mask.device)
-        return {**batch, "image": self.grid.unpatchify(torch.where(mask[..., None], noise, tokens_BNP))}
+        return {**batch, "image": self.full_grid.unpatchify(torch.where(mask[..., None], noise, tokens_BNP))}
 
     def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
         """What the encoder makes of a masked batch."""
-        return model.encoder.visible(self.grid.patchify(batch["image"]), mask)[0]  # type: ignore[operator,union-attr]
+        return model.encoder.visible(self._tokens(batch), mask)[0]  # type: ignore[operator,union-attr]
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
@@ -224,8 +241,10 @@ class Volumes(Task):
             return resized(_atlas(self.data), image_CXYZ.shape[1:])
         from monai.inferers import sliding_window_inference
 
-        return sliding_window_inference(image_CXYZ[None], self.roi, WINDOWS_AT_ONCE, model, self.params.overlap,
-                                        mode="gaussian")[0]
+        return sliding_window_inference(
+            image_CXYZ[None], self.roi, WINDOWS_AT_ONCE, lambda window: self._logits(model, window),
+            self.params.overlap, mode="gaussian",
+        )[0]
 
     def reported(self) -> tuple[str, ...]:
         """Only classes that the data set has; from the 14th on they count in the mean alone."""
@@ -245,11 +264,11 @@ class Volumes(Task):
         source = Boxes(self.data.split("val")[:NUM_PICTURED], self.roi, labelled=False)
         batch = source.batch(torch.arange(len(source)), None)
         mask = self.draw_mask(batch, Generator(self.device).manual_seed(0))
-        tokens_BNP = self.grid.patchify(batch["image"])
+        tokens_BNP = self._tokens(batch)
         masked = tokens_BNP.masked_fill(mask[..., None], float(tokens_BNP.mean()))
-        columns = [batch["image"], self.grid.unpatchify(masked),
-                   self.grid.unpatchify(model.reconstruct(tokens_BNP, mask))]  # type: ignore[operator]
-        rows, middle = [], self.roi[2] // 2
+        rebuilt = model.reconstruct(tokens_BNP, mask)  # type: ignore[operator]
+        columns = [self.grid.unpatchify(part) for part in (tokens_BNP, masked, rebuilt)]
+        rows, middle = [], self.grid.size[2] // 2
         for row in range(len(source)):
             cells = [column[row, 0].float().cpu().numpy() for column in columns]
             low, high = np.percentile(cells[0][:, :, middle], (1, 99))
