@@ -78,9 +78,9 @@ DATASETS: dict[str, Dataset] = {
         files=(File(path="btcv", alternatives=("BTCV", "Abdomen/RawData/Training")),),
         manual="register at https://www.synapse.org, join the challenge `Multi-Atlas Labeling Beyond the Cranial "
                "Vault` (syn3193805), download Abdomen/RawData.zip, unpack it, and put its img*.nii.gz into "
-               "btcv/imagesTr and its label*.nii.gz into btcv/labelsTr (the 20 test images, if you like, into btcv/imagesTs, with "
-               "MONAI's dataset_0.json beside them for its 24 + 6 split) in a folder that $RAYMAE_DATA or data.root "
-               "names, or give the folder that holds them as data.path",
+               "btcv/imagesTr and its label*.nii.gz into btcv/labelsTr in a folder that $RAYMAE_DATA or data.root "
+               "names, or give the folder that holds imagesTr and labelsTr as data.path (test images, if you like, in "
+               "imagesTs; MONAI's dataset_0.json beside them for its 24 + 6 split)",
     ),
     "Hippocampus": Dataset(
         name="Hippocampus",

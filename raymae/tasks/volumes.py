@@ -48,7 +48,8 @@ class VolumesParams(TrainingParams):
         1, "the network works on means over cubes of this side; labels, loss and scores keep the full resolution",
         unit="voxels", kinds=LEARNING, ge=1,
     )
-    patch_size: int = param(8, "side of a token: 2, 4, 8 or 16", unit="voxels after shrinking", kinds=LEARNING, ge=2, le=16)
+    patch_size: int = param(8, "side of a token, after shrinking: 2, 4, 8 or 16", unit="voxels", kinds=LEARNING, ge=2,
+                            le=16)
     encoder_dim: int = param(96, "width of the encoder", kinds=LEARNING, ge=6)
     encoder_depth: int = param(4, "blocks of the encoder", kinds=LEARNING, ge=1)
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
@@ -88,8 +89,9 @@ class Volumes(Task):
         "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "roi_size": "16x16x16", "patch_size": 8,
                   "encoder_dim": 12, "encoder_depth": 2, "encoder_heads": 2, "mlp_ratio": 2.0, "feature_size": 2,
                   "decoder_dim": 12, "decoder_heads": 2, "overlap": 0.0},
-        "lite": {"epochs": 6, "pretrain_epochs": 20, "batch_size": 4, "roi_size": "48x64x48", "shrink": 2,
-                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 60, "warmup_epochs": 0.5},
+        "lite": {"epochs": 8, "pretrain_epochs": 20, "batch_size": 4, "roi_size": "32x48x32", "shrink": 2,
+                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 0.5, "eval_every": 2,
+                 "lr": 4e-3},
         "small": {"encoder_dim": 384, "encoder_depth": 8, "encoder_heads": 6, "feature_size": 16,
                   "decoder_dim": 192, "decoder_depth": 2, "roi_size": "96x96x96", "patch_size": 16},
         "base": {"encoder_dim": 768, "encoder_depth": 12, "encoder_heads": 12, "feature_size": 16,
