@@ -14,7 +14,7 @@ import json
 import re
 import zlib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -57,10 +57,11 @@ class VolumeSet:
     unlabelled: tuple[Scan, ...]
     classes: tuple[str, ...]
     ct: bool | None
-    splits: Mapping[str, tuple[Scan, ...]] = field(init=False)
 
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "splits", split_scans(self.labelled, self.held_out, where=str(self.folder)))
+    @property
+    def splits(self) -> dict[str, tuple[Scan, ...]]:
+        """See `split_scans`."""
+        return split_scans(self.labelled, self.held_out, where=str(self.folder))
 
 
 def split_scans(
