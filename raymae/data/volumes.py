@@ -9,6 +9,7 @@ Shape suffixes: C channels, XYZ voxels along the three axes.
 
 from __future__ import annotations
 
+import gzip
 import itertools
 import json
 import re
@@ -154,6 +155,8 @@ def _read(path: Path) -> tuple[np.ndarray, np.ndarray]:
 
     try:
         file: Any = nibabel.load(path)
+        if path.suffix == ".gz":  # nibabel stops at the last voxel, before the checksum
+            file = type(file).from_bytes(gzip.decompress(path.read_bytes()))
         voxels, affine = np.asanyarray(file.dataobj), np.asarray(file.affine, dtype=np.float64)
     except (OSError, EOFError, ValueError, zlib.error, nibabel.filebasedimages.ImageFileError) as error:
         reason = " ".join(str(error).split())[:200] or type(error).__name__
