@@ -26,6 +26,7 @@ SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and 
     "series": "raymae.data.synthetic:series_content",
     "images": "raymae.data.synthetic_images:images_content",
     "scenes": "raymae.data.synthetic_scenes:scenes_content",
+    "volumes": "raymae.data.synthetic_volumes:volumes_content",
 }
 
 
@@ -223,6 +224,8 @@ def _at_path(name: str, known: Dataset | None, path: Path) -> Located:
     files: tuple[Path, ...] = (path,)
     if known is not None and path.is_dir():
         files = _find(known, path)
+        if not files and len(known.files) == 1 and known.files[0].md5 is None:
+            files = (path,)  # the data set's own folder under another name; its reader says what is missing
         if not files:
             raise DataError(f"data.path={path} is a folder that does not hold {name}: {_absence(known, path)}")
     elif known is not None and len(known.files) > 1:

@@ -115,6 +115,27 @@ DATASETS: dict[str, Dataset] = {
                "images/{training,validation}/*.png, annotations/{training,validation}/*.png with 0 = ignored and 1 to "
                "11, and objectInfo.txt with the 11 names",
     ),
+    "BTCV": Dataset(
+        name="BTCV",
+        modality="volumes",
+        about="Beyond the Cranial Vault: 30 abdominal CT volumes with 13 organs labelled, 20 without labels",
+        licence="by registration",
+        files=(File(path="btcv", alternatives=("BTCV", "Abdomen/RawData/Training")),),
+        manual="register at https://www.synapse.org, join the challenge `Multi-Atlas Labeling Beyond the Cranial "
+               "Vault` (syn3193805), download Abdomen/RawData.zip, unpack it, and put its img*.nii.gz into "
+               "btcv/imagesTr and its label*.nii.gz into btcv/labelsTr in a folder that $RAYMAE_DATA or data.root "
+               "names, or give the folder that holds imagesTr and labelsTr as data.path (test images, if you like, in "
+               "imagesTs; MONAI's dataset_0.json beside them for its 24 + 6 split)",
+    ),
+    "Hippocampus": Dataset(
+        name="Hippocampus",
+        modality="volumes",
+        about="Medical Segmentation Decathlon, task 4: MRI boxes of about 35 x 50 x 36 mm, anterior and posterior part",
+        licence="CC BY-SA 4.0",
+        files=(File(path="hippocampus/Task04_Hippocampus", alternatives=("Task04_Hippocampus",)),),
+        manual="download Task04_Hippocampus.tar from http://medicaldecathlon.com and unpack it in a folder that "
+               "$RAYMAE_DATA or data.root names",
+    ),
 }
 
 

@@ -13,6 +13,7 @@ TASKS = {
     "classification": "raymae.tasks.classification:Classification",
     "forecasting": "raymae.tasks.forecasting:Forecasting",
     "segmentation": "raymae.tasks.segmentation:Segmentation",
+    "volumes": "raymae.tasks.volumes:Volumes",
 }
 
 

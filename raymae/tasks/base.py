@@ -171,6 +171,10 @@ class Task(ABC):
     def metrics(self) -> Metrics:
         """A fresh accumulator."""
 
+    def reported(self) -> tuple[str, ...]:
+        """The metrics that this trial's data can have: all by default, fewer where some are of classes it lacks."""
+        return self.metric_names
+
     def transfer(self, pretrained: nn.Module, model: nn.Module) -> Coverage:
         """Move the pretrained encoder into the network; every encoder key must arrive."""
         return transfer(pretrained.get_submodule("encoder"), model)

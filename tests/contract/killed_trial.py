@@ -15,6 +15,7 @@ from pathlib import Path
 import torch
 
 from raymae.spec import TrialConfig
+from raymae.tasks import task_class
 from raymae.train import run_trial
 
 
@@ -33,6 +34,7 @@ def run_until_first_report(config: TrialConfig, path: Path) -> None:
 
 if __name__ == "__main__":
     trial = TrialConfig.from_json(json.load(sys.stdin))
+    task_class(trial.task)(trial, torch.device("cpu")).build()  # what is slow to import is imported once
     killed = True
     while killed:
         child = os.fork()

@@ -176,7 +176,8 @@ def test_real_data_wins_over_the_stand_in(small: Dataset, tmp_path: Path) -> Non
     assert locate(DataSpec(name="small", root=str(tmp_path), if_unavailable="synthetic")).source == "real"
 
 
-def test_no_stand_in_without_a_generator(pair: Dataset) -> None:
+def test_no_stand_in_without_a_generator(pair: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(cache.SYNTHETIC, pair.modality)
     with pytest.raises(DataError) as caught:
         locate(DataSpec(name="pair", if_unavailable="synthetic"))
     assert "register at example.org" in str(caught.value)
