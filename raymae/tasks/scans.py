@@ -59,6 +59,7 @@ class Prepared:
     def __init__(self, path: Path | None, how: Preparation, device: torch.device) -> None:
         self.how, self.device = how, device
         self.found: VolumeSet | None = None
+        self._is_read = False
         self._splits: dict[str, tuple[Volume, ...]] = {}
         if path is None:
             names = (Scan(f"{index:03d}", Path(), None) for index in range(len(synthetic_volumes())))
@@ -81,10 +82,11 @@ class Prepared:
         return len(self.split("train")[0].image_CXYZ)
 
     def check(self) -> str:
-        """Read every file as it is, and describe the splits in one line."""
-        if self.found is not None:
+        """Read every file as it is, once, and describe the splits in one line."""
+        if self.found is not None and not self._is_read:
             for scan in (scan for scans in self.scans.values() for scan in scans):
                 read_scan(scan, len(self.classes))
+            self._is_read = True
         counts = " / ".join(f"{len(self.scans[name])} {name}" for name in ("train", "val", "test", "unlabelled"))
         return f"{counts} volumes; {len(self.classes) - 1} classes: {', '.join(self.classes[1:])}"
 
