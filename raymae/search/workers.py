@@ -206,7 +206,7 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
     import torch
 
     from raymae.spec.trial import TrialConfig
-    from raymae.train.device import describe_device, pick_device
+    from raymae.train.device import describe_device, isolated, pick_device
 
     device = pick_device()
     keeper = Keeper(job["root"], job["trial_id"])
@@ -214,14 +214,15 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
               "pid": os.getpid(), "device": describe_device(device), "error": None}
     step = job["next_step"] - 1
     try:
-        for report in _reports(TrialConfig.from_json(job["config"]), device, keeper, job):
-            if report.step < job["next_step"]:
-                continue  # trained again for want of a checkpoint; recorded already
-            step = report.step
-            warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
-            yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
-                   "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
-                   "num_parameters": report.num_parameters, "final": report.final}
+        with isolated():
+            for report in _reports(TrialConfig.from_json(job["config"]), device, keeper, job):
+                if report.step < job["next_step"]:
+                    continue  # trained again for want of a checkpoint; recorded already
+                step = report.step
+                warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
+                yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
+                       "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
+                       "num_parameters": report.num_parameters, "final": report.final}
     except RayMAEError as error:
         yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
     except Exception as error:

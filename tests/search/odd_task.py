@@ -16,7 +16,7 @@ from raymae.tasks.forecasting import Forecasting, ForecastingParams
 class OddParams(ForecastingParams):
     """One more parameter."""
 
-    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy"] = param(
+    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy", "untidy"] = param(
         "none", "what goes wrong: the data cannot be read, or something happens in the second epoch"
     )
     scene: str = param("", "a file that remembers who has died")
@@ -49,6 +49,12 @@ class Odd(Forecasting):
                 raise RuntimeError("boom")
             case "die":
                 os._exit(1)
+            case "untidy":
+                torch.set_num_threads(3)
+                torch.set_default_dtype(torch.float64)
+                torch.backends.cudnn.benchmark = True
+                torch.backends.cudnn.allow_tf32 = False
+                torch.autograd.set_detect_anomaly(True, check_nan=False)
             case "greedy":
                 hoard = []
                 while True:  # a GB a second, until somebody intervenes
