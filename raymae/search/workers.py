@@ -177,11 +177,12 @@ def serve(config: dict[str, Any]) -> None:
         dist.all_gather_object(gathered, handles[0])
         handles = gathered
     reserved = ray.util.get_current_placement_group()
-    if not agree(ray.get(hub.hello.remote(slot, handles, reserved)) if rank == 0 else None):
+    life = agree(ray.get(hub.hello.remote(slot, handles, reserved)) if rank == 0 else None)
+    if not life:
         return
     done = 0
     while True:
-        taken = agree(ray.get(hub.take.remote(slot)) if rank == 0 else None)
+        taken = agree(ray.get(hub.take.remote(slot, life)) if rank == 0 else None)
         if taken is None:
             return
         serial, job = taken

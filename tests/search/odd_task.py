@@ -36,7 +36,7 @@ class Odd(Forecasting):
 
     def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         self.calls += 1
-        soon = self.params.mishap == "die"  # in the first epoch: no checkpoint helps
+        soon = self.params.mishap in ("die", "greedy")  # in the first epoch: no checkpoint helps
         if self.calls > (5 if soon else 40) and self.config.stage == "search":
             self._go_wrong()
         return super().finetune_loss(model, batch)
