@@ -24,10 +24,10 @@ from raymae.tasks import schema_of
 ROOT = Path(__file__).parents[1]
 DEBUG = str(ROOT / "sweeps" / "debug.yaml")
 OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding a line here
-    "sweep": ["file", "--set", "--dry-run", "--fresh", "--json"],
-    "extend": ["directory", "--num-trials", "--json"],
-    "retry": ["directory", "--failed", "--json"],
-    "fork": ["directory", "name", "--set", "--json"],
+    "sweep": ["file", "--set", "--dry-run", "--fresh", "--address", "--json"],
+    "extend": ["directory", "--num-trials", "--address", "--json"],
+    "retry": ["directory", "--failed", "--address", "--json"],
+    "fork": ["directory", "name", "--set", "--address", "--json"],
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
     "results": ["directory", "--json"],
     "query": ["directory", "sql", "--json"],

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -91,12 +91,21 @@ class Keeper:
         with contextlib.suppress(OSError):  # it takes space, no more
             self._place.remove(self._name)
 
-    def remove_milestones(self) -> None:
-        """Delete the checkpoints that were kept for children."""
-        with contextlib.suppress(OSError):
-            for name in self._place.names("checkpoints"):
-                if name.startswith(f"{self._trial_id}@"):
-                    self._place.remove(f"checkpoints/{name}")
+
+def tidy(root: str, ended: Collection[str], *, milestones: bool) -> None:
+    """Delete what trials that ended have left: a worker writes a report ahead of the decision to stop its trial.
+
+    Args:
+        root: The sweep's folder.
+        ended: Trials that will not go on.
+        milestones: Delete the checkpoints kept for children, too.
+    """
+    place = Place(root)
+    with contextlib.suppress(OSError):
+        for name in place.names("checkpoints"):
+            trial_id, at, _ = name.removesuffix(".pt").partition("@")
+            if trial_id in ended and (milestones or not at):
+                place.remove(f"checkpoints/{name}")
 
 
 def _png(picture_HWC: np.ndarray) -> bytes:

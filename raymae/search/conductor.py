@@ -16,7 +16,7 @@ from typing import Any
 from raymae.results.store import Store
 from raymae.search.algorithms import ArmStudy, EndStatus
 from raymae.search.budget import Budget
-from raymae.search.checkpoints import Keeper
+from raymae.search.checkpoints import Keeper, tidy
 from raymae.search.ledger import Ledger, Trial
 from raymae.search.population import Population
 from raymae.spec.resolve import ArmPlan, trial_config
@@ -305,10 +305,9 @@ class Conductor:
         self.listener(trial)
 
     def close(self) -> None:
-        """Tidy up after the last trial: nobody will go on from a population's checkpoints."""
-        if self.populations and self.finished() and not self.interrupted:
-            for trial_id in self.trials:
-                Keeper(self.store.location, trial_id).remove_milestones()
+        """Tidy up after the last trial; populations keep their checkpoints until nobody can go on from one."""
+        ended = {name for name, trial in self.trials.items() if trial.status not in ("running", "pending")}
+        tidy(self.store.location, ended, milestones=self.finished() and not self.interrupted)
 
     def _to_be_continued(self, trial: Trial) -> bool:
         """Whether a trial that ended early was cut short by us, not by its scheduler."""

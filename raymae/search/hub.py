@@ -33,6 +33,7 @@ class _Slot:
     reserved: Any = None
     trial_id: str = ""
     fruitless: int = 0
+    life: int = 0
 
 
 class Hub:
@@ -142,7 +143,7 @@ class Hub:
 
     # -- the workers' side ---------------------------------------------------------------------------------------------
 
-    async def hello(self, name: str, workers: list[Any], reserved: Any = None) -> bool:
+    async def hello(self, name: str, workers: list[Any], reserved: Any = None) -> int:
         """A new incarnation of the group: an unfinished job is handed out again, as its next attempt.
 
         Args:
@@ -151,11 +152,12 @@ class Hub:
             reserved: The placement group they run in.
 
         Returns:
-            Whether the group should go on; not if it has died again and again without a message, or is not needed.
+            The incarnation's number, or 0 if it should not go on: it has died again and again without a message, or is
+            not needed.
         """
         slot = self._slot(name)
         async with slot.changed:
-            slot.workers, slot.reserved = workers, reserved
+            slot.workers, slot.reserved, slot.life = workers, reserved, slot.life + 1
             slot.fruitless += 1
             if slot.job is not None and slot.taken:
                 slot.serial += 1
@@ -172,14 +174,19 @@ class Hub:
                     slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
                     slot.taken = False
             slot.changed.notify_all()
-            return not slot.closed and slot.fruitless <= MAX_FRUITLESS
+            return slot.life if not slot.closed and slot.fruitless <= MAX_FRUITLESS else 0
 
-    async def take(self, name: str) -> tuple[int, Message] | None:
-        """Wait for the next job: its serial number and content, or None when there will be no more."""
+    async def take(self, name: str, life: int) -> tuple[int, Message] | None:
+        """Wait for the next job: its serial number and content, or None when there will be no more.
+
+        The call of a worker that died while it waited goes on here; its incarnation's number keeps it from a job.
+        """
         slot = self._slot(name)
         async with slot.changed:
-            await slot.changed.wait_for(lambda: slot.closed or (slot.job is not None and not slot.taken))
-            if slot.closed or slot.job is None:
+            await slot.changed.wait_for(
+                lambda: slot.closed or slot.life != life or (slot.job is not None and not slot.taken)
+            )
+            if slot.closed or slot.life != life or slot.job is None:
                 return None
             slot.taken, slot.taken_at = True, asyncio.get_running_loop().time()
             slot.changed.notify_all()

@@ -177,11 +177,12 @@ def serve(config: dict[str, Any]) -> None:
         dist.all_gather_object(gathered, handles[0])
         handles = gathered
     reserved = ray.util.get_current_placement_group()
-    if not agree(ray.get(hub.hello.remote(slot, handles, reserved)) if rank == 0 else None):
+    life = agree(ray.get(hub.hello.remote(slot, handles, reserved)) if rank == 0 else None)
+    if not life:
         return
     done = 0
     while True:
-        taken = agree(ray.get(hub.take.remote(slot)) if rank == 0 else None)
+        taken = agree(ray.get(hub.take.remote(slot, life)) if rank == 0 else None)
         if taken is None:
             return
         serial, job = taken
@@ -206,7 +207,7 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
     import torch
 
     from raymae.spec.trial import TrialConfig
-    from raymae.train.device import describe_device, pick_device
+    from raymae.train.device import describe_device, isolated, pick_device
 
     device = pick_device()
     keeper = Keeper(job["root"], job["trial_id"])
@@ -214,14 +215,15 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
               "pid": os.getpid(), "device": describe_device(device), "error": None}
     step = job["next_step"] - 1
     try:
-        for report in _reports(TrialConfig.from_json(job["config"]), device, keeper, job):
-            if report.step < job["next_step"]:
-                continue  # trained again for want of a checkpoint; recorded already
-            step = report.step
-            warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
-            yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
-                   "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
-                   "num_parameters": report.num_parameters, "final": report.final}
+        with isolated():
+            for report in _reports(TrialConfig.from_json(job["config"]), device, keeper, job):
+                if report.step < job["next_step"]:
+                    continue  # trained again for want of a checkpoint; recorded already
+                step = report.step
+                warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
+                yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
+                       "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
+                       "num_parameters": report.num_parameters, "final": report.final}
     except RayMAEError as error:
         yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
     except Exception as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as dist
@@ -36,3 +38,24 @@ def derive_seed(seed: int, *labels: object) -> int:
 def seed_all(seed: int) -> None:
     """Seed torch's global generators (initialisation, dropout, drop path)."""
     torch.manual_seed(seed)
+
+
+@contextmanager
+def isolated() -> Iterator[None]:
+    """Give torch's global switches back as they were: one trial's must not reach the next in the same process.
+
+    Random state needs no care here: the loop seeds everything at the start of each phase and epoch.
+    """
+    cudnn, matmul = torch.backends.cudnn, torch.backends.cuda.matmul
+    before = (torch.get_default_dtype(), torch.is_grad_enabled(), torch.get_num_threads(), cudnn.benchmark,
+              cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32, torch.are_deterministic_algorithms_enabled(),
+              torch.is_anomaly_enabled())
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before[0])
+        torch.set_grad_enabled(before[1])
+        torch.set_num_threads(before[2])
+        cudnn.benchmark, cudnn.deterministic, cudnn.allow_tf32, matmul.allow_tf32 = before[3:7]
+        torch.use_deterministic_algorithms(before[7])
+        torch.autograd.set_detect_anomaly(before[8])

@@ -16,7 +16,7 @@ from raymae.tasks.forecasting import Forecasting, ForecastingParams
 class OddParams(ForecastingParams):
     """One more parameter."""
 
-    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy"] = param(
+    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy", "untidy"] = param(
         "none", "what goes wrong: the data cannot be read, or something happens in the second epoch"
     )
     scene: str = param("", "a file that remembers who has died")
@@ -36,7 +36,7 @@ class Odd(Forecasting):
 
     def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
         self.calls += 1
-        soon = self.params.mishap == "die"  # in the first epoch: no checkpoint helps
+        soon = self.params.mishap in ("die", "greedy")  # in the first epoch: no checkpoint helps
         if self.calls > (5 if soon else 40) and self.config.stage == "search":
             self._go_wrong()
         return super().finetune_loss(model, batch)
@@ -49,6 +49,12 @@ class Odd(Forecasting):
                 raise RuntimeError("boom")
             case "die":
                 os._exit(1)
+            case "untidy":
+                torch.set_num_threads(3)
+                torch.set_default_dtype(torch.float64)
+                torch.backends.cudnn.benchmark = True
+                torch.backends.cudnn.allow_tf32 = False
+                torch.autograd.set_detect_anomaly(True, check_nan=False)
             case "greedy":
                 hoard = []
                 while True:  # a GB a second, until somebody intervenes

@@ -5,6 +5,7 @@ from __future__ import annotations
 from itertools import islice
 
 import pytest
+import torch
 
 from raymae.search.workers import run_job
 
@@ -36,3 +37,15 @@ def test_a_later_attempt_hands_over_what_nobody_has_recorded(job, tmp_path, dama
     again = list(run_job({**job, "attempt": 1, "next_step": 1}))  # the driver has recorded the first report only
     assert plain(again) == whole[1:]
     assert not any(message["error"] for message in again)
+
+
+def test_an_untidy_trial_changes_nothing_for_the_next(job, make_config):
+    clean = plain(run_job(job))
+    odd = "tests.search.odd_task:Odd"
+    config = make_config(odd, "scratch", epochs=4, mishap="untidy", batch_size=64)
+    switches = (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
+                torch.backends.cudnn.allow_tf32, torch.is_anomaly_enabled())
+    list(run_job({**job, "trial_id": "untidy", "config": config.to_json()}))
+    assert switches == (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
+                        torch.backends.cudnn.allow_tf32, torch.is_anomaly_enabled())
+    assert plain(run_job({**job, "trial_id": "again"})) == clean
