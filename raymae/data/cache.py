@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and who gives its bytes for the fingerprint
     "series": "raymae.data.synthetic:series_content",
+    "tables": "raymae.data.synthetic_tables:table_content",
 }
 
 
