@@ -36,8 +36,8 @@ class Table:
     origin: str
 
     @property
-    def categorical_C(self) -> np.ndarray:
-        """bool (C,): which columns hold categories."""
+    def is_categorical(self) -> np.ndarray:
+        """Which columns hold categories: bool (C,)."""
         return np.array([bool(names) for names in self.categories])
 
 

@@ -11,6 +11,7 @@ if TYPE_CHECKING:
 
 TASKS = {
     "forecasting": "raymae.tasks.forecasting:Forecasting",
+    "imputation": "raymae.tasks.imputation:Imputation",
 }
 
 
