@@ -67,6 +67,15 @@ class Prepared:
         self._scalers: dict[str, Any] = {}
         self.imputed: dict[tuple[Any, ...], np.ndarray] = {}
 
+    def forget(self) -> None:
+        """Drop every row; what was learned from them stays."""
+        none_RC = np.empty((0, len(self.num_categories)))
+        self.scaler("minmax"), self.scaler("standard"), self.scaler("quantile")
+        self.table = Table(none_RC, self.table.columns, self.table.categories, self.table.origin)
+        self.hidden_RC, self.missing_RC, self.seen_RC, self.truth_RC = none_RC > 0, none_RC > 0, none_RC, none_RC
+        self.own_RC, self.missing_RC_on_device = self._tensor(none_RC), self._tensor(none_RC) > 0
+        self.rows = {}
+
     def _tensor(self, values: np.ndarray) -> Tensor:
         return torch.as_tensor(np.nan_to_num(values), dtype=torch.float32, device=self.device)
 
@@ -91,11 +100,14 @@ class Prepared:
 
     def scaled(self, kind: ScalerKind) -> Tensor:
         """What networks get: float32 [R, C] on a scaler's scale centred on 0, codes for categories, 0 where missing."""
-        scaled_RC = self.scaler(kind).transform(self.seen_RC)
+        return self.scaled_rows(kind, self.seen_RC)
+
+    def scaled_rows(self, kind: ScalerKind, units_RC: np.ndarray) -> Tensor:
+        """`scaled` for any rows, in the file's units."""
+        scaled_RC = self.scaler(kind).transform(units_RC)
         if kind != "standard":
             scaled_RC = 2 * scaled_RC - 1
-        scaled_RC = np.where(self.table.is_categorical, self.seen_RC, scaled_RC.clip(-8, 8))
-        return self._tensor(scaled_RC)
+        return self._tensor(np.where(self.table.is_categorical, units_RC, scaled_RC.clip(-8, 8)))
 
     def bins(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """Cut every column into bins that hold about equally many observed cells; categories are their own bins.

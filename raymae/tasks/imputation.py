@@ -93,8 +93,7 @@ class Imputation(Task):
         p = self.params
         bins_RC, self.centres_CK, self.edges_CK2 = self.data.bins(p.bins)
         self.span_C = torch.tensor([1 / max(count - 1, 1) for count in self.data.num_categories], device=self.device)
-        tokens_RC = self.data.scaled(p.scaler)
-        tokens_RN1 = torch.cat([torch.zeros_like(tokens_RC[:, :1]), tokens_RC], dim=1)[..., None]
+        tokens_RN1 = F.pad(self.data.scaled(p.scaler), (1, 0))[..., None]
         self.tensors |= {"tokens": tokens_RN1, "value": self.data.own_RC, "bin": bins_RC}
         if p.draw == "sample":
             noise = Generator(self.device).manual_seed(self.config.seed)
@@ -205,11 +204,46 @@ class Imputation(Task):
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Every cell on the reference scale, then the chosen categories' codes: float64 `[B, C + Q]` on the CPU."""
         own_BC, chosen_BQ, _ = self._impute(model, batch)
+        return torch.as_tensor(np.concatenate([self.data.to_reference(self._moved(model, own_BC)), chosen_BQ], axis=1))
+
+    def impute(self, model: nn.Module, units_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fill any rows by a token arm's network, on every observed value of every row.
+
+        Args:
+            model: A trained network.
+            units_RC: The file's units and codes, NaN where something is to be imputed.
+
+        Returns:
+            Imputed values of all cells, in the file's units (R, C), and chosen categories (R, Q).
+        """
+        model.eval()
+        missing_RC = torch.as_tensor(np.isnan(units_RC), device=self.device)
+        scaled_RC = self.data.scaled_rows(self.scaler, units_RC)
+        batch = {"missing": missing_RC, "tokens": F.pad(scaled_RC, (1, 0))[..., None]}
+        if self.params.draw == "sample":
+            generator = Generator(self.device).manual_seed(self.config.seed)
+            batch["noise"] = torch.rand(missing_RC.shape, generator=generator, device=self.device)
+        parts = []
+        for index_B in torch.arange(len(units_RC), device=self.device).split(self.eval_batch):
+            rows = {name: value[index_B] for name, value in batch.items()}
+            own_BC, chosen_BQ, _ = self._impute(model, rows)
+            parts.append((self._moved(model, own_BC) * self.data.own_range_C + self.data.own_low_C, chosen_BQ))
+        own, chosen = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return own, chosen
+
+    def settle(self, model: nn.Module) -> None:
+        """Keep what imputing other rows by this network takes, and forget the rows that it learned from."""
+        if self.params.match > 0:
+            self._matched(model)
+        self.tensors.clear()
+        self.data.forget()
+
+    def _moved(self, model: nn.Module, own_BC: np.ndarray) -> np.ndarray:
         if self.params.match > 0:
             for column, moved in enumerate(self._matched(model)):
                 if moved is not None:
                     own_BC[:, column] = moved.move(own_BC[:, column], self.params.match)
-        return torch.as_tensor(np.concatenate([self.data.to_reference(own_BC), chosen_BQ], axis=1))
+        return own_BC
 
     @torch.no_grad()
     def _impute(self, model: nn.Module, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
@@ -297,7 +331,7 @@ class Imputation(Task):
             return {}
         from raymae.tasks.histograms import draw_histograms
 
-        source, metrics = self.load("test"), self.metrics()
+        source, metrics = Cells(self.data, self.data.rows["test"], self.tensors, scored=True), self.metrics()
         imputed = []
         for index in torch.arange(len(source)).split(self.eval_batch):
             batch = source.batch(index, None)

@@ -65,6 +65,7 @@ def run_trial(
     device: torch.device | None = None,
     resume: Path | None = None,
     replay_from: int | None = None,
+    task: Task | None = None,
 ) -> Iterator[Report]:
     """Train and evaluate one trial.
 
@@ -74,6 +75,7 @@ def run_trial(
         resume: A checkpoint written by an earlier `Report.save` of the same configuration and seed.
         replay_from: With `resume`: first yield again the reports from this step on that came before the checkpoint,
             for whoever has lost them.
+        task: The task under this configuration, with data at hand; made from the configuration by default.
 
     Yields:
         One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
@@ -83,7 +85,7 @@ def run_trial(
         TrialError: The loss is not finite, the checkpoint does not fit, or pretrained weights did not arrive.
         DataError: The data cannot be read.
     """
-    trial = _Trial(config, device or pick_device())
+    trial = _Trial(config, device or pick_device(), task)
     if resume is not None:
         trial.restore(load_checkpoint(resume, config_id=config.config_id, seed=config.seed))
         if replay_from is not None:
@@ -97,9 +99,9 @@ def run_trial(
 class _Trial:
     """The state of a running trial: everything that a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, config: TrialConfig, device: torch.device) -> None:
+    def __init__(self, config: TrialConfig, device: torch.device, task: Task | None) -> None:
         self.config, self.device = config, device
-        self.task: Task = task_class(config.task)(config, device)
+        self.task: Task = task or task_class(config.task)(config, device)
         self.params = self.task.params
         self.rank, self.world = rank_and_world()
         self.started = time.monotonic()
