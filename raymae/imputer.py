@@ -30,9 +30,10 @@ from raymae.train.loop import run_trial
 
 ARM = "mae"
 DEFAULTS: dict[str, Scalar] = {
-    "pretrain_epochs": 12, "epochs": 8, "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5,
-    "ema_decay": 0.99, "eval_every": 4, "match": 0.3,
+    "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match": 0.3,
 }
+PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a smaller one is passed over more often
+MANY, MOST = 20_000, 20
 OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
 FEWEST = 10  # observed cells a column keeps, or nothing of it is held out
 
@@ -46,7 +47,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Args:
         settings: Parameters of the task `imputation` under the arm `mae`, as in a sweep file; what is not named is
-            `DEFAULTS`, then the task's own default.
+            `DEFAULTS` and `PASSES`, then the task's own default.
         categorical: Columns of numbers that are categories, by name.
         held_out: Share of the observed cells that are kept aside while training, to choose the weights by;
             `scores_["rmse"]` is the error on them.
@@ -106,7 +107,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = table_of(frame, categorical=tuple(self.categorical))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
-        self.config_ = TrialConfig(Imputation.name, ARM, self._params(), {"name": "table", "source": "memory"}, seed)
+        self.config_ = TrialConfig(Imputation.name, ARM, self._params(len(frame)), {"name": "table", "source": "memory"}, seed)
         self._task = Imputation(self.config_, torch.device("cpu"), data)
         with tempfile.TemporaryDirectory() as folder:
             for report in run_trial(self.config_, device=self._task.device, task=self._task):
@@ -153,10 +154,12 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
         return pd.DataFrame(array)
 
-    def _params(self) -> dict[str, Scalar]:
+    def _params(self, num_rows: int) -> dict[str, Scalar]:
         """Every parameter that the arm has."""
         kind = Imputation.arms[ARM].kind
-        given = {**DEFAULTS, **(self.settings or {})}
+        often = min(max(MANY // num_rows, 1), MOST)
+        passes: dict[str, Scalar] = {name: often * count for name, count in PASSES.items()}
+        given = {**DEFAULTS, **passes, "eval_every": 2 * often, **(self.settings or {})}
         unknown = [name for name in given if name not in Imputation.Params.model_fields]
         if unknown:
             raise ValueError(f"settings: {unknown[0]!r} is no parameter of the task {Imputation.name!r}")

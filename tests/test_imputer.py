@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import datetime as dt
 import pickle
 import time
 from pathlib import Path
@@ -15,7 +16,10 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from raymae import MAEImputer
 from raymae.data.synthetic_tables import synthetic_table
-from raymae.errors import DataError
+from raymae.errors import DataError, ResultsError
+from raymae.results import Store
+from raymae.spec import SweepSpec, TrialConfig
+from raymae.tasks import schema_of
 
 TINY: dict[str, Any] = {
     "pretrain_epochs": 1, "epochs": 1, "encoder_dim": 8, "encoder_depth": 1, "decoder_dim": 8, "bins": 4,
@@ -110,3 +114,23 @@ def test_transform_of_the_real_housing_is_quick(real_data: Path) -> None:
     filled = imputer.transform(frame.mask(gone))
     assert time.process_time() - started < 10  # CPU seconds, whatever else the machine does
     assert not filled.isna().any().any()
+
+
+def test_the_best_configuration_of_a_sweep(tmp_path: Path) -> None:
+    schema, spec = schema_of("imputation"), SweepSpec.model_validate({
+        "name": "some", "task": "imputation", "data": {"name": "california-housing"}, "arms": ["mae", "mean"]})
+    now = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
+    with Store.create(tmp_path / "some", spec, schema, environment={},
+                      data={"name": "x", "source": "real", "fingerprint": "y"}) as store:
+        with pytest.raises(ResultsError, match="no completed trial of the arm 'mae'"):
+            MAEImputer.from_sweep(tmp_path / "some")
+        for trial_id, rmse, width in (("a", 0.2, 12), ("b", 0.1, 8), ("c", 0.3, 16)):
+            params = {**TINY, "encoder_dim": width, "missing_rate": 0.5}
+            store.write_config(trial_id, TrialConfig("imputation", "mae", params, {"name": "x"}, 0).to_json())
+            store.add_trial({"trial_id": trial_id, "config_id": trial_id, "arm": "mae", "stage": "search", "attempt": 0,
+                             "status": "completed", "seed": 0, "val_rmse": rmse, "wall_s": 1.0, "started_at": now,
+                             "ended_at": now, "host": "here", "device": "cpu", "pid": 1, **params})
+    imputer = MAEImputer.from_sweep(tmp_path / "some", random_state=3)
+    assert imputer.settings == {**TINY, "encoder_dim": 8}
+    assert imputer.random_state == 3
+    assert imputer.fit(frame_of(50)).config_.params["encoder_dim"] == 8

@@ -86,8 +86,9 @@ class Imputation(Task):
         elif config.arm in DENSE_ARMS:
             scaled_RC = np.nan_to_num(self.data.scaler(self.scaler).transform(self.data.seen_RC))
             self.tensors["scaled"] = torch.as_tensor(scaled_RC, dtype=torch.float32, device=device)
-            # missing cells hold 0
-            self.fill_C = self.tensors["scaled"].sum(dim=0) / (~self.data.missing_RC_on_device).sum(dim=0)
+            self.fill_C = torch.as_tensor(np.nanmean(
+                self.data.scaler(self.scaler).transform(self.data.seen_RC[self.data.rows["fit"]]), axis=0,
+            ), dtype=torch.float32, device=device)
 
     def _prepare_tokens(self) -> None:
         p = self.params

@@ -55,7 +55,7 @@ def test_what_the_pattern_depends_on() -> None:
 def test_impossible_arguments() -> None:
     with pytest.raises(DataError, match="between 0 and 1, got 1"):
         hide_cells(VALUES, "mcar", 1, 0)
-    with pytest.raises(DataError, match="'mcra'.*mcar"):
+    with pytest.raises(DataError, match=r"'mcra'.*mcar"):
         hide_cells(VALUES, "mcra", 0.3, 0)  # type: ignore[arg-type]
     with pytest.raises(DataError, match="at least 2 columns"):
         hide_cells(VALUES[:, :1], "mar", 0.3, 0)

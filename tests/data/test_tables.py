@@ -52,7 +52,7 @@ def test_types_can_be_overridden(frame: pd.DataFrame, tmp_path: Path) -> None:
     assert table.categories[1] == (1, 2, 3)
     with pytest.raises(DataError, match=r"column 'kind' must be numeric, but row 1 holds 'b'; leave it empty"):
         read_table(tmp_path / "some.csv", numeric=["kind"])
-    with pytest.raises(DataError, match="'room'.*rooms"):
+    with pytest.raises(DataError, match=r"'room'.*rooms"):
         read_table(tmp_path / "some.csv", categorical=["room"])
     with pytest.raises(DataError, match="cannot be both"):
         read_table(tmp_path / "some.csv", categorical=["rooms"], numeric=["rooms"])
@@ -65,7 +65,7 @@ def test_types_can_be_overridden(frame: pd.DataFrame, tmp_path: Path) -> None:
 def test_malformed_files_are_named(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"
     path.write_bytes(content)
-    with pytest.raises(DataError, match=f"bad.csv.*{said}"):
+    with pytest.raises(DataError, match=rf"bad.csv.*{said}"):
         read_table(path)
 
 
@@ -73,7 +73,7 @@ def test_absent_and_damaged_files(tmp_path: Path) -> None:
     with pytest.raises(DataError, match="no such file"):
         read_table(tmp_path / "nothing.csv")
     (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
-    with pytest.raises(DataError, match="bad.parquet"):
+    with pytest.raises(DataError, match=r"bad\.parquet"):
         read_table(tmp_path / "bad.parquet")
 
 
