@@ -107,7 +107,8 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = table_of(frame, categorical=tuple(self.categorical))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
-        self.config_ = TrialConfig(Imputation.name, ARM, self._params(len(frame)), {"name": "table", "source": "memory"}, seed)
+        where = {"name": "table", "source": "memory"}
+        self.config_ = TrialConfig(Imputation.name, ARM, self._params(len(frame)), where, seed)
         self._task = Imputation(self.config_, torch.device("cpu"), data)
         with tempfile.TemporaryDirectory() as folder:
             for report in run_trial(self.config_, device=self._task.device, task=self._task):
