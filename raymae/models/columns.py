@@ -73,8 +73,28 @@ class Cells(NamedTuple):
     mean_BC: Tensor
 
 
-class ColumnHeads(nn.Module):
-    """For every column its own linear layer: a distribution over bins, and a correction to its mean.
+class ColumnLogits(nn.Module):
+    """For every column its own linear layer: logits of bins, appended to the decoded tokens they are made of.
+
+    Args:
+        dim: D.
+        shape: Columns and K.
+    """
+
+    def __init__(self, dim: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        columns, bins = shape
+        self.weight = nn.Parameter(torch.randn(columns, dim, bins) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(columns, bins))
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Decoded tokens, the class token first: `[B, N, D]` → `[B, C, D + K]`."""
+        x_BCD = x_BND[:, 1:]
+        return torch.cat([x_BCD, torch.einsum("bcd,cdk->bck", x_BCD, self.weight) + self.bias], dim=-1)
+
+
+class ColumnMeans(nn.Module):
+    """What is expected of a cell: the mean of its distribution over bins, and a correction linear in its token.
 
     Args:
         dim: D.
@@ -88,51 +108,53 @@ class ColumnHeads(nn.Module):
 
     def __init__(self, dim: int, centres_CK: Tensor, deviation_C: Tensor) -> None:
         super().__init__()
-        columns, bins = centres_CK.shape
-        self.weight = nn.Parameter(torch.randn(columns, dim, bins + 1) * 0.02)
-        self.bias = nn.Parameter(torch.zeros(columns, bins + 1))
+        self.dim = dim
+        self.weight = nn.Parameter(torch.randn(len(centres_CK), dim) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(len(centres_CK)))
         self.register_buffer("absent_CK", centres_CK.isnan(), persistent=False)
         self.register_buffer("centres_CK", centres_CK.nan_to_num(), persistent=False)
         self.register_buffer("deviation_C", deviation_C, persistent=False)
 
-    def forward(self, x_BND: Tensor) -> Cells:
-        """Decoded tokens, the class token first, to what is said about each column's cell."""
-        out_BCK = torch.einsum("bcd,cdk->bck", x_BND[:, 1:], self.weight) + self.bias
-        logits_BCK = out_BCK[..., :-1].float().masked_fill(self.absent_CK, -1e4)
+    def forward(self, x_BCX: Tensor) -> Cells:
+        """What `ColumnLogits` made, `[B, C, D + K]`, to what is said about each cell."""
+        x_BCD, logits_BCK = x_BCX[..., :self.dim].float(), x_BCX[..., self.dim:].float()
+        logits_BCK = logits_BCK.masked_fill(self.absent_CK, -1e4)
         mean_BC = (logits_BCK.softmax(dim=-1) * self.centres_CK).sum(dim=-1)
-        return Cells(logits_BCK, mean_BC + 0.1 * self.deviation_C * out_BCK[..., -1].float())
+        correction_BC = (x_BCD * self.weight).sum(dim=-1) + self.bias
+        return Cells(logits_BCK, mean_BC + 0.1 * self.deviation_C * correction_BC)
 
 
 class ColumnTransformer(nn.Module):
-    """A masked autoencoder over columns and the heads on it. Pretrained and fine-tuned networks are alike.
+    """A masked autoencoder over columns, and the head on it. Pretrained and fine-tuned networks are alike.
 
-    Its `encoder` is everything but the heads: what fills cells in is the decoder, so it is kept as well.
+    Its `encoder` is all but the head: what fills cells in is the decoder, so it is kept as well.
 
     Args:
         encoder: Over a `ColumnEmbedding`.
-        heads: On decoded tokens, as wide as the decoder.
+        head: On decoded tokens and logits.
         decoder_dim: Width of the decoder.
         decoder_depth: Its blocks.
         decoder_heads: Its attention heads.
     """
 
     def __init__(
-        self, encoder: Encoder, heads: ColumnHeads, *, decoder_dim: int, decoder_depth: int, decoder_heads: int
+        self, encoder: Encoder, head: ColumnMeans, *, decoder_dim: int, decoder_depth: int, decoder_heads: int
     ) -> None:
         super().__init__()
+        columns, bins = head.centres_CK.shape
         self.encoder = MaskedAutoencoder(
             encoder, (encoder.num_tokens,), decoder_dim=decoder_dim, decoder_depth=decoder_depth,
-            decoder_heads=decoder_heads, predict=nn.Identity(),
+            decoder_heads=decoder_heads, predict=ColumnLogits(decoder_dim, (columns, bins)),
         )
-        self.heads = heads
+        self.head = head
 
     def forward(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Cells:
         """Everything about all cells from the visible ones."""
-        return self.heads(self.encoder(tokens_BN1, hidden_BN))
+        return self.head(self.encoder(tokens_BN1, hidden_BN))
 
     def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
         """timm's description of the layers, for layer-wise learning-rate decay."""
-        top = r"^encoder\.(bridge|decoder|norm|mask_token|encoder\.norm)"
+        top = r"^encoder\.(bridge|decoder|norm|predict|mask_token|encoder\.norm)"
         return {"stem": r"^encoder\.encoder\.embedding",
                 "blocks": [(r"^encoder\.encoder\.blocks\.(\d+)", None), (top, (99999,))]}
 

@@ -27,7 +27,7 @@ from torch.nn import functional as F
 from raymae.data.cache import Located, locate
 from raymae.data.splits import labelled_windows
 from raymae.models.columns import Cells as Output
-from raymae.models.columns import ColumnEmbedding, ColumnHeads, ColumnTransformer, DenseAutoencoder
+from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.models.mae import Encoder
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrialConfig
@@ -155,8 +155,8 @@ class Imputation(Task):
                                         frequency_scale=p.frequency_scale)
             encoder = Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
                               dropout=p.dropout, mlp_ratio=p.mlp_ratio)
-            heads = ColumnHeads(p.decoder_dim, self.centres_CK, self.data.deviation_C)
-            return ColumnTransformer(encoder, heads, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
+            head = ColumnMeans(p.decoder_dim, self.centres_CK, self.data.deviation_C)
+            return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
                                      decoder_heads=p.decoder_heads)
         if arm in DENSE_ARMS:
             return DenseAutoencoder(self.columns, p.hidden_dim, dropout=p.dropout, with_mask=arm == "report_mae")
