@@ -201,9 +201,7 @@ def _coded(frame: pd.DataFrame, table: Table) -> np.ndarray:
 
 
 def _filled(series: pd.Series, missing_R: np.ndarray, new_R: np.ndarray) -> pd.Series:
-    """The series with something in its missing cells; observed ones keep value and type."""
-    if pd.api.types.is_extension_array_dtype(series.dtype) and not pd.api.types.is_float_dtype(series.dtype):
-        series = series.astype(object)
-    series = series.copy()
+    """The series with something in its missing cells; observed ones keep their values, and types where they can."""
+    series = series.astype("Float64") if pd.api.types.is_integer_dtype(series.dtype) else series.copy()
     series[missing_R] = new_R[missing_R]
     return series

@@ -60,6 +60,17 @@ def test_pandas_in_pandas_out() -> None:
     pd.testing.assert_frame_equal(plain, filled.iloc[:3])
 
 
+@pytest.mark.parametrize("dtype", ["str", "object", "category", "boolean", "Int64", "Float64", "float32"])
+def test_columns_of_any_type_are_filled(dtype: str) -> None:
+    values = {"boolean": [True, False], "Int64": [1, 7]}.get(
+        dtype, [1.5, 2.5] if dtype.lower().startswith("float") else ["a", "b"])
+    frame = pd.DataFrame({"x": pd.Series([*values, None] * 20, dtype=dtype), "y": np.arange(60.0)})
+    filled = MAEImputer(TINY).fit_transform(frame)
+    assert not filled.isna().any().any()
+    assert filled["x"].iloc[[0, 1]].tolist() == values
+    assert filled["x"].dtype == ("Float64" if dtype == "Int64" else frame["x"].dtype)
+
+
 def test_an_unseen_category_is_kept_and_tells_nothing() -> None:
     frame = frame_of()
     imputer = MAEImputer(TINY).fit(frame)
