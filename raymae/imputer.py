@@ -203,5 +203,6 @@ def _coded(frame: pd.DataFrame, table: Table) -> np.ndarray:
 def _filled(series: pd.Series, missing_R: np.ndarray, new_R: np.ndarray) -> pd.Series:
     """The series with something in its missing cells; observed ones keep their values, and types where they can."""
     series = series.astype("Float64") if pd.api.types.is_integer_dtype(series.dtype) else series.copy()
-    series[missing_R] = new_R[missing_R]
+    new = new_R[missing_R]
+    series[missing_R] = new.astype(series.dtype) if isinstance(series.dtype, np.dtype) else new
     return series

@@ -94,7 +94,8 @@ class Prepared:
 
             num_fit = len(self.rows["fit"])
             made = {"minmax": MinMaxScaler(), "standard": StandardScaler(),
-                    "quantile": QuantileTransformer(n_quantiles=min(QUANTILES, num_fit), subsample=None)}[kind]
+                    "quantile": QuantileTransformer(n_quantiles=min(QUANTILES, num_fit), subsample=None,
+                                                    output_distribution="normal")}[kind]
             self._scalers[kind] = made.fit(self.seen_RC[self.rows["fit"]])
         return self._scalers[kind]
 
@@ -105,7 +106,7 @@ class Prepared:
     def scaled_rows(self, kind: ScalerKind, units_RC: np.ndarray) -> Tensor:
         """`scaled` for any rows, in the file's units."""
         scaled_RC = self.scaler(kind).transform(units_RC)
-        if kind != "standard":
+        if kind == "minmax":
             scaled_RC = 2 * scaled_RC - 1
         return self._tensor(np.where(self.table.is_categorical, units_RC, scaled_RC.clip(-8, 8)))
 

@@ -41,7 +41,8 @@ class ImputationParams(TrainingParams):
         "mean", "what is taken of a cell's predicted distribution", arms=TOKEN_ARMS
     )
     scaler: Literal["minmax", "standard", "quantile"] = param(
-        "quantile", "scale of the network's inputs, and of a dense network's outputs", kinds=LEARNING
+        "quantile", "scale of the network's inputs, and of a dense network's outputs; quantile makes every column "
+        "normal, which takes long tails in", kinds=LEARNING
     )
     bins: int = param(64, "bins of a number's predicted distribution; 1 leaves a mean", arms=TOKEN_ARMS, ge=1)
     mean_weight: float = param(
@@ -61,10 +62,10 @@ class ImputationParams(TrainingParams):
         0.1, "weight of the pretraining loss on visible cells, beside 1 on hidden ones", kinds=("pretrained",), ge=0
     )
     encoder_dim: int = param(32, "width of the encoder", arms=TOKEN_ARMS, ge=4)
-    encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
+    encoder_depth: int = param(1, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
     encoder_heads: int = param(2, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
     decoder_dim: int = param(32, "width of the decoder", arms=TOKEN_ARMS, ge=4)
-    decoder_depth: int = param(1, "blocks of the decoder", arms=TOKEN_ARMS, ge=1)
+    decoder_depth: int = param(2, "blocks of the decoder", arms=TOKEN_ARMS, ge=1)
     decoder_heads: int = param(2, "attention heads of the decoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
