@@ -65,11 +65,11 @@ class Cells(NamedTuple):
     """What a network says about every cell.
 
     Attributes:
-        logits_BCK: Of bins or categories; a very low one where the column has fewer than K.
+        log_chances_BCK: Of bins or categories, a very low one where the column has fewer than K.
         mean_BC: The expected value, in units of the column's observed range.
     """
 
-    logits_BCK: Tensor
+    log_chances_BCK: Tensor
     mean_BC: Tensor
 
 
@@ -118,10 +118,10 @@ class ColumnMeans(nn.Module):
     def forward(self, x_BCX: Tensor) -> Cells:
         """What `ColumnLogits` made, `[B, C, D + K]`, to what is said about each cell."""
         x_BCD, logits_BCK = x_BCX[..., :self.dim].float(), x_BCX[..., self.dim:].float()
-        logits_BCK = logits_BCK.masked_fill(self.absent_CK, -1e4)
-        mean_BC = (logits_BCK.softmax(dim=-1) * self.centres_CK).sum(dim=-1)
+        log_chances_BCK = logits_BCK.masked_fill(self.absent_CK, -1e4).log_softmax(dim=-1)
+        mean_BC = (log_chances_BCK.exp() * self.centres_CK).sum(dim=-1)
         correction_BC = (x_BCD * self.weight).sum(dim=-1) + self.bias
-        return Cells(logits_BCK, mean_BC + 0.1 * self.deviation_C * correction_BC)
+        return Cells(log_chances_BCK, mean_BC + 0.1 * self.deviation_C * correction_BC)
 
 
 class ColumnTransformer(nn.Module):

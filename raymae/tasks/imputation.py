@@ -176,7 +176,7 @@ class Imputation(Task):
 
     def _loss(self, output: Output, batch: Batch, weight_BC: Tensor) -> Tensor:
         """Cross entropy over bins and squared error of the mean in units of the column's range, both weighted."""
-        chosen_BC = F.cross_entropy(output.logits_BCK.transpose(1, 2), batch["bin"], reduction="none")
+        chosen_BC = -output.log_chances_BCK.gather(-1, batch["bin"][..., None])[..., 0]
         error_BC = ((output.mean_BC - batch["value"]) * self.span_C).square()
         loss_BC = chosen_BC + self.params.mean_weight * error_BC
         return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=1)
@@ -261,9 +261,9 @@ class Imputation(Task):
             own_BC = (units_BC - self.data.own_low_C) / self.data.own_range_C
         else:
             output = model(batch["tokens"], F.pad(batch["missing"], (1, 0)))
-            chances_BCK = output.logits_BCK.softmax(dim=-1)
+            chances_BCK = output.log_chances_BCK.exp()
             own_BC = self._drawn(output, chances_BCK, batch).double().cpu().numpy()
-            codes_BC = output.logits_BCK.argmax(dim=-1).cpu().numpy() if self.params.draw != "sample" else own_BC
+            codes_BC = output.log_chances_BCK.argmax(dim=-1).cpu().numpy() if self.params.draw != "sample" else own_BC
             return own_BC, codes_BC[:, self.categorical].astype(np.float64), chances_BCK.double().cpu().numpy()
         highest_Q = np.array(self.data.num_categories)[self.categorical] - 1
         chosen_BQ = np.clip(np.round(own_BC[:, self.categorical]), 0, highest_Q)
