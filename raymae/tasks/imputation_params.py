@@ -34,7 +34,7 @@ class ImputationParams(TrainingParams):
         "squared error, 1 the least Wasserstein distance", ge=0, le=1,
     )
     match_to: Literal["observed", "predicted"] = param(
-        "predicted", "that distribution is the one of observed cells, or the one predicted for the missing cells, which "
+        "predicted", "that distribution is the one of observed cells, or the one predicted for missing cells, which "
         "differs from it where cells are not missing at random",
         arms=TOKEN_ARMS,
     )
