@@ -67,7 +67,8 @@ class Imputation(Task):
     sizes = {  # noqa: RUF012
         "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "encoder_dim": 16, "encoder_depth": 1,
                   "encoder_heads": 2, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "bins": 8,
-                  "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200, "warmup_epochs": 0.1},
+                  "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
+                  "warmup_epochs": 0.1},
         "small": {},
         "large": {"encoder_dim": 64, "encoder_depth": 4, "decoder_dim": 64, "decoder_depth": 2, "hidden_dim": 256},
     }
