@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _HOMES = {
+    "MAEImputer": "raymae.imputer",
     "RayMAEError": "raymae.errors",
     "Report": "raymae.train.loop",
     "Store": "raymae.results.store",
@@ -25,12 +26,13 @@ _HOMES = {
 }
 
 __all__ = [
-    "RayMAEError", "Report", "Store", "SweepSpec", "TrialConfig", "load_sweep", "make_plan", "query", "run_sweep",
-    "run_trial", "schema_of",
+    "MAEImputer", "RayMAEError", "Report", "Store", "SweepSpec", "TrialConfig", "load_sweep", "make_plan", "query",
+    "run_sweep", "run_trial", "schema_of",
 ]
 
 if TYPE_CHECKING:
     from raymae.errors import RayMAEError
+    from raymae.imputer import MAEImputer
     from raymae.results.query import query
     from raymae.results.store import Store
     from raymae.search.sweep import make_plan, run_sweep

@@ -23,6 +23,7 @@ LOWER = {  # what each room may import besides itself
     "tasks": {"data", "models", "spec", "errors"},
     "train": {"tasks", "models", "spec", "errors"},
     "search": {"train", "results", "tasks", "spec", "data", "errors"},
+    "imputer": {"train", "results", "tasks", "data", "models", "spec", "errors"},
     "cli": {"search", "train", "results", "tasks", "spec", "data", "errors", ""},
 }
 DRIVERS = {"ray", "optuna"}

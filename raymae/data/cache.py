@@ -27,6 +27,7 @@ SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and 
     "images": "raymae.data.synthetic_images:images_content",
     "scenes": "raymae.data.synthetic_scenes:scenes_content",
     "volumes": "raymae.data.synthetic_volumes:volumes_content",
+    "tables": "raymae.data.synthetic_tables:table_content",
 }
 
 

@@ -136,6 +136,23 @@ DATASETS: dict[str, Dataset] = {
         manual="download Task04_Hippocampus.tar from http://medicaldecathlon.com and unpack it in a folder that "
                "$RAYMAE_DATA or data.root names",
     ),
+    "california-housing": Dataset(
+        name="california-housing",
+        modality="tables",
+        about="California Housing, 20,640 census districts of 1990 x 10 columns, ocean_proximity among them; 207 cells "
+              "of total_bedrooms are missing",
+        licence="public domain (US census)",
+        files=(
+            File(
+                path="california_housing/housing.csv",
+                alternatives=("housing.csv", "housing/housing.csv"),
+                md5="926e9da0bad793e03c119a4f5809f65c",
+                num_bytes=1_423_529,
+            ),
+        ),
+        manual="take housing.csv (`California Housing Prices` on Kaggle, or datasets/housing in the repository of "
+               "Hands-On Machine Learning) and put it there as california_housing/housing.csv",
+    ),
 }
 
 

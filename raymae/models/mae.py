@@ -158,13 +158,14 @@ class MaskedAutoencoder(nn.Module):
         decoder_heads: Its attention heads.
         norm_target: Predict each token's values normalised by that token's own mean and variance.
         target_dim: Values predicted per token; P by default, less where a token also holds covariates.
+        predict: What makes them of decoded tokens `[B, N, decoder_dim]`; one linear layer for all tokens by default.
     """
 
     positions_ND: Tensor
 
     def __init__(
         self, encoder: Encoder, shape: tuple[int, ...], *, decoder_dim: int, decoder_depth: int, decoder_heads: int,
-        norm_target: bool = False, target_dim: int | None = None,
+        norm_target: bool = False, target_dim: int | None = None, predict: nn.Module | None = None,
     ) -> None:
         super().__init__()
         self.encoder = encoder
@@ -174,7 +175,7 @@ class MaskedAutoencoder(nn.Module):
         self.register_buffer("positions_ND", sincos_positions(shape, decoder_dim), persistent=False)
         self.decoder = nn.ModuleList(Block(decoder_dim, decoder_heads, qkv_bias=True) for _ in range(decoder_depth))
         self.norm = nn.LayerNorm(decoder_dim)
-        self.predict = nn.Linear(decoder_dim, target_dim or encoder.token_dim)
+        self.predict = predict or nn.Linear(decoder_dim, target_dim or encoder.token_dim)
         for part in (self.bridge, self.decoder, self.predict):
             part.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)

@@ -12,6 +12,7 @@ if TYPE_CHECKING:
 TASKS = {
     "classification": "raymae.tasks.classification:Classification",
     "forecasting": "raymae.tasks.forecasting:Forecasting",
+    "imputation": "raymae.tasks.imputation:Imputation",
     "segmentation": "raymae.tasks.segmentation:Segmentation",
     "volumes": "raymae.tasks.volumes:Volumes",
 }

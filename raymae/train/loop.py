@@ -66,6 +66,7 @@ def run_trial(
     resume: Path | None = None,
     replay_from: int | None = None,
     written_by: str | None = None,
+    task: Task | None = None,
 ) -> Iterator[Report]:
     """Train and evaluate one trial.
 
@@ -77,6 +78,7 @@ def run_trial(
             for whoever has lost them.
         written_by: With `resume`: the configuration that wrote the checkpoint, where it is another: a member of a
             population goes on from its parent's.
+        task: The task under this configuration, with data at hand; made from the configuration by default.
 
     Yields:
         One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
@@ -86,7 +88,7 @@ def run_trial(
         TrialError: The loss is not finite, the checkpoint does not fit, or pretrained weights did not arrive.
         DataError: The data cannot be read.
     """
-    trial = _Trial(config, device or pick_device())
+    trial = _Trial(config, device or pick_device(), task)
     if resume is not None:
         trial.restore(load_checkpoint(resume, config_id=written_by or config.config_id, seed=config.seed))
         if written_by is not None:
@@ -102,9 +104,9 @@ def run_trial(
 class _Trial:
     """The state of a running trial: everything that a checkpoint holds, and the steps that change it."""
 
-    def __init__(self, config: TrialConfig, device: torch.device) -> None:
+    def __init__(self, config: TrialConfig, device: torch.device, task: Task | None) -> None:
         self.config, self.device = config, device
-        self.task: Task = task_class(config.task)(config, device)
+        self.task: Task = task or task_class(config.task)(config, device)
         self._hold(0)
         self.rank, self.world = rank_and_world()
         self.started = time.monotonic()

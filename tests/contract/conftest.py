@@ -15,9 +15,9 @@ from raymae.tasks import TASKS, task_class
 from raymae.tasks.base import Task
 from raymae.train import Report, run_trial
 
-# the small real data set that a task is tested on as well
 REAL_NAMES = {  # the small real data set that a task is tested on as well
     "forecasting": "ETTh1", "classification": "tiny-imagenet-mini", "segmentation": "CamVid",
+    "imputation": "california-housing",
 }
 SOURCES = [*((name, "synthetic") for name in TASKS), *((name, "real") for name in REAL_NAMES)]
 

@@ -1,0 +1,208 @@
+"""`MAEImputer`: the masked autoencoder over columns as a scikit-learn transformer.
+
+Shape suffixes: R rows, C columns.
+"""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+import torch
+from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
+from sklearn.utils import check_random_state
+from sklearn.utils.validation import check_is_fitted, validate_data
+
+from raymae.data.missing import hide_cells
+from raymae.data.tables import Table, table_of
+from raymae.errors import ResultsError
+from raymae.results.compare import verdict_of
+from raymae.results.store import Store
+from raymae.spec.trial import Scalar, TrialConfig, applies
+from raymae.tasks.cells import Prepared
+from raymae.tasks.imputation import Imputation
+from raymae.train.loop import run_trial
+
+ARM = "mae"
+DEFAULTS: dict[str, Scalar] = {
+    "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match": 0.3,
+}
+PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a smaller one is passed over more often
+MANY, MOST = 20_000, 20
+OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
+FEWEST = 10  # observed cells a column keeps, or nothing of it is held out
+
+
+class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
+    """Fill missing cells by a masked autoencoder over columns, trained on the observed cells of `fit`'s table.
+
+    Numbers and categories (text, booleans, or columns named in `categorical`) are understood. Observed cells come back
+    as they were. A category that `fit` has not met tells nothing about its row's other cells and is kept. A pandas
+    frame in gives a pandas frame out.
+
+    Args:
+        settings: Parameters of the task `imputation` under the arm `mae`, as in a sweep file; what is not named is
+            `DEFAULTS` and `PASSES`, then the task's own default.
+        categorical: Columns of numbers that are categories, by name.
+        held_out: Share of the observed cells that are kept aside while training, to choose the weights by;
+            `scores_["rmse"]` is the error on them.
+        random_state: Seed, or a numpy RandomState.
+
+    Attributes:
+        scores_: Scores on held-out cells, by name; on observed ones where the table is too small to hold any out.
+        config_: The configuration that was trained.
+        n_features_in_: Columns.
+        feature_names_in_: Their names, where the table had any.
+    """
+
+    def __init__(
+        self, settings: Mapping[str, Scalar] | None = None, *, categorical: Sequence[str] = (), held_out: float = 0.05,
+        random_state: Any = 0,
+    ) -> None:
+        self.settings = settings
+        self.categorical = categorical
+        self.held_out = held_out
+        self.random_state = random_state
+
+    @classmethod
+    def from_sweep(cls, root: str | os.PathLike[str], **changes: Any) -> MAEImputer:
+        """An imputer, not yet fitted, with the best configuration of the arm `mae` of a sweep over `imputation`.
+
+        Args:
+            root: The sweep's folder, a path or a URI.
+            **changes: Other arguments of the imputer.
+
+        Raises:
+            ResultsError: No sweep there, of another task, or without a completed trial of that arm.
+        """
+        store = Store.open(root)
+        task = store.spec().task
+        if task != Imputation.name:
+            raise ResultsError(f"{root}: an imputer needs a sweep over the task {Imputation.name!r}, this one is over "
+                               f"{task!r}")
+        arms = {arm["arm"]: arm for arm in verdict_of(store)["arms"]}
+        trial_id = arms[ARM]["val"]["trial_id"] if ARM in arms else None
+        if trial_id is None:
+            raise ResultsError(f"{root}: no completed trial of the arm {ARM!r}; finish the sweep first")
+        params = store.configs()[trial_id]["params"]
+        return cls({name: value for name, value in params.items() if name not in OF_THE_DATA}, **changes)
+
+    def fit(self, X: Any, y: Any = None) -> MAEImputer:
+        """Train on the observed cells of a table.
+
+        Args:
+            X: (R, C) frame or array; NaN, None or NA where a cell is missing.
+            y: Ignored.
+
+        Raises:
+            DataError: A column without any observed cell, or one that cannot be understood.
+            ValueError: Unknown settings, or an array of the wrong form.
+        """
+        frame = self._checked(X, reset=True)
+        table = table_of(frame, categorical=tuple(self.categorical))
+        seed = int(check_random_state(self.random_state).randint(2**31 - 1))
+        data = self._prepared(table, seed)
+        where = {"name": "table", "source": "memory"}
+        self.config_ = TrialConfig(Imputation.name, ARM, self._params(len(frame)), where, seed)
+        self._task = Imputation(self.config_, torch.device("cpu"), data)
+        with tempfile.TemporaryDirectory() as folder:
+            for report in run_trial(self.config_, device=self._task.device, task=self._task):
+                last = report
+            last.save(Path(folder) / "trained.pt")
+            weights = torch.load(Path(folder) / "trained.pt", weights_only=True)["best_weights"]
+        self._model = self._task.build()
+        self._model.load_state_dict(weights)
+        self._model.eval()
+        self._task.settle(self._model)
+        self.scores_ = {name.removeprefix("val_"): value for name, value in last.best.items()}
+        return self
+
+    def transform(self, X: Any) -> Any:
+        """The table with its missing cells filled, in one batched pass.
+
+        Args:
+            X: (R, C), columns as in `fit`.
+
+        Returns:
+            A frame if X is one, else a float64 array.
+        """
+        check_is_fitted(self, "scores_")
+        frame = self._checked(X, reset=False)
+        table = self._task.data.table
+        missing_RC = frame.isna().to_numpy()
+        filled_RC, chosen_RQ = self._task.impute(self._model, _coded(frame, table))
+        result, codes = {}, iter(chosen_RQ.T.astype(int))
+        for column, (name, categories) in enumerate(zip(frame.columns, table.categories, strict=True)):
+            missing_R = missing_RC[:, column]
+            new_R = np.array(categories, dtype=object)[next(codes)] if categories else filled_RC[:, column]
+            result[name] = frame[name] if not missing_R.any() else _filled(frame[name], missing_R, new_R)
+        done = pd.DataFrame(result, index=frame.index, columns=frame.columns)
+        return done if isinstance(X, pd.DataFrame) else done.to_numpy(dtype=np.float64)
+
+    def _checked(self, X: Any, *, reset: bool) -> pd.DataFrame:
+        """X as a frame; names and number of columns are remembered or compared."""
+        if isinstance(X, pd.DataFrame):
+            validate_data(self, X, reset=reset, skip_check_array=True)
+            if not len(X) or not len(X.columns):
+                raise ValueError(f"Found array with {len(X)} sample(s) and {len(X.columns)} feature(s) while a minimum "
+                                 "of 1 is required.")
+            return X
+        array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
+        return pd.DataFrame(array)
+
+    def _params(self, num_rows: int) -> dict[str, Scalar]:
+        """Every parameter that the arm has."""
+        kind = Imputation.arms[ARM].kind
+        often = min(max(MANY // num_rows, 1), MOST)
+        passes: dict[str, Scalar] = {name: often * count for name, count in PASSES.items()}
+        given = {**DEFAULTS, **passes, "eval_every": 2 * often, **(self.settings or {})}
+        unknown = [name for name in given if name not in Imputation.Params.model_fields]
+        if unknown:
+            raise ValueError(f"settings: {unknown[0]!r} is no parameter of the task {Imputation.name!r}")
+        params = Imputation.Params.model_validate(given).model_dump()
+        problems = Imputation.check(ARM, params)
+        if problems:
+            raise ValueError(f"settings: {problems[0][1]}")
+        return {name: value for name, value in params.items() if applies(Imputation.Params, name, ARM, kind)}
+
+    def _prepared(self, table: Table, seed: int) -> Prepared:
+        hidden_RC = hide_cells(table.values_RC, "mcar", self.held_out, seed)
+        observed_C = (~np.isnan(table.values_RC)).sum(axis=0)
+        hidden_RC[:, observed_C - hidden_RC.sum(axis=0) < FEWEST] = False
+        every = np.arange(len(table.values_RC))
+        data = Prepared(table, hidden_RC, dict.fromkeys(("fit", "train", "val", "test"), every), torch.device("cpu"))
+        if not hidden_RC.any():
+            data.hidden_RC = ~np.isnan(table.values_RC)  # nothing to spare: scored on what is seen
+        return data
+
+    def __sklearn_tags__(self) -> Any:
+        tags = super().__sklearn_tags__()
+        tags.input_tags.allow_nan = True
+        tags.input_tags.categorical = True
+        tags.input_tags.string = True
+        return tags
+
+
+def _coded(frame: pd.DataFrame, table: Table) -> np.ndarray:
+    """A frame in the codes of a table: float64 (R, C), NaN where missing or of an unseen category."""
+    parts = []
+    for name, categories in zip(frame.columns, table.categories, strict=True):
+        if categories:
+            code_of = {value: float(code) for code, value in enumerate(categories)}
+            parts.append(np.array([np.nan if pd.isna(value) else code_of.get(value, np.nan) for value in frame[name]]))
+        else:
+            parts.append(table_of(frame[[name]], numeric=(name,), origin="the table to fill").values_RC[:, 0])
+    return np.column_stack(parts)
+
+
+def _filled(series: pd.Series, missing_R: np.ndarray, new_R: np.ndarray) -> pd.Series:
+    """The series with something in its missing cells; observed ones keep their values, and types where they can."""
+    series = series.astype("Float64") if pd.api.types.is_integer_dtype(series.dtype) else series.copy()
+    new = new_R[missing_R]
+    series[missing_R] = new.astype(series.dtype) if isinstance(series.dtype, np.dtype) else new
+    return series

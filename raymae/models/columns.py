@@ -1,0 +1,189 @@
+"""Networks for the cells of a table: a masked autoencoder over columns, and two dense autoencoders.
+
+Shape suffixes: B batch, C columns, N tokens (the class token, then the columns), F features of a number, D width,
+K bins or categories.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from raymae.models.mae import Encoder, MaskedAutoencoder
+
+
+class ColumnEmbedding(nn.Module):
+    """One token per cell, by the embedding of its own column, after a class token that is always visible.
+
+    A number becomes itself and sines and cosines of learned frequencies (Gorishniy et al. 2022, arXiv:2203.05556),
+    mapped linearly by its column's own weights; a category is looked up.
+
+    Args:
+        num_categories: Categories of every column; 0 for a numeric one.
+        dim: D.
+        frequencies: Sines per number; 0 leaves a linear embedding.
+        frequency_scale: Standard deviation of the initial frequencies, in half-turns per unit.
+    """
+
+    token_dim = 1
+    offset_C: Tensor
+    categorical_C: Tensor
+
+    def __init__(
+        self, num_categories: Sequence[int], dim: int, *, frequencies: int = 16, frequency_scale: float = 2.0
+    ) -> None:
+        super().__init__()
+        columns = len(num_categories)
+        self.num_tokens, self.dim = columns + 1, dim
+        features = 1 + 2 * frequencies
+        self.frequency = nn.Parameter(frequency_scale * math.pi * torch.randn(columns, frequencies))
+        self.weight = nn.Parameter(torch.randn(columns, features, dim) / math.sqrt(features))
+        self.bias = nn.Parameter(0.1 * torch.randn(columns, dim))
+        self.class_token = nn.Parameter(0.1 * torch.randn(dim))
+        counts = torch.tensor(list(num_categories))
+        self.categories = nn.Embedding(int(counts.sum()) + 1, dim)  # never without a row
+        self.register_buffer("offset_C", counts.cumsum(0) - counts, persistent=False)
+        self.register_buffer("categorical_C", counts > 0, persistent=False)
+
+    def forward(self, tokens_BN1: Tensor) -> Tensor:
+        """`[B, N, 1]` → `[B, N, D]`; the first token's value is not read."""
+        value_BC = tokens_BN1[:, 1:, 0]
+        angle_BCF = value_BC[..., None] * self.frequency
+        features_BCF = torch.cat([value_BC[..., None], angle_BCF.sin(), angle_BCF.cos()], dim=-1)
+        x_BCD = torch.einsum("bcf,cfd->bcd", features_BCF, self.weight)
+        if bool(self.categorical_C.any()):
+            which_BC = self.offset_C + torch.where(self.categorical_C, value_BC, 0).long()
+            x_BCD = torch.where(self.categorical_C[:, None], self.categories(which_BC), x_BCD)
+        return torch.cat([self.class_token.expand(len(value_BC), 1, -1), x_BCD + self.bias], dim=1)
+
+
+class Cells(NamedTuple):
+    """What a network says about every cell.
+
+    Attributes:
+        log_chances_BCK: Of bins or categories, a very low one where the column has fewer than K.
+        mean_BC: The expected value, in units of the column's observed range.
+    """
+
+    log_chances_BCK: Tensor
+    mean_BC: Tensor
+
+
+class ColumnLogits(nn.Module):
+    """For every column its own linear layer: logits of bins, appended to the decoded tokens they are made of.
+
+    Args:
+        dim: D.
+        shape: Columns and K.
+    """
+
+    def __init__(self, dim: int, shape: tuple[int, int]) -> None:
+        super().__init__()
+        columns, bins = shape
+        self.weight = nn.Parameter(torch.randn(columns, dim, bins) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(columns, bins))
+
+    def forward(self, x_BND: Tensor) -> Tensor:
+        """Decoded tokens, the class token first: `[B, N, D]` → `[B, C, D + K]`."""
+        x_BCD = x_BND[:, 1:]
+        return torch.cat([x_BCD, torch.einsum("bcd,cdk->bck", x_BCD, self.weight) + self.bias], dim=-1)
+
+
+class ColumnMeans(nn.Module):
+    """What is expected of a cell: the mean of its distribution over bins, and a correction linear in its token.
+
+    Args:
+        dim: D.
+        centres_CK: Mean of the observed values in each bin, or the code of each category; NaN where there is none.
+        deviation_C: Typical size of the correction.
+    """
+
+    centres_CK: Tensor
+    absent_CK: Tensor
+    deviation_C: Tensor
+
+    def __init__(self, dim: int, centres_CK: Tensor, deviation_C: Tensor) -> None:
+        super().__init__()
+        self.dim = dim
+        self.weight = nn.Parameter(torch.randn(len(centres_CK), dim) * 0.02)
+        self.bias = nn.Parameter(torch.zeros(len(centres_CK)))
+        self.register_buffer("absent_CK", centres_CK.isnan(), persistent=False)
+        self.register_buffer("centres_CK", centres_CK.nan_to_num(), persistent=False)
+        self.register_buffer("deviation_C", deviation_C, persistent=False)
+
+    def forward(self, x_BCX: Tensor) -> Cells:
+        """What `ColumnLogits` made, `[B, C, D + K]`, to what is said about each cell."""
+        x_BCD, logits_BCK = x_BCX[..., :self.dim].float(), x_BCX[..., self.dim:].float()
+        log_chances_BCK = logits_BCK.masked_fill(self.absent_CK, -1e4).log_softmax(dim=-1)
+        mean_BC = (log_chances_BCK.exp() * self.centres_CK).sum(dim=-1)
+        correction_BC = (x_BCD * self.weight).sum(dim=-1) + self.bias
+        return Cells(log_chances_BCK, mean_BC + 0.1 * self.deviation_C * correction_BC)
+
+
+class ColumnTransformer(nn.Module):
+    """A masked autoencoder over columns, and the head on it. Pretrained and fine-tuned networks are alike.
+
+    Its `encoder` is all but the head: what fills cells in is the decoder, so it is kept as well.
+
+    Args:
+        encoder: Over a `ColumnEmbedding`.
+        head: On decoded tokens and logits.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Its blocks.
+        decoder_heads: Its attention heads.
+    """
+
+    def __init__(
+        self, encoder: Encoder, head: ColumnMeans, *, decoder_dim: int, decoder_depth: int, decoder_heads: int
+    ) -> None:
+        super().__init__()
+        columns, bins = head.centres_CK.shape
+        self.encoder = MaskedAutoencoder(
+            encoder, (encoder.num_tokens,), decoder_dim=decoder_dim, decoder_depth=decoder_depth,
+            decoder_heads=decoder_heads, predict=ColumnLogits(decoder_dim, (columns, bins)),
+        )
+        self.head = head
+
+    def forward(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Cells:
+        """Everything about all cells from the visible ones."""
+        return self.head(self.encoder(tokens_BN1, hidden_BN))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's description of the layers, for layer-wise learning-rate decay."""
+        top = r"^encoder\.(bridge|decoder|norm|predict|mask_token|encoder\.norm)"
+        return {"stem": r"^encoder\.encoder\.embedding",
+                "blocks": [(r"^encoder\.encoder\.blocks\.(\d+)", None), (top, (99999,))]}
+
+
+class DenseAutoencoder(nn.Module):
+    """A dense encoder and decoder on whole rows, with or without the row's mask beside its values.
+
+    Args:
+        columns: C.
+        dim: Width of the hidden layers; the code is half as wide.
+        dropout: Dropout in the encoder.
+        with_mask: Whether the input is the row beside its mask (2 C wide).
+    """
+
+    def __init__(self, columns: int, dim: int, *, dropout: float, with_mask: bool) -> None:
+        super().__init__()
+        inputs = 2 * columns if with_mask else columns
+        self.with_mask = with_mask
+        self.encoder = nn.Sequential(
+            nn.Linear(inputs, dim), nn.ReLU(), nn.Dropout(dropout), nn.Linear(dim, dim // 2), nn.ReLU(),
+            nn.Dropout(dropout),
+        )
+        self.decoder = nn.Sequential(nn.Linear(dim // 2, dim), nn.ReLU(), nn.Linear(dim, columns))
+
+    def forward(self, filled_BC: Tensor, visible_BC: Tensor) -> Tensor:
+        """Rows with something in their hidden cells, and where they are visible: `[B, C]` → `[B, C]`."""
+        row = [filled_BC, visible_BC.to(filled_BC.dtype)] if self.with_mask else [filled_BC]
+        return self.decoder(self.encoder(torch.cat(row, dim=1)))
+
+    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
+        """timm's description of the layers, for layer-wise learning-rate decay."""
+        return {"stem": r"^encoder\.0", "blocks": [(r"^encoder\.3", None), (r"^decoder", (99999,))]}

@@ -1,0 +1,80 @@
+"""The parameters of imputation."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from raymae.spec.trial import TrainingParams, param
+
+TOKEN_ARMS = ("mae", "scratch")
+DENSE_ARMS = ("report_mae", "autoencoder")
+MASKING_ARMS = (*TOKEN_ARMS, "report_mae")
+ROUND_ARMS = ("iterative", "missforest", "hist_gradient")
+LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
+
+
+class ImputationParams(TrainingParams):
+    """Parameters of imputation; those of every training loop are inherited."""
+
+    categorical: str = param("", "columns of numbers that are categories, separated by commas")
+    numeric: str = param("", "columns that must be numbers, separated by commas")
+    drop: str = param("", "columns left out, separated by commas")
+    protocol: Literal["transductive", "inductive"] = param(
+        "transductive",
+        "transductive: learn from the observed cells of all rows, select on the missing cells of a fifth of them, test "
+        "on the others'; inductive: learn from 70 % of the rows, select on 10 %, test on 20 % never met",
+    )
+    missing_kind: Literal["mcar", "mar", "mnar"] = param(
+        "mcar", "cells are taken away at random, depending on other columns, or depending on their own value"
+    )
+    missing_rate: float = param(0.3, "share of cells taken away", gt=0, lt=1)
+    pattern_seed: int = param(0, "seed of the cells taken away and of the split", ge=0)
+    match: float = param(
+        0.0, "how far imputed values are moved, in rank order, towards their column's distribution: 0 is the least "
+        "squared error, 1 the least Wasserstein distance", ge=0, le=1,
+    )
+    match_to: Literal["observed", "predicted"] = param(
+        "predicted", "that distribution is the one of observed cells, or the one predicted for missing cells, which "
+        "differs from it where cells are not missing at random",
+        arms=TOKEN_ARMS,
+    )
+    draw: Literal["mean", "median", "sample"] = param(
+        "mean", "what is taken of a cell's predicted distribution", arms=TOKEN_ARMS
+    )
+    scaler: Literal["minmax", "standard", "quantile"] = param(
+        "quantile", "scale of the network's inputs, and of a dense network's outputs; quantile makes every column "
+        "normal, which takes long tails in", kinds=LEARNING
+    )
+    bins: int = param(64, "bins of a number's predicted distribution; 1 leaves a mean", arms=TOKEN_ARMS, ge=1)
+    mean_weight: float = param(
+        50.0, "weight of the mean's squared error, in squared ranges, beside the cross entropy over bins",
+        arms=TOKEN_ARMS, ge=0,
+    )
+    frequencies: int = param(16, "learned sines and cosines by which a number is embedded", arms=TOKEN_ARMS, ge=0)
+    frequency_scale: float = param(
+        2.0, "deviation of their initial frequencies", unit="half-turns per unit", arms=TOKEN_ARMS, gt=0
+    )
+    mask_kind: Literal["fixed", "uniform", "pattern"] = param(
+        "fixed", "observed cells are hidden with chance mask_ratio; with a chance drawn per row up to twice that; or "
+        "where another row misses cells", arms=MASKING_ARMS,
+    )
+    mask_ratio: float = param(0.3, "share of observed cells hidden while training", arms=MASKING_ARMS, gt=0, lt=1)
+    visible_weight: float = param(
+        0.1, "weight of the pretraining loss on visible cells, beside 1 on hidden ones", kinds=("pretrained",), ge=0
+    )
+    encoder_dim: int = param(32, "width of the encoder", arms=TOKEN_ARMS, ge=4)
+    encoder_depth: int = param(1, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
+    encoder_heads: int = param(2, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
+    decoder_dim: int = param(32, "width of the decoder", arms=TOKEN_ARMS, ge=4)
+    decoder_depth: int = param(2, "blocks of the decoder", arms=TOKEN_ARMS, ge=1)
+    decoder_heads: int = param(2, "attention heads of the decoder", arms=TOKEN_ARMS, ge=1)
+    mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
+    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
+    dropout: float = param(0.0, "dropout inside the network", kinds=LEARNING, ge=0, lt=1)
+    hidden_dim: int = param(128, "width of the dense networks", arms=DENSE_ARMS, ge=2)
+    num_trees: int = param(30, "trees of every regression", arms=("missforest",), ge=1)
+    min_leaf: int = param(5, "fewest cells in a leaf of these trees", arms=("missforest",), ge=1)
+    num_donors: int = param(
+        0, "rows among which neighbours are looked for, drawn by the seed; 0 is all", unit="rows", arms=("knn",), ge=0
+    )
+    max_rounds: int = param(6, "rounds over all columns", arms=ROUND_ARMS, ge=1)

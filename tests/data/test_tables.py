@@ -1,0 +1,105 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from raymae.data.cache import locate
+from raymae.data.synthetic_tables import COLUMNS, synthetic_table, table_content
+from raymae.data.tables import read_table, split_rows, table_of
+from raymae.errors import DataError
+from raymae.spec.sweep import DataSpec
+
+
+@pytest.fixture
+def frame() -> pd.DataFrame:
+    return pd.DataFrame({"area": [1.5, None, 3.0, 4.0], "rooms": [1, 2, 2, 3], "kind": ["b", "a", None, "b"],
+                         "new": [True, False, True, True]})
+
+
+def test_the_real_housing(real_data: Path) -> None:
+    path = locate(DataSpec(name="california-housing", root=str(real_data))).path
+    assert path is not None
+    table = read_table(path)
+    assert table.values_RC.shape == (20640, 10)
+    assert table.columns == COLUMNS
+    assert table.categories[:9] == ((),) * 9
+    assert table.categories[9] == ("<1H OCEAN", "INLAND", "ISLAND", "NEAR BAY", "NEAR OCEAN")
+    assert np.isnan(table.values_RC).sum(axis=0).tolist() == [0, 0, 0, 0, 207, 0, 0, 0, 0, 0]
+    assert table.values_RC[0, [0, 3, 9]].tolist() == [-122.23, 880, 3]
+
+
+@pytest.mark.parametrize("suffix", ["csv", "parquet"])
+def test_types_are_inferred_from_either_format(suffix: str, frame: pd.DataFrame, tmp_path: Path) -> None:
+    path = tmp_path / f"some.{suffix}"
+    if suffix == "csv":
+        frame.to_csv(path, index=False)
+    else:
+        frame.to_parquet(path)
+    table = read_table(path)
+    assert table.categories == ((), (), ("a", "b"), (False, True))
+    np.testing.assert_array_equal(
+        table.values_RC, [[1.5, 1, 1, 1], [np.nan, 2, 0, 0], [3, 2, np.nan, 1], [4, 3, 1, 1]])
+    assert table.is_categorical.tolist() == [False, False, True, True]
+
+
+def test_types_can_be_overridden(frame: pd.DataFrame, tmp_path: Path) -> None:
+    frame.to_csv(tmp_path / "some.csv", index=False)
+    table = read_table(tmp_path / "some.csv", categorical=["rooms"], drop=["kind"])
+    assert table.columns == ("area", "rooms", "new")
+    assert table.categories[1] == (1, 2, 3)
+    with pytest.raises(DataError, match=r"column 'kind' must be numeric, but row 1 holds 'b'; leave it empty"):
+        read_table(tmp_path / "some.csv", numeric=["kind"])
+    with pytest.raises(DataError, match=r"'room'.*rooms"):
+        read_table(tmp_path / "some.csv", categorical=["room"])
+    with pytest.raises(DataError, match="cannot be both"):
+        read_table(tmp_path / "some.csv", categorical=["rooms"], numeric=["rooms"])
+
+
+@pytest.mark.parametrize(("content", "said"), [
+    (b"", "is empty"), (b"a,b\n", "at least one row"), (b"a\n1\ninf\n", "finite numbers, but row 2"),
+    (b"a\n\xff\xfe\n", "UTF-8"), (b"a,b\n1,2\n1,2,3,4\n", "neither CSV"),
+])
+def test_malformed_files_are_named(content: bytes, said: str, tmp_path: Path) -> None:
+    path = tmp_path / "bad.csv"
+    path.write_bytes(content)
+    with pytest.raises(DataError, match=rf"bad.csv.*{said}"):
+        read_table(path)
+
+
+def test_absent_and_damaged_files(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match="no such file"):
+        read_table(tmp_path / "nothing.csv")
+    (tmp_path / "bad.parquet").write_bytes(b"PAR1 not really")
+    with pytest.raises(DataError, match=r"bad\.parquet"):
+        read_table(tmp_path / "bad.parquet")
+
+
+def test_an_identifier_is_no_category() -> None:
+    with pytest.raises(DataError, match="'id' would have 300 categories, at most 256"):
+        table_of(pd.DataFrame({"id": [f"row {n}" for n in range(300)]}))
+    with pytest.raises(DataError, match="holds list cells"):
+        table_of(pd.DataFrame({"a": [[1], [2]]}))
+
+
+def test_rows_are_split_once_each_by_seed() -> None:
+    parts = split_rows(100, (0.7, 0.1, 0.2), 3)
+    assert {name: len(rows) for name, rows in parts.items()} == {"train": 70, "val": 10, "test": 20}
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(100))
+    assert parts["val"].tolist() != split_rows(100, (0.7, 0.1, 0.2), 4)["val"].tolist()
+    with pytest.raises(DataError, match="2 rows are too few"):
+        split_rows(2, (0.7, 0.1, 0.2), 0)
+
+
+def test_the_stand_in_has_the_form_of_housing() -> None:
+    table = synthetic_table()
+    assert table.values_RC.shape == (2000, 10)
+    assert table_content() == synthetic_table().values_RC.tobytes() != synthetic_table(seed=1).values_RC.tobytes()
+    assert 5 < np.isnan(table.values_RC).sum() == np.isnan(table.values_RC[:, 4]).sum() < 60
+    assert set(table.values_RC[:, 9]) <= set(range(5))
+    related = np.corrcoef(table.values_RC[:, [3, 5, 6]].T)
+    assert related.min() > 0.5  # so that something can be imputed
+    with pytest.raises(DataError, match="at least 2 rows, got 1"):
+        synthetic_table(num_rows=1)

@@ -1,0 +1,147 @@
+from __future__ import annotations
+
+import datetime as dt
+import pickle
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from sklearn.base import clone
+from sklearn.utils.estimator_checks import parametrize_with_checks
+
+from raymae import MAEImputer
+from raymae.data.synthetic_tables import synthetic_table
+from raymae.errors import DataError, ResultsError
+from raymae.results import Store
+from raymae.spec import SweepSpec, TrialConfig
+from raymae.tasks import schema_of
+
+TINY: dict[str, Any] = {
+    "pretrain_epochs": 1, "epochs": 1, "encoder_dim": 8, "encoder_depth": 1, "decoder_dim": 8, "bins": 4,
+    "frequencies": 2, "batch_size": 512,
+}
+
+
+def frame_of(num_rows: int = 300) -> pd.DataFrame:
+    table = synthetic_table(num_rows=num_rows)
+    frame = pd.DataFrame(table.values_RC, columns=list(table.columns))
+    names = np.array(table.categories[9], dtype=object)
+    frame["ocean_proximity"] = names[frame["ocean_proximity"].astype(int)]
+    gone = np.random.default_rng(0).random(frame.shape) < 0.2
+    return frame.mask(gone)
+
+
+@parametrize_with_checks([MAEImputer(TINY)])
+def test_scikit_learn_agrees(estimator: Any, check: Any) -> None:
+    check(estimator)
+
+
+def test_pandas_in_pandas_out() -> None:
+    frame = frame_of()
+    imputer = MAEImputer(TINY).fit(frame)
+    filled = imputer.transform(frame)
+    assert isinstance(filled, pd.DataFrame)
+    assert list(imputer.get_feature_names_out()) == list(filled.columns) == list(frame.columns)
+    assert filled.index.equals(frame.index)
+    assert not filled.isna().any().any()
+    for name in frame:
+        assert filled[name][frame[name].notna()].tolist() == frame[name].dropna().tolist()
+    assert set(filled["ocean_proximity"]) <= set(frame["ocean_proximity"].dropna())
+    assert 0 < imputer.scores_["rmse"] < 1
+    again = pickle.loads(pickle.dumps(imputer)).transform(frame)
+    pd.testing.assert_frame_equal(again, filled)
+    pd.testing.assert_frame_equal(clone(imputer).fit_transform(frame), filled)
+    plain = imputer.set_output(transform="pandas").transform(frame.iloc[:3])
+    pd.testing.assert_frame_equal(plain, filled.iloc[:3])
+
+
+@pytest.mark.parametrize("dtype", ["str", "object", "category", "boolean", "Int64", "Float64", "float32"])
+def test_columns_of_any_type_are_filled(dtype: str) -> None:
+    values = {"boolean": [True, False], "Int64": [1, 7]}.get(
+        dtype, [1.5, 2.5] if dtype.lower().startswith("float") else ["a", "b"])
+    frame = pd.DataFrame({"x": pd.Series([*values, None] * 20, dtype=dtype), "y": np.arange(60.0)})
+    filled = MAEImputer(TINY).fit_transform(frame)
+    assert not filled.isna().any().any()
+    assert filled["x"].iloc[[0, 1]].tolist() == values
+    assert filled["x"].dtype == ("Float64" if dtype == "Int64" else frame["x"].dtype)
+
+
+def test_an_unseen_category_is_kept_and_tells_nothing() -> None:
+    frame = frame_of()
+    imputer = MAEImputer(TINY).fit(frame)
+    row = frame.iloc[[0]].assign(ocean_proximity="ON THE MOON", median_income=None)
+    filled = imputer.transform(row)
+    assert filled["ocean_proximity"].tolist() == ["ON THE MOON"]
+    untold = imputer.transform(row.assign(ocean_proximity=None))
+    assert filled["median_income"].tolist() == untold["median_income"].tolist()
+
+
+def test_columns_that_say_nothing() -> None:
+    frame = frame_of().assign(constant=7.0)
+    filled = MAEImputer(TINY).fit_transform(frame.mask(np.random.default_rng(1).random(frame.shape) < 0.1))
+    np.testing.assert_allclose(filled["constant"], 7.0, atol=0.2)
+    with pytest.raises(DataError, match="column 'empty' has no observed cell"):
+        MAEImputer(TINY).fit(frame.assign(empty=np.nan))
+    imputer = MAEImputer(TINY).fit(frame)
+    assert not imputer.transform(frame.iloc[:4].assign(median_income=np.nan)).isna().any().any()
+    with pytest.raises(DataError, match="column 'median_income' must be numeric, but row 1 holds 'rich'"):
+        imputer.transform(frame.iloc[:1].astype({"median_income": object}).assign(median_income="rich"))
+
+
+@settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
+@given(rows=st.integers(1, 30), columns=st.integers(1, 4), share=st.sampled_from([0.0, 0.3, 0.8]),
+       draw=st.sampled_from(["mean", "median", "sample"]), seed=st.integers(0, 99))
+def test_any_table_keeps_what_was_observed(rows: int, columns: int, share: float, draw: str, seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.normal(size=(rows, columns)) * 10.0 ** rng.integers(-3, 6, columns)
+    gone = rng.random(values.shape) < share
+    gone[0] = False  # every column is observed somewhere
+    holes = np.where(gone, np.nan, values)
+    filled = MAEImputer({**TINY, "draw": draw}).fit_transform(holes)
+    assert np.array_equal(filled[~gone], values[~gone])
+    assert np.isfinite(filled).all()
+
+
+def test_unknown_settings_are_named() -> None:
+    with pytest.raises(ValueError, match="'mask_rato' is no parameter"):
+        MAEImputer({"mask_rato": 0.5}).fit(frame_of(50))
+    with pytest.raises(ValueError, match="encoder_dim=9 must be a multiple of encoder_heads=2"):
+        MAEImputer({"encoder_dim": 9}).fit(frame_of(50))
+
+
+def test_transform_of_the_real_housing_is_quick(real_data: Path) -> None:
+    path = real_data / "california_housing" / "housing.csv"
+    if not path.exists():
+        pytest.skip(f"needs {path}")
+    frame = pd.read_csv(path)
+    gone = np.random.default_rng(0).random(frame.shape) < 0.3
+    imputer = MAEImputer({"pretrain_epochs": 1, "epochs": 1, "batch_size": 4096}).fit(frame.iloc[:4096])
+    started = time.process_time()
+    filled = imputer.transform(frame.mask(gone))
+    assert time.process_time() - started < 10  # CPU seconds, whatever else the machine does
+    assert not filled.isna().any().any()
+
+
+def test_the_best_configuration_of_a_sweep(tmp_path: Path) -> None:
+    schema, spec = schema_of("imputation"), SweepSpec.model_validate({
+        "name": "some", "task": "imputation", "data": {"name": "california-housing"}, "arms": ["mae", "mean"]})
+    now = dt.datetime(2026, 5, 1, tzinfo=dt.UTC)
+    with Store.create(tmp_path / "some", spec, schema, environment={},
+                      data={"name": "x", "source": "real", "fingerprint": "y"}) as store:
+        with pytest.raises(ResultsError, match="no completed trial of the arm 'mae'"):
+            MAEImputer.from_sweep(tmp_path / "some")
+        for trial_id, rmse, width in (("a", 0.2, 12), ("b", 0.1, 8), ("c", 0.3, 16)):
+            params = {**TINY, "encoder_dim": width, "missing_rate": 0.5}
+            store.write_config(trial_id, TrialConfig("imputation", "mae", params, {"name": "x"}, 0).to_json())
+            store.add_trial({"trial_id": trial_id, "config_id": trial_id, "arm": "mae", "stage": "search", "attempt": 0,
+                             "status": "completed", "seed": 0, "val_rmse": rmse, "wall_s": 1.0, "started_at": now,
+                             "ended_at": now, "host": "here", "device": "cpu", "pid": 1, **params})
+    imputer = MAEImputer.from_sweep(tmp_path / "some", random_state=3)
+    assert imputer.settings == {**TINY, "encoder_dim": 8}
+    assert imputer.random_state == 3
+    assert imputer.fit(frame_of(50)).config_.params["encoder_dim"] == 8
