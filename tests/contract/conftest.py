@@ -15,7 +15,7 @@ from raymae.tasks import TASKS, task_class
 from raymae.tasks.base import Task
 from raymae.train import Report, run_trial
 
-REAL_NAMES = {"forecasting": "ETTh1", "volumes": "Hippocampus"}  # the small real data set that a task is tested on as well
+REAL_NAMES = {"forecasting": "ETTh1"}  # the small real data set that a task is tested on as well
 SOURCES = [*((name, "synthetic") for name in TASKS), *((name, "real") for name in REAL_NAMES)]
 
 
