@@ -165,5 +165,7 @@ def run_tune(
         run_config=tune.RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
             callbacks=[ReportCallback(trials, bury)], failure_config=tune.FailureConfig(max_failures=0),
+            # while Tune saves one, the next trial is given a new actor, which is then thrown away
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),
     ).fit()
