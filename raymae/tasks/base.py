@@ -15,8 +15,9 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from raymae.data.cache import Located
+from raymae.data.cache import Located, locate
 from raymae.models.transfer import Coverage, transfer
+from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TaskSchema, TrainingParams, TrialConfig
 
 Batch = dict[str, Tensor]
@@ -66,6 +67,22 @@ class Metrics(ABC):
             self.totals = summed.cpu()
 
 
+def uneven_heads(params: Mapping[str, Any], *parts: str) -> list[tuple[str, str]]:
+    """Widths that their attention heads do not divide, as `Task.check` returns problems.
+
+    Args:
+        params: Holds `<part>_dim` and `<part>_heads`.
+        parts: `encoder`, `decoder`.
+    """
+    found = []
+    for part in parts:
+        dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
+        if dim % heads:
+            found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
+                                         f"try {dim // heads * heads or heads}"))
+    return found
+
+
 class Task(ABC):
     """A problem, under one trial's configuration.
 
@@ -108,13 +125,13 @@ class Task(ABC):
         return []
 
     @classmethod
-    @abstractmethod
     def locate(cls, data: Mapping[str, Any]) -> Located:
         """Find the data set of a `data` section, or decide for a synthetic one.
 
         Raises:
             DataError: It cannot be had, with everything tried.
         """
+        return locate(DataSpec.model_validate({key: value for key, value in data.items() if key != "source"}))
 
     @classmethod
     @abstractmethod

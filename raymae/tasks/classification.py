@@ -24,7 +24,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
 from raymae.tasks.augment import Augmentation
-from raymae.tasks.base import Batch, Metrics, Task
+from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
 from raymae.tasks.labelled_images import ImageSource, prepare
 
 LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
@@ -126,11 +126,7 @@ class Classification(Task):
         elif size == patch:
             found.append(("patch_size", f"patch_size={patch} makes one token of image_size={size}; masking needs at "
                                         f"least 2: at most {size // 2}"))
-        for part in ("encoder", "decoder") if cls.arms[arm].kind == "pretrained" else ("encoder",):
-            dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
-            if dim % heads:
-                found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
-                                             f"try {dim // heads * heads or heads}"))
+        found += uneven_heads(params, *(("encoder", "decoder") if cls.arms[arm].kind == "pretrained" else ("encoder",)))
         return found
 
     @classmethod

@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import Located, locate
+from raymae.data.cache import locate
 from raymae.data.splits import labelled_windows
 from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
@@ -25,7 +25,7 @@ from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
-from raymae.tasks.base import Batch, Metrics, Task
+from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
 from raymae.tasks.windows import NUM_TIME_FEATURES, WEEK_S, Windows, prepare
 
 TOKEN_ARMS = ("mae", "scratch")
@@ -125,17 +125,8 @@ class Forecasting(Task):
         elif lookback // patch < 2:
             found.append(("patch_size", f"patch_size={patch} leaves {lookback // patch} token of lookback={lookback}; "
                                         f"masking needs at least 2: at most {lookback // 2}"))
-        for part in ("encoder", "decoder") if arm == "mae" else ("encoder",):
-            dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
-            if dim % heads:
-                found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
-                                             f"try {dim // heads * heads or heads}"))
+        found += uneven_heads(params, *(("encoder", "decoder") if arm == "mae" else ("encoder",)))
         return found
-
-    @classmethod
-    def locate(cls, data: Mapping[str, Any]) -> Located:
-        """Find the CSV."""
-        return locate(DataSpec.model_validate({k: v for k, v in data.items() if k != "source"}))
 
     @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:

@@ -24,14 +24,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import Located, locate
+from raymae.data.cache import locate
 from raymae.data.splits import labelled_windows
 from raymae.models.columns import Cells as Output
 from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.models.mae import Encoder
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrialConfig
-from raymae.tasks.base import Batch, Task
+from raymae.tasks.base import Batch, Task, uneven_heads
 from raymae.tasks.cells import Cells, Prepared, ScalerKind, draw_cells, prepare
 from raymae.tasks.imputation_metrics import NAMES, ImputationMetrics
 from raymae.tasks.imputation_params import DENSE_ARMS, TOKEN_ARMS, ImputationParams
@@ -107,17 +107,8 @@ class Imputation(Task):
     def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
         """Heads divide widths."""
         found = []
-        for part in ("encoder", "decoder") if arm in TOKEN_ARMS else ():
-            dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
-            if dim % heads:
-                found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
-                                             f"try {dim // heads * heads or heads}"))
+        found += uneven_heads(params, *(("encoder", "decoder") if arm in TOKEN_ARMS else ()))
         return found
-
-    @classmethod
-    def locate(cls, data: Mapping[str, Any]) -> Located:
-        """Find the file."""
-        return locate(DataSpec.model_validate({k: v for k, v in data.items() if k != "source"}))
 
     @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:

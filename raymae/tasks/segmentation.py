@@ -16,7 +16,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import Located, locate
+from raymae.data.cache import locate
 from raymae.data.scenes import (
     IGNORED,
     Scenes,
@@ -33,7 +33,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
-from raymae.tasks.base import Batch, Metrics, Source, Task
+from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
 from raymae.tasks.crops import Crops, Whole, sliding_window, to_rgb
 
 LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
@@ -132,20 +132,11 @@ class Segmentation(Task):
             elif size and size // patch < 2:
                 found.append((name, f"{name}={size} is a single patch of patch_size={patch}; take at least "
                                     f"{2 * patch}"))
-        for part in ("encoder", "decoder") if pretrained else ("encoder",):
-            dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
-            if dim % heads:
-                found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
-                                             f"try {dim // heads * heads or heads}"))
+        found += uneven_heads(params, *(("encoder", "decoder") if pretrained else ("encoder",)))
         if params["scale_min"] > params["scale_max"]:
             found.append(("scale_min", f"scale_min={params['scale_min']} must not be above "
                                        f"scale_max={params['scale_max']}"))
         return found
-
-    @classmethod
-    def locate(cls, data: Mapping[str, Any]) -> Located:
-        """Find the folder."""
-        return locate(DataSpec.model_validate({k: v for k, v in data.items() if k != "source"}))
 
     @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:

@@ -15,14 +15,14 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import Located, locate
+from raymae.data.cache import locate
 from raymae.data.splits import labelled_windows
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
-from raymae.tasks.base import Batch, Metrics, Source, Task
+from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
 from raymae.tasks.scans import OUTSIDE, Box, Boxes, Preparation, Prepared, Whole, inside, prepare, resized
 from raymae.tasks.slices import most_labelled, slice_picture, table
 
@@ -139,17 +139,8 @@ class Volumes(Task):
                 found.append(("roi_size", f"roi_size={roi} must be multiples of patch_size={patch}{times}; try {near}"))
             elif math.prod(side // token for side in box) < 2:
                 found.append(("patch_size", f"patch_size={patch} leaves 1 token of roi_size={roi}; masking needs 2"))
-        for part in ("encoder", "decoder") if arm == "mae" else ("encoder",):
-            dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
-            if dim % heads:
-                found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
-                                             f"try {max(dim // heads, 1) * heads}"))
+        found += uneven_heads(params, *(("encoder", "decoder") if arm == "mae" else ("encoder",)))
         return found
-
-    @classmethod
-    def locate(cls, data: Mapping[str, Any]) -> Located:
-        """Find the folder."""
-        return locate(DataSpec.model_validate({k: v for k, v in data.items() if k != "source"}))
 
     @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
