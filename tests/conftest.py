@@ -26,6 +26,7 @@ SYNTHETIC = {"name": "synthetic", "source": "synthetic"}
 TASK_NAMES = ("classification", "forecasting", "imputation", "segmentation", "volumes")
 
 
+@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Two processes share the tests. What shares a fixture or needs the whole machine stays together, in order: whole
     sweeps, the contract suite of one task, and everything else file by file."""
