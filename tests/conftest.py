@@ -23,21 +23,6 @@ if TYPE_CHECKING:
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; child processes inherit it
 REAL_ROOT = os.environ.get("RAYMAE_DATA")  # as it was before any test changed it
 SYNTHETIC = {"name": "synthetic", "source": "synthetic"}
-TASK_NAMES = ("classification", "forecasting", "imputation", "segmentation", "volumes")
-
-
-@pytest.hookimpl(tryfirst=True)  # before xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Two processes share the tests. What shares a fixture or needs the whole machine stays together, in order: whole
-    sweeps, the contract suite of one task, and everything else file by file."""
-    for item in items:
-        folder, file = item.path.parent.name, item.path.name
-        group = file
-        if folder == "search" and file in ("test_sweep.py", "test_faults.py"):
-            group = "sweeps"
-        elif folder == "contract":
-            group = next((f"contract-{name}" for name in TASK_NAMES if name in item.name), "contract")
-        item.add_marker(pytest.mark.xdist_group(group))
 
 
 @pytest.fixture(scope="session")
