@@ -70,7 +70,6 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing_even_with_a_damaged_checkpoi
     assert {name: after[name] for name in ended} == ended, "what had ended was not run again"
 
 
-@pytest.mark.slow  # test_faults kills workers in the default suite, too
 def test_a_killed_worker_costs_no_trial(small):
     small.text = small.text.replace("epochs: 4", "epochs: 4, eval_every: 1")
     process = small.start()
