@@ -30,7 +30,7 @@ from raymae.train.loop import run_trial
 
 ARM = "mae"
 DEFAULTS: dict[str, Scalar] = {
-    "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match": 0.3,
+    "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match_cost": 0.01,
 }
 PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a smaller one is passed over more often
 MANY, MOST = 20_000, 20

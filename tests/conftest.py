@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -17,10 +18,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from tests.browser import chromium  # noqa: F401
+
 if TYPE_CHECKING:
     from raymae.spec import TrialConfig
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # before torch is imported; child processes inherit it
+# a shell starts background jobs with Ctrl-C ignored, and the programs that tests interrupt would inherit that
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 REAL_ROOT = os.environ.get("RAYMAE_DATA")  # as it was before any test changed it
 SYNTHETIC = {"name": "synthetic", "source": "synthetic"}
 

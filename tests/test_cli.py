@@ -3,9 +3,10 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +31,22 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "fork": ["directory", "name", "--set", "--address", "--json"],
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
     "results": ["directory", "--json"],
-    "query": ["directory", "sql", "--json"],
+    "report": ["directory", "--to", "--json"],
+    "compare": ["directories", "--markdown", "--into", "--json"],
+    "query": ["directory", "sql", "--format", "--output", "--json"],
+    "watch": ["directory", "--once", "--every", "--json"],
+    "serve": ["directory", "--host", "--port", "--open-to-network"],
+    "export": ["directory", "--optuna", "--csv", "--tensorboard", "--json"],
     "schema": [],
     "data list": ["--json"],
     "data fetch": ["name", "--root"],
     "data verify": ["name", "--json"],
+    "cluster check": ["file", "--json"],
+    "cluster prepare": ["file"],
+    "submit": ["file", "--address", "--code", "--python", "--env", "--fresh", "--no-wait", "--set", "--json"],
+    "jobs": ["--address", "--all", "--json"],
+    "logs": ["job", "--address", "--follow"],
+    "stop": ["job", "--address", "--json"],
 }
 
 
@@ -102,7 +114,8 @@ def test_help_ends_with_an_example(name: str) -> None:
 
 def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
-        "sweep", "extend", "retry", "fork", "train", "results", "query", "schema", "data",
+        "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "watch", "serve",
+        "export", "schema", "data", "cluster", "submit", "jobs", "logs", "stop",
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]
@@ -112,12 +125,33 @@ def test_version() -> None:
     assert run("--version").stdout == f"raymae, version {__version__}\n"
 
 
-@pytest.mark.parametrize("name", OPTIONS)
-def test_every_command_is_in_the_readme(name: str) -> None:
-    readme = ROOT / "README.md"
-    if not readme.exists():
-        pytest.skip("README.md is not written yet")
-    assert f"raymae {name}" in readme.read_text()
+def shown_in(readme: str) -> list[str]:
+    """Every line of the README's shell blocks."""
+    blocks = re.findall(r"^```bash\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
+    return [line.strip() for block in blocks for line in block.splitlines()]
+
+
+def undocumented(commands: Iterable[str], readme: str) -> list[str]:
+    """Commands that no shell block of the README shows."""
+    lines = shown_in(readme)
+    return [name for name in commands if not any(re.match(rf"raymae {name}(\s|$)", line) for line in lines)]
+
+
+def test_every_command_is_in_the_readme() -> None:
+    readme = (ROOT / "README.md").read_text()
+    assert undocumented(COMMANDS, readme) == []
+    assert undocumented(["vanish", "data"], readme + "`raymae vanish` is not a shell block") == ["vanish"]
+
+
+def test_the_readme_shows_only_commands_and_options_that_exist() -> None:
+    """A renamed option would otherwise live on in the README."""
+    for line in shown_in((ROOT / "README.md").read_text()):
+        for command in re.findall(r"(?:^|&& )raymae ([^|&#]*)", line):
+            words = shlex.split(command)
+            name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
+            assert name in COMMANDS, line
+            known = {text for one in COMMANDS[name].params for text in one.opts}
+            assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
 
 
 def test_as_a_module_and_without_torch() -> None:
@@ -272,6 +306,15 @@ def test_results(store: str) -> None:
     assert {arm["arm"] for arm in summary["verdict"]["arms"]} == {"mae", "scratch", "persistence"}
 
 
+def test_report(store: str, offline: Path) -> None:
+    lines = run("report", store).stdout.split()
+    assert lines == [f"{store}/report.html", f"{store}/report.md"]
+    found = json.loads(run("report", store, "--to", str(offline / "there"), "--json").stdout)
+    assert "SYNTHETIC DATA" in Path(found["html"]).read_text()
+    assert Path(found["markdown"]).read_text().startswith("# debug")
+    assert Path(found["markdown"]).parent == offline / "there"
+
+
 def test_query(store: str) -> None:
     sql = "SELECT arm, val_mse FROM best ORDER BY val_mse"
     assert json.loads(run("query", store, sql, "--json").stdout) == [
@@ -283,7 +326,22 @@ def test_query(store: str) -> None:
     assert "one SELECT statement" in fails("query", store, "DROP VIEW best", code=2)
 
 
-@pytest.mark.parametrize("command", [["results"], ["query"]])
+def test_query_writes_files(store: str, offline: Path) -> None:
+    import pandas as pd
+
+    sql = "SELECT arm, val_mse FROM best ORDER BY val_mse"
+    assert run("query", store, sql, "--format", "csv").stdout == "arm,val_mse\nmae,0.25\nscratch,0.5\n"
+    for name, options in (("x.csv", ()), ("x.parquet", ()), ("x.json", ()), ("x", ("--format", "parquet"))):
+        result = run("query", store, sql, "-o", name, *options)
+        assert (result.stdout, result.stderr) == ("", f"2 rows written to {name}\n")
+        read = {"x.csv": pd.read_csv, "x.json": pd.read_json}.get(name, pd.read_parquet)
+        assert read(offline / name)["val_mse"].tolist() == [0.25, 0.5]
+    assert "x.txt must end with .json" in fails("query", store, sql, "-o", "x.txt", code=2)
+    assert "name a file with --output" in fails("query", store, sql, "--format", "parquet", code=2)
+    assert "cannot write the result" in fails("query", store, sql, "-o", "no/x.csv", code=2)
+
+
+@pytest.mark.parametrize("command", [["results"], ["query"], ["report"]])
 def test_not_a_results_folder(command: list[str], offline: Path) -> None:
     sql = ["SELECT 1"] if command == ["query"] else []
     for folder in ("nowhere", str(offline), DEBUG):

@@ -2,8 +2,9 @@
 
 A file is looked for in this order: `data.path` (must exist), `data.root`, `$RAYMAE_DATA`, the user cache
 (`$RAYMAE_CACHE/data`, by default in the system's place for caches), then downloaded into the cache unless
-$RAYMAE_OFFLINE is set. Files outside the cache are the user's: another checksum is worth a note, not an error. Files in
-the cache are ours: another checksum means damage, and they are fetched again.
+$RAYMAE_OFFLINE is set. The first three may be on an object store, from which every machine copies once. Files outside
+the cache are the user's: another checksum is worth a note, not an error. Files in the cache are ours: another checksum
+means damage, and they are fetched again.
 """
 
 from __future__ import annotations
@@ -17,7 +18,9 @@ from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 from raymae.data.download import difference, digest, download_files
 from raymae.data.registry import DATASETS, Dataset, Modality, known_dataset
+from raymae.data.remote import copy_files, copy_path
 from raymae.errors import DataError, unknown
+from raymae.spec.uri import is_uri
 
 if TYPE_CHECKING:
     from raymae.spec import DataSpec
@@ -56,6 +59,7 @@ class _Place(NamedTuple):
     label: str
     folder: Path | None
     ours: bool = False
+    uri: str = ""  # on an object store; the folder is its copy, once there is one
 
 
 def locate(data: DataSpec, *, download: bool = True) -> Located:
@@ -71,12 +75,21 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
     """
     known = DATASETS.get(data.name)
     if data.path is not None:
+        if is_uri(data.path):
+            return _at_path(data.name, known, copy_path(data.path, cache_folder() / "remote"))
         return _at_path(data.name, known, _absolute(data.path))
     if known is None:
         raise DataError(f"data.name: {unknown('data set', data.name, DATASETS)}; for your own file give data.path")
     looked: list[str] = []
     notes: list[str] = []  # misses that surprise: a folder the user named, a damaged copy
     for place in _places(data.root):
+        if place.uri:
+            try:
+                place = place._replace(folder=copy_files(place.uri, known.files, cache_folder() / "remote"))
+            except DataError as error:
+                looked.append(f"{place.label}: {error}")
+                notes.append(looked[-1])
+                continue
         files = _find(known, place.folder)
         if not files or place.folder is None:
             looked.append(f"{place.label}: {_absence(known, place.folder)}")
@@ -195,10 +208,14 @@ def _absolute(path: str | os.PathLike[str]) -> Path:
 
 def _places(root: str | None) -> list[_Place]:
     shared = os.environ.get("RAYMAE_DATA")
-    places = [] if root is None else [_Place(f"data.root={root}", _absolute(root))]
-    places.append(_Place(f"$RAYMAE_DATA={shared}", _absolute(shared)) if shared else _Place("$RAYMAE_DATA", None))
+    places = [] if root is None else [_named(f"data.root={root}", root)]
+    places.append(_named(f"$RAYMAE_DATA={shared}", shared) if shared else _Place("$RAYMAE_DATA", None))
     places.append(_Place(f"the cache {cache_folder()}", cache_folder(), ours=True))
     return places
+
+
+def _named(label: str, root: str) -> _Place:
+    return _Place(label, None, uri=root) if is_uri(root) else _Place(label, _absolute(root))
 
 
 def _find(known: Dataset, folder: Path | None) -> tuple[Path, ...]:

@@ -84,6 +84,13 @@ def attention_bias(padded_BV: Tensor | None) -> Tensor | None:
     return None if padded_BV is None else ~padded_BV[:, None, None, :]
 
 
+def _wanted_of(block: Block, x_BND: Tensor, wanted_BH: Tensor) -> Tensor:
+    """A block whose output is read at the wanted tokens only: they attend to all, its MLP sees them alone."""
+    x_BND = x_BND + block.drop_path1(block.ls1(block.attn(block.norm1(x_BND))))
+    x_BHD = take(x_BND, wanted_BH)
+    return x_BHD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BHD))))
+
+
 class Encoder(nn.Module):
     """A transformer over embedded tokens that computes on visible ones only.
 
@@ -180,8 +187,20 @@ class MaskedAutoencoder(nn.Module):
             part.apply(init_weights)
         nn.init.normal_(self.mask_token, std=0.02)
 
-    def forward(self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None) -> Tensor:
-        """Predict every token from the visible ones: `[B, N, T]`, in the target's normalisation."""
+    def forward(
+        self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None, wanted_BH: Tensor | None = None
+    ) -> Tensor:
+        """Predict tokens from the visible ones, in the target's normalisation.
+
+        Args:
+            tokens_BNP: Values of all tokens; hidden ones are never read.
+            hidden_BN: What the encoder does not see.
+            num_visible: See `visible_first`.
+            wanted_BH: Indices of the tokens to predict; all by default.
+
+        Returns:
+            `[B, N, T]`, or `[B, H, T]` for the wanted tokens.
+        """
         x_BVD, index_BV, padded_BV = self.encoder.visible(tokens_BNP, hidden_BN, num_visible)
         x_BVD = self.bridge(x_BVD)
         if padded_BV is not None:
@@ -189,8 +208,10 @@ class MaskedAutoencoder(nn.Module):
         batch, num_tokens = hidden_BN.shape
         full_BND = self.mask_token.to(x_BVD.dtype).expand(batch, num_tokens, -1)
         full_BND = full_BND.scatter(1, index_BV.unsqueeze(-1).expand_as(x_BVD), x_BVD) + self.positions_ND
-        for block in self.decoder:
+        for block in self.decoder[:-1]:
             full_BND = block(full_BND)
+        for block in self.decoder[-1:]:
+            full_BND = block(full_BND) if wanted_BH is None else _wanted_of(block, full_BND, wanted_BH)
         return self.predict(self.norm(full_BND))
 
     def _statistics(self, target_BNT: Tensor) -> tuple[Tensor, Tensor]:
@@ -212,12 +233,16 @@ class MaskedAutoencoder(nn.Module):
             missing_BN: What was never observed; no loss there.
             num_visible: See `visible_first`.
         """
-        predicted_BNT = self(tokens_BNP, hidden_BN, num_visible)
         target_BNT = tokens_BNP if target_BNT is None else target_BNT
+        counted_BN = hidden_BN if missing_BN is None else hidden_BN & ~missing_BN
+        wanted_BH = None
+        if num_visible is not None and len(self.decoder):  # what the loss does not count is not computed
+            wanted_BH = visible_first(~hidden_BN, hidden_BN.shape[1] - num_visible)[0]
+            target_BNT, counted_BN = take(target_BNT, wanted_BH), counted_BN.gather(1, wanted_BH)
+        predicted_BNT = self(tokens_BNP, hidden_BN, num_visible, wanted_BH)
         if self.norm_target:
             mean, sd = self._statistics(target_BNT)
             target_BNT = (target_BNT - mean) / sd
-        counted_BN = hidden_BN if missing_BN is None else hidden_BN & ~missing_BN
         error_BN = F.mse_loss(predicted_BNT.float(), target_BNT.float(), reduction="none").mean(dim=-1)
         return (error_BN * counted_BN).sum() / counted_BN.sum().clamp(min=1)
 

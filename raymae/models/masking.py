@@ -22,6 +22,11 @@ def num_hidden(num_tokens: int, mask_ratio: float) -> int:
     return min(max(round(mask_ratio * num_tokens), 1), num_tokens - 1)
 
 
+def num_visible(num_tokens: int, mask_ratio: float) -> int:
+    """How many of N tokens a ratio leaves visible."""
+    return num_tokens - num_hidden(num_tokens, mask_ratio)
+
+
 def random_mask(
     batch: int, num_tokens: int, mask_ratio: float, generator: Generator, *, keep_last: bool = False
 ) -> Tensor:

@@ -16,7 +16,7 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 from raymae.errors import ResultsError
@@ -96,6 +96,34 @@ class Parts:
         """
         return self._read()[1]
 
+    def table_after(self, seen: Collection[str], table: Any) -> tuple[Collection[str], Any]:
+        """Like `table` for somebody who follows: only parts not in `seen` are read, and added to `table`.
+
+        Args:
+            seen: Names of the parts that `table` holds; empty at first.
+            table: What the last call returned, or None.
+
+        Returns:
+            The names and the table for the next call.
+
+        Raises:
+            ResultsError: A part cannot be read.
+        """
+        import pyarrow as pa
+
+        try:
+            present = self.files()
+            fresh = [name for name in present if name not in seen]
+            if table is None or not set(seen) <= set(present):  # compacted, or started over
+                return self._read()
+            if not fresh:
+                return seen, table
+            return present, self._deduplicated(pa.concat_tables([table, self._load(fresh)]))
+        except FileNotFoundError:
+            return self._read()
+        except (OSError, pa.ArrowException) as error:
+            raise ResultsError(f"{self._place.uri(self.name)}: cannot read the parts: {error}") from None
+
     def compact(self) -> None:
         """Merge all parts into one. See the head of this module for what readers see meanwhile.
 
@@ -129,25 +157,28 @@ class Parts:
 
     def _read(self) -> tuple[list[str], Any]:
         import pyarrow as pa
-        from pyarrow import dataset
 
-        schema = arrow_schema(self.columns)
         where = self._place.uri(self.name)
         for attempt in range(_RELISTS + 1):
             files: list[str] = []
             try:
                 files = self.files()
-                if not files:
-                    return files, schema.empty_table()
-                paths = [self._place.path(f"{self.name}/{name}") for name in files]
-                found = dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._place.filesystem)
-                return files, self._deduplicated(found.to_table())
+                return files, self._deduplicated(self._load(files))
             except FileNotFoundError as error:
                 if attempt == _RELISTS:
                     raise ResultsError(f"{where}: parts keep vanishing while read: {error}") from None
             except (OSError, pa.ArrowException) as error:
                 raise ResultsError(f"{where}: cannot read the {len(files)} parts: {error}") from None
         raise AssertionError("unreachable")
+
+    def _load(self, files: Sequence[str]) -> Any:
+        from pyarrow import dataset
+
+        schema = arrow_schema(self.columns)
+        if not files:
+            return schema.empty_table()
+        paths = [self._place.path(f"{self.name}/{name}") for name in files]
+        return dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._place.filesystem).to_table()
 
     def _deduplicated(self, table: Any) -> Any:
         import pyarrow as pa

@@ -9,9 +9,10 @@ import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
+from urllib.parse import urlsplit, urlunsplit
 
 from raymae.errors import ResultsError
+from raymae.spec.uri import open_uri
 
 
 class Place:
@@ -43,16 +44,10 @@ class Place:
             self.local = Path(os.path.abspath(os.path.expanduser(self.root)))
 
     def _connect(self) -> tuple[Any, str]:
-        from pyarrow import fs
-
         try:
-            filesystem, path = fs.FileSystem.from_uri(_s3_options(self.root))
-        except (ValueError, OSError, NotImplementedError) as error:
-            raise ResultsError(
-                f"{self.root}: not a usable storage location: {error}. "
-                "Use a local path or a URI such as s3://bucket/folder or gs://bucket/folder"
-            ) from None
-        return filesystem, path.rstrip("/")
+            return open_uri(self.root)
+        except ValueError as error:
+            raise ResultsError(str(error)) from None
 
     @property
     def filesystem(self) -> Any:
@@ -191,16 +186,3 @@ def json_bytes(value: Mapping[str, Any]) -> bytes:
         ValueError: Something in it is NaN or infinite.
     """
     return (json.dumps(value, indent=1, ensure_ascii=False, allow_nan=False) + "\n").encode()
-
-
-def _s3_options(uri: str) -> str:
-    """The URI with the endpoint of the environment, and with small files as one PUT instead of a multipart upload."""
-    parts = urlsplit(uri)
-    if parts.scheme != "s3":
-        return uri
-    query = {"allow_delayed_open": "true", **dict(parse_qsl(parts.query))}
-    endpoint = os.environ.get("AWS_ENDPOINT_URL_S3") or os.environ.get("AWS_ENDPOINT_URL")
-    if endpoint and "endpoint_override" not in query:
-        scheme, _, host = endpoint.rpartition("://")
-        query |= {"endpoint_override": host.rstrip("/"), "scheme": scheme or "https"}
-    return urlunsplit(parts._replace(query=urlencode(query)))

@@ -7,6 +7,7 @@
     configs/<trial_id>.json   the config of every trial that was started
     checkpoints/<trial_id>/   written by the training loop
     logs/
+    state.json                what the driver was doing when it last gave a sign of life
     verdict.json              the answer
 """
 
@@ -17,7 +18,7 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
@@ -33,7 +34,7 @@ from raymae.spec.trial import Objective
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
-_ENVIRONMENT, _VERDICT = "environment.json", "verdict.json"
+_ENVIRONMENT, _VERDICT, _STATE = "environment.json", "verdict.json", "state.json"
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -194,6 +195,19 @@ class Store:
         """Keep the answer. It must hold plain values and no NaN."""
         self._put(_VERDICT, verdict)
 
+    def write_state(self, state: Mapping[str, Any]) -> bool:
+        """Keep the driver's sign of life. One that the storage refuses is dropped: the next one comes in seconds.
+
+        Returns:
+            Whether it was written.
+        """
+        self._writing()
+        try:
+            self._place.write(_STATE, json_bytes(state))
+        except OSError:
+            return False
+        return True
+
     def _put(self, name: str, value: Mapping[str, Any]) -> None:
         with self._writing():
             try:
@@ -322,6 +336,14 @@ class Store:
     def verdict(self) -> dict[str, Any] | None:
         """The answer as it was written at the end of the sweep, or None."""
         return self._read(_VERDICT)
+
+    def state(self) -> dict[str, Any] | None:
+        """The driver's last sign of life (see `raymae.search.pulse`), or None."""
+        return self._read(_STATE)
+
+    def follow(self, name: Literal["trials", "reports"], seen: Collection[str], table: Any) -> tuple[Any, Any]:
+        """A dataset for somebody who looks again and again; see `Parts.table_after`."""
+        return (self._trials if name == "trials" else self._reports).table_after(seen, table)
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """The config of every trial that was started, by trial_id."""

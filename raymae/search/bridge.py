@@ -95,6 +95,15 @@ class ArmScheduler(FIFOScheduler):
         ours = self._trials[trial.trial_id]
         return self._arms[ours.config.arm] if ours.stage == "search" else None
 
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """The next trial. Before that, a worker group that idles beside as many trials as may run is let go: another
+        sweep waits for what it holds. Tune would keep it until one more trial ends."""
+        conductor = self._trials.conductor
+        waiting = any(trial.status == TuneTrial.PENDING for trial in tune_controller.get_live_trials())
+        if conductor.squeezed and not waiting and conductor.num_running >= conductor.slots:
+            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+        return super().choose_trial_to_run(tune_controller)
+
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
         """Enter a search trial into its arm's scheduler."""
         if scheduler := self._of(trial):

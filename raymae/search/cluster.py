@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import fcntl
 import logging
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
+import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
@@ -15,10 +18,13 @@ from pathlib import Path
 from typing import Any
 
 from raymae.errors import ResourceError
+from raymae.search.autoscaling import Growth, find_growth, room, slots_when_grown
 from raymae.spec.sweep import ResourceSpec
 
 TRIAL_DRIVER = "trial_driver"
 MAX_DRIVERS = 10_000
+LOCK = "in-use"  # held by the driver of the sweep whose scratch folder it lies in
+PATIENCE_S = "86400"  # on a cluster, for a node to boot or for another sweep's end; the sweep's own end cuts it short
 
 # A value the user has set wins.
 ENVIRONMENT = {
@@ -30,6 +36,7 @@ ENVIRONMENT = {
     "RAY_AIR_NEW_OUTPUT": "0",
     "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0",
     "RAY_USAGE_STATS_ENABLED": "0",
+    "RAY_OVERRIDE_JOB_RUNTIME_ENV": "1",  # a submitted job's variables and ours may name the same one
     "TUNE_DISABLE_AUTO_CALLBACK_LOGGERS": "1",
     "TUNE_DISABLE_SIGINT_HANDLER": "1",
     "TUNE_DISABLE_STRICT_METRIC_CHECKING": "1",
@@ -56,6 +63,7 @@ class Cluster:
         scratch: Local folder that lives as long as the connection.
         driver: The custom resource that keeps trials' drivers on the machines that have it, normally the head; empty
             where a cluster has none.
+        growth: What the cluster's autoscaler may start; None where it has none, or none that can be seen from here.
     """
 
     dashboard: str
@@ -63,6 +71,38 @@ class Cluster:
     gpus: float
     scratch: Path
     driver: Mapping[str, float]
+    growth: Growth | None = None
+
+    def nodes(self, *, head_only: bool = False) -> list[Mapping[str, float]]:
+        """Resources of every node that is there now."""
+        import ray
+
+        alive = [node["Resources"] for node in ray.nodes() if node["Alive"]]
+        return [node for node in alive if "node:__internal_head__" in node] if head_only else alive
+
+    def slots(self, resources: ResourceSpec, max_concurrent: int | None = None) -> int:
+        """How many trials run at once, with the nodes that the autoscaler may start.
+
+        Raises:
+            ResourceError: Not even one trial fits.
+        """
+        if self.growth is not None:
+            return slots_when_grown(resources, self.nodes(head_only=True), self.growth, max_concurrent)
+        if max_concurrent is not None:  # nodes may join, or an autoscaler run elsewhere: the user knows
+            return max_concurrent
+        try:
+            return slots(resources, cpus=self.cpus, gpus=self.gpus)
+        except ResourceError as error:
+            more = "if the cluster grows on demand, say how far: search.max_concurrent"
+            raise ResourceError(f"{error}; {more}") from None
+
+    def room(self, resources: ResourceSpec) -> int:
+        """Trials that fit on the nodes that are there now."""
+        return room(resources, self.nodes())
+
+    def capacity(self, resources: ResourceSpec) -> int:
+        """Trials that all sweeps together may run at once, if all are of this size; 0 if none fits yet."""
+        return self.room(resources) if self.growth is None else self.slots(resources)
 
 
 def slots(resources: ResourceSpec, *, cpus: float, gpus: float, max_concurrent: int | None = None) -> int:
@@ -133,23 +173,27 @@ def connected(
     set_environment()
     _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=f"raymae-{os.getpid()}-"))
+    claim = _claim(scratch)
     # a Ray of our own inherits variables; passed as a runtime environment, they would cost its prestarted workers
     variables = {"RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", **(environment or {})}
     with _quiet(log_file), _variables(variables if address is None else {}):
         import ray
 
         try:
-            context = _embedded(scratch) if address is None else _joined(address, environment or {})
+            with _signals_kept():
+                context = _embedded(scratch) if address is None else _joined(address, environment or {})
             _protect_token()
             total = ray.cluster_resources()
             url = context.dashboard_url or ""
             yield Cluster(
                 f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch,
                 {TRIAL_DRIVER: 1.0} if TRIAL_DRIVER in total else {},
+                None if address is None else find_growth(ray.get_runtime_context().gcs_address),
             )
         finally:
             ray.shutdown()
             shutil.rmtree(scratch, ignore_errors=True)
+            os.close(claim)
 
 
 def _embedded(scratch: Path) -> Any:
@@ -166,6 +210,8 @@ def _joined(address: str, environment: Mapping[str, str]) -> Any:
     import ray
 
     train = {name: value for name, value in ENVIRONMENT.items() if name.startswith(("RAY_TRAIN", "TUNE"))}
+    train["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = PATIENCE_S
+    train["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # the hub looks for all groups; Train would start one each
     try:
         return ray.init(
             address=address, log_to_driver=False, configure_logging=False,
@@ -177,6 +223,21 @@ def _joined(address: str, environment: Mapping[str, str]) -> Any:
             f"--address {address}: cannot join a Ray cluster there: {reason}. On one of its machines `--address auto` "
             "joins it; from elsewhere submit a job"
         ) from None
+
+
+@contextmanager
+def _signals_kept() -> Iterator[None]:
+    """Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would abort the
+    process instead of ending the sweep with its verdict so far."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -200,22 +261,32 @@ def _quoted_interpreter() -> dict[str, Any] | None:
     return {"py_executable": quoted} if quoted != sys.executable else None
 
 
+def _claim(folder: Path) -> int:
+    """Mark a scratch folder as in use for as long as the descriptor is open: the system lets go when we die."""
+    held = os.open(folder / LOCK, os.O_CREAT | os.O_RDWR, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return held
+
+
 def _remove_leftovers() -> None:
-    """Delete scratch folders of sweeps that were killed."""
+    """Delete scratch folders of sweeps that were killed.
+
+    A lock tells, not a process id: a process in another PID namespace with the same /tmp, such as a container, sees
+    other ids, and took live sweeps for dead ones.
+    """
     for folder in Path(tempfile.gettempdir()).glob("raymae-*-*"):
-        pid = folder.name.split("-")[1]
-        if pid.isdigit() and not _alive(int(pid)):
+        try:
+            held = os.open(folder / LOCK, os.O_RDWR)
+        except OSError:  # being made just now, or somebody else's
+            continue
+        try:
+            fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            continue
+        else:
             shutil.rmtree(folder, ignore_errors=True)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+        finally:
+            os.close(held)
 
 
 @contextmanager

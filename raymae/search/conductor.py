@@ -11,12 +11,13 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Protocol
 
 from raymae.results.store import Store
 from raymae.search.algorithms import ArmStudy, EndStatus
 from raymae.search.budget import Budget
 from raymae.search.checkpoints import Keeper, tidy
+from raymae.search.hub import NOT_STARTED
 from raymae.search.ledger import Ledger, Trial
 from raymae.search.population import Population
 from raymae.spec.resolve import ArmPlan, trial_config
@@ -25,6 +26,16 @@ from raymae.spec.trial import Objective
 
 REPLICATE_SEED = 10_000
 SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
+
+
+class Recorder(Protocol):
+    """Told every row that goes to the store, after it has gone there. It must not raise."""
+
+    def report(self, row: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+        """One report: its row, and the worker's message that it was made of."""
+
+    def trial(self, row: Mapping[str, Any]) -> None:
+        """One trial ended."""
 
 
 class Conductor:
@@ -52,9 +63,11 @@ class Conductor:
         self.waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
         self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
         self.interrupted = False
+        self.squeezed = False  # other sweeps have taken slots from this one
         self.hopeless: dict[str, str] = {}
         self.last_event = self.started
         self.warn: Callable[[str], None] = lambda message: None
+        self.recorders: list[Recorder] = []
         self.listener: Callable[[Trial], None] = lambda trial: None
         self.studies = {
             name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
@@ -70,8 +83,14 @@ class Conductor:
             self._shrink(spec.budget.num_trials)
 
     def use_slots(self, slots: int) -> None:
-        """Run so many trials at once: known once a cluster has been joined."""
+        """Run so many trials at once: known once a cluster has been joined, and changed by other sweeps there."""
+        self.squeezed = self.squeezed or slots < self.slots
         self.slots = self.budget.slots = slots
+
+    @property
+    def num_running(self) -> int:
+        """Trials under way."""
+        return len(self.ledger.running)
 
     def _shrink(self, total: int) -> None:
         """Lower every arm's quota evenly until the sum fits the budget; every arm keeps at least one trial."""
@@ -264,11 +283,14 @@ class Conductor:
                 self.studies[trial.config.arm].report(trial.trial_id, message["epoch"], trial.best[self.metric])
         if message["phase"] == "test":
             trial.test = {key: value for key, value in metrics.items() if key.startswith("test_")}
-        self.store.add_report({
+        row = {
             "trial_id": trial.trial_id, "arm": trial.config.arm, "stage": trial.stage, "attempt": trial.attempt,
             "step": message["step"], "phase": message["phase"], "epoch": message["epoch"],
             "wall_s": message["seconds"], "time": datetime.now(UTC), **metrics,
-        })
+        }
+        self.store.add_report(row)
+        for recorder in self.recorders:
+            recorder.report(row, message)
 
     def on_end(self, trial: Trial, error: str | None = None) -> None:
         """Record how a trial ended: completed by itself, stopped by scheduler or budget, or failed."""
@@ -276,7 +298,8 @@ class Conductor:
             return
         self.last_event = self.clock()
         trial.error = trial.error or error
-        if trial.error is None and not trial.last.get("final") and self._to_be_continued(trial):
+        ended = trial.error is not None or trial.last.get("final")
+        if trial.error == NOT_STARTED or (not ended and self._to_be_continued(trial)):
             trial.status = "pending"  # the next run of the sweep goes on from its checkpoint
             self.ledger.end(trial)
             return
@@ -290,7 +313,7 @@ class Conductor:
             costs = {"wall_s": trial.wall_s, "num_parameters": trial.last.get("num_parameters"), None: None}
             cost = costs[self.spec.search.cost]
             self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric), cost)
-        self.store.add_trial({
+        row = {
             "trial_id": trial.trial_id, "config_id": trial.config.config_id, "arm": trial.config.arm,
             "stage": trial.stage, "attempt": trial.attempt, "status": status, "seed": trial.config.seed,
             **trial.config.params, **trial.best, **trial.test, "epochs_done": trial.epochs,
@@ -298,7 +321,10 @@ class Conductor:
             "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": trial.last.get("host"),
             "pid": trial.last.get("pid"), "device": trial.last.get("device"), "error": trial.error,
             **({"parent": f"{trial.parent.trial_id}@{trial.parent.epoch}"} if trial.parent else {}),
-        })
+        }
+        self.store.add_trial(row)
+        for recorder in self.recorders:
+            recorder.trial(row)
         Keeper(self.store.location, trial.trial_id).remove()
         if status == "failed":
             self._look_for_systematic_failure(trial.config.arm)

@@ -31,7 +31,7 @@ class Display:
     def __init__(self, console: Console | None, *, live: bool) -> None:
         self._console, self._is_live = console, live
         self._conductor: Conductor | None = None
-        self._dashboard = ""
+        self._dashboard = self._note = ""
         self._live: Live | None = None
 
     @classmethod
@@ -68,6 +68,13 @@ class Display:
         if self._console is not None and not self._is_live:
             self._console.print(f"Ray is up; dashboard {cluster.dashboard or 'off'}", soft_wrap=True)
 
+    def waiting(self, room: int, slots: int) -> None:
+        """There is room for fewer trials than shall run at once: the others wait for nodes."""
+        if room < slots:
+            self._note = f"waiting for nodes: room for {room} of {slots} trials at once"
+            if self._console is not None and not self._is_live:
+                self._console.print(self._note)
+
     def ended(self, trial: Trial) -> None:
         """A trial ended: one line, where there is no live panel."""
         if self._console is not None and not self._is_live and self._conductor is not None:
@@ -89,11 +96,13 @@ class Display:
     def _render(self) -> RenderableType:
         assert self._conductor is not None
         # the conductor's thread may add a trial while this one draws
-        return panel(self._conductor, list(self._conductor.trials.values()), self._dashboard)
+        trials = list(self._conductor.trials.values())
+        starting = sum(trial.status == "running" and not trial.last for trial in trials)
+        return panel(self._conductor, trials, self._dashboard, self._note if starting else "")
 
 
-def panel(conductor: Conductor, trials: list[Trial], dashboard: str) -> RenderableType:
-    """The live panel: progress, best per arm, what runs, time left."""
+def panel(conductor: Conductor, trials: list[Trial], dashboard: str, note: str = "") -> RenderableType:
+    """The live panel: progress, best per arm, what runs, time left, and a note."""
     ended = [trial for trial in trials if trial.status != "running"]
     counts = {status: sum(trial.status == status for trial in trials)
               for status in ("completed", "running", "stopped", "failed")}
@@ -121,6 +130,8 @@ def panel(conductor: Conductor, trials: list[Trial], dashboard: str) -> Renderab
     )
     link = Text(f"dashboard {dashboard}" if dashboard else "starting Ray …", style="dim")
     parts: list[RenderableType] = [progress, table, status, link]
+    if note:
+        parts.append(Text(note, style="dim"))
     if conductor.source == "synthetic":
         parts.insert(0, Text("SYNTHETIC DATA: these numbers say nothing about the real data set", style="bold yellow"))
     return Group(*parts)

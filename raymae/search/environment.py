@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
@@ -10,6 +11,7 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+GIT = "RAYMAE_GIT"
 PACKAGES = ("raymae", "ray", "torch", "timm", "monai", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
 
 
@@ -37,7 +39,13 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout the code runs from, and whether it has changes; None outside a checkout."""
+    """Commit of the checkout the code runs from, and whether it has changes; None outside a checkout.
+
+    A submitted job runs from a copy, and is told what it is a copy of.
+    """
+    if os.environ.get(GIT):
+        told: dict[str, Any] | None = json.loads(os.environ[GIT])
+        return told
     folder = os.path.dirname(os.path.abspath(__file__))
 
     def git(*arguments: str) -> str | None:

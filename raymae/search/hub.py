@@ -9,13 +9,51 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 Message = dict[str, Any]
 
 MAX_ATTEMPTS = 3  # of one trial within one run of the sweep, when its workers die under it
+NOT_STARTED = "no workers came for it before the sweep's end"
 MAX_FRUITLESS = 5  # incarnations of a group that die without a message before it is given up
+
+
+@dataclass(frozen=True)
+class NodeStates:
+    """Machines of the cluster, by Ray's ids.
+
+    Attributes:
+        alive: Those that are there; None if that is not known.
+        going: Those that will be taken away (drained) soon.
+    """
+
+    alive: frozenset[str] | None = None
+    going: frozenset[str] = frozenset()
+
+    def lost(self, nodes: frozenset[str]) -> bool:
+        """Whether any of these is gone, or going."""
+        return bool(nodes & self.going) or (self.alive is not None and not nodes <= self.alive)
+
+
+class ClusterNodes:
+    """The state of this cluster's machines, asked at most once a second: `Hub(ClusterNodes())` in an actor."""
+
+    def __init__(self) -> None:
+        self._asked, self._known = -float("inf"), NodeStates()
+
+    def __call__(self) -> NodeStates:
+        """Alive and drained machines."""
+        now = time.monotonic()
+        if now - self._asked >= 1.0:
+            import ray
+            from ray._private.state import state
+
+            alive = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+            self._asked, self._known = now, NodeStates(alive, frozenset(state.get_draining_nodes() or {}))
+        return self._known
 
 
 @dataclass
@@ -31,6 +69,7 @@ class _Slot:
     closed: bool = False
     workers: list[Any] = field(default_factory=list)
     reserved: Any = None
+    nodes: frozenset[str] = frozenset()
     trial_id: str = ""
     fruitless: int = 0
     life: int = 0
@@ -39,8 +78,10 @@ class _Slot:
 class Hub:
     """See the module. All methods are coroutines of one actor; a slot springs into being when first named."""
 
-    def __init__(self) -> None:
+    def __init__(self, nodes: Callable[[], NodeStates] = lambda: NodeStates()) -> None:
+        """`nodes` tells the state of the cluster's machines; asked when workers die and after reports."""
         self._slots: dict[str, _Slot] = {}
+        self._nodes = nodes
 
     def _slot(self, name: str) -> _Slot:
         return self._slots.setdefault(name, _Slot())
@@ -127,6 +168,18 @@ class Hub:
             slot.job = slot.outbox = None
             slot.changed.notify_all()
 
+    async def stop_waiting(self) -> None:
+        """End the jobs that wait for workers, or whose machines are gone, with `NOT_STARTED`: the sweep is over."""
+        for slot in self._slots.values():
+            async with slot.changed:
+                if slot.job is not None and (not slot.taken or self._nodes().lost(slot.nodes)):
+                    slot.outbox = {
+                        "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
+                        "step": slot.job["next_step"], "best": {}, "error": NOT_STARTED,
+                    }
+                    slot.job, slot.serial = None, slot.serial + 1
+                    slot.changed.notify_all()
+
     async def close(self, name: str) -> None:
         """No more jobs: the group's serve loop returns."""
         await self._end(name, None)
@@ -143,13 +196,18 @@ class Hub:
 
     # -- the workers' side ---------------------------------------------------------------------------------------------
 
-    async def hello(self, name: str, workers: list[Any], reserved: Any = None) -> int:
+    async def hello(
+        self, name: str, workers: list[Any], reserved: Any = None, nodes: frozenset[str] = frozenset()
+    ) -> int:
         """A new incarnation of the group: an unfinished job is handed out again, as its next attempt.
+
+        Dying with its machine is not the trial's fault and is not counted.
 
         Args:
             name: The slot.
             workers: Actor handles of its ranks.
             reserved: The placement group they run in.
+            nodes: Ids of the machines they run on.
 
         Returns:
             The incarnation's number, or 0 if it should not go on: it has died again and again without a message, or is
@@ -157,12 +215,13 @@ class Hub:
         """
         slot = self._slot(name)
         async with slot.changed:
-            slot.workers, slot.reserved, slot.life = workers, reserved, slot.life + 1
-            slot.fruitless += 1
+            blameless = self._nodes().lost(slot.nodes)
+            slot.workers, slot.reserved, slot.nodes, slot.life = workers, reserved, nodes, slot.life + 1
+            slot.fruitless += not blameless
             if slot.job is not None and slot.taken:
                 slot.serial += 1
                 slot.outbox = None
-                if slot.tries >= MAX_ATTEMPTS:
+                if slot.tries >= MAX_ATTEMPTS and not blameless:
                     slot.outbox = {
                         "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
                         "step": slot.job["next_step"], "best": {},
@@ -170,11 +229,26 @@ class Hub:
                     }
                     slot.job = None
                 else:
-                    slot.tries += 1
+                    slot.tries += not blameless
                     slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
                     slot.taken = False
             slot.changed.notify_all()
             return slot.life if not slot.closed and slot.fruitless <= MAX_FRUITLESS else 0
+
+    async def hand_back(self, name: str, life: int) -> bool:
+        """Called after a report: whether a machine of the group will be taken away, so that it should leave now.
+
+        Its job, whose state was just saved, then waits for the group's next incarnation elsewhere.
+        """
+        slot = self._slot(name)
+        async with slot.changed:
+            if slot.life != life or slot.job is None or not slot.taken or not self._nodes().going & slot.nodes:
+                return False
+            slot.serial += 1
+            slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
+            slot.taken, slot.outbox = False, None
+            slot.changed.notify_all()
+            return True
 
     async def take(self, name: str, life: int) -> tuple[int, Message] | None:
         """Wait for the next job: its serial number and content, or None when there will be no more.

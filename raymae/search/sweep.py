@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -13,6 +14,7 @@ from raymae.data.cache import Located
 from raymae.errors import InterruptedSweepError, TrialError
 from raymae.results.compare import verdict_of
 from raymae.results.store import Store
+from raymae.results.tensorboard import LiveEvents
 from raymae.search.algorithms import contains
 from raymae.search.cluster import Cluster, connected, local_resources, slots
 from raymae.search.display import Display
@@ -27,6 +29,11 @@ from raymae.tasks import schema_of, task_class
 
 if TYPE_CHECKING:
     from raymae.search.conductor import Conductor
+
+# where data and results are; the right to read them is every machine's own
+PASSED_ON = (
+    "RAYMAE_DATA", "RAYMAE_CACHE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
+)
 
 
 @dataclass(frozen=True)
@@ -119,6 +126,8 @@ def run_sweep(
         on_warning=display.warn,
     )
     from raymae.search.conductor import Conductor
+    from raymae.search.metrics import Metrics
+    from raymae.search.pulse import beating
     from raymae.search.resume import restore, warm_start
 
     with store:
@@ -129,22 +138,29 @@ def run_sweep(
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         kept = restore(conductor, retry_failed=retry_failed)
-        if kept or conductor.num_interrupted:
-            display.continuing(kept, conductor.num_interrupted)
-        if not conductor.finished():
-            with (
-                interruptible(lambda: _interrupt(conductor)),
-                display.live(conductor),
-                connected(_log_file(store), _worker_environment(spec), plan.address) as cluster,
-            ):
-                if plan.address and spec.search.max_concurrent is None:
-                    conductor.use_slots(slots(spec.resources, cpus=cluster.cpus, gpus=cluster.gpus))
-                display.connected(cluster)
-                _tune(conductor, cluster, spec)
-        conductor.close()
-        verdict = verdict_of(store)
-        store.write_verdict(verdict)
-        store.compact()
+        columns = store.meta()["columns"]["trials"]
+        with beating(conductor) as pulse, LiveEvents(store.location, conductor.metric, columns, display.warn) as events:
+            conductor.recorders.append(events)
+            if kept or conductor.num_interrupted:
+                display.continuing(kept, conductor.num_interrupted)
+            if not conductor.finished():
+                with (
+                    interruptible(lambda: _interrupt(conductor)),
+                    display.live(conductor),
+                    connected(_log_file(store), _worker_environment(spec), plan.address) as cluster,
+                ):
+                    if plan.address:
+                        conductor.use_slots(cluster.slots(spec.resources, spec.search.max_concurrent))
+                        display.waiting(cluster.room(spec.resources), conductor.slots)
+                    display.connected(cluster)
+                    metrics = Metrics(conductor)
+                    conductor.recorders.append(metrics)
+                    pulse.dashboard, pulse.also = cluster.dashboard, metrics.beat
+                    _tune(conductor, cluster, spec, alone=plan.address is None)
+            conductor.close()
+            verdict = verdict_of(store)
+            store.write_verdict(verdict)
+            store.compact()
     if spec.arms and not any(trial.status == "completed" for trial in conductor.trials.values()):
         reasons = sorted({trial.error for trial in conductor.trials.values() if trial.error})
         raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))
@@ -158,29 +174,34 @@ def _interrupt(conductor: Conductor) -> None:
     conductor.warn("interrupted: trials under way end at their next report; again to end at once")
 
 
-def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec) -> None:
-    """Run everything the conductor proposes on warm worker groups."""
+def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: bool) -> None:
+    """Run everything the conductor proposes on warm worker groups; sweeps that are not alone share the cluster."""
     import ray
     from ray import tune
 
     from raymae.search.bridge import run_tune
-    from raymae.search.hub import Hub
+    from raymae.search.hub import ClusterNodes, Hub
+    from raymae.search.sharing import NAMESPACE, hub_name, shared
     from raymae.search.trainable import WarmTrial
     from raymae.search.workers import GroupOptions, bury
 
-    hub = ray.remote(Hub).options(num_cpus=0, resources=dict(cluster.driver)).remote()
+    name = hub_name(spec.resources)
+    hub = ray.remote(Hub).options(
+        num_cpus=0, resources=dict(cluster.driver), name=name, namespace=NAMESPACE
+    ).remote(ClusterNodes())
+    sharing = nullcontext() if alone else shared(conductor, name, partial(cluster.capacity, spec.resources))
     options = GroupOptions(
         hub, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
         str(cluster.scratch / "train"), spec.resources.report_timeout_s, spec.resources.recycle_after,
     )
-    with watched(conductor, hub):
+    with watched(conductor, hub), sharing:
         trainable = tune.with_parameters(WarmTrial, options=options)
         run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(bury, hub))
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:
     threads = str(max(1, int(spec.resources.cpus_per_worker)))
-    passed = {name: os.environ[name] for name in ("RAYMAE_DATA", "RAYMAE_CACHE") if name in os.environ}
+    passed = {name: os.environ[name] for name in PASSED_ON if name in os.environ}
     return {"OMP_NUM_THREADS": threads, "MKL_NUM_THREADS": threads, **passed}
 
 

@@ -1,4 +1,4 @@
-"""Says when nothing has moved for a while, and why."""
+"""Says when nothing has moved for a while, and why; ends the waiting when the sweep is over."""
 
 from __future__ import annotations
 
@@ -19,6 +19,8 @@ SILENCE_S = 120.0
 def watched(conductor: Conductor, hub: Any, *, silence_s: float = SILENCE_S) -> Iterator[None]:
     """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
 
+    A sweep that is over does not wait for workers that have not come: a node might never be had.
+
     Args:
         conductor: Its `last_event` is the time of the last report or end.
         hub: Handle of the hub, which knows what the slots do.
@@ -29,6 +31,8 @@ def watched(conductor: Conductor, hub: Any, *, silence_s: float = SILENCE_S) -> 
     def watch() -> None:
         limit = silence_s
         while not over.wait(silence_s / 8):
+            if conductor.interrupted or conductor.time_is_up():
+                hub.stop_waiting.remote()
             silent = conductor.clock() - conductor.last_event
             if silent < silence_s:
                 limit = silence_s

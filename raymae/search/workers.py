@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -48,6 +49,10 @@ class GroupOptions:
     storage: str
     report_timeout_s: float | None = None
     recycle_after: int = 0
+
+
+class Reclaimed(Exception):  # noqa: N818
+    """Not an error: a machine of the group is taken away, and the group starts again elsewhere."""
 
 
 class Recycled(Exception):  # noqa: N818
@@ -171,13 +176,15 @@ def serve(config: dict[str, Any]) -> None:
         dist.broadcast_object_list(box, src=0)
         return box[0]
 
-    handles = [ray.get_runtime_context().current_actor]
+    here = ray.get_runtime_context()
+    ranks = [(here.current_actor, here.get_node_id())]
     if world > 1:
         gathered: list[Any] = [None] * world
-        dist.all_gather_object(gathered, handles[0])
-        handles = gathered
+        dist.all_gather_object(gathered, ranks[0])
+        ranks = gathered
+    handles, nodes = [handle for handle, _ in ranks], frozenset(node for _, node in ranks)
     reserved = ray.util.get_current_placement_group()
-    life = agree(ray.get(hub.hello.remote(slot, handles, reserved)) if rank == 0 else None)
+    life = agree(ray.get(hub.hello.remote(slot, handles, reserved, nodes)) if rank == 0 else None)
     if not life:
         return
     done = 0
@@ -190,6 +197,8 @@ def serve(config: dict[str, Any]) -> None:
             wanted = agree(ray.get(hub.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if not wanted:
                 break
+            if not message["final"] and agree(ray.get(hub.hand_back.remote(slot, life)) if rank == 0 else None):
+                raise Reclaimed("its machine is taken away; the trial goes on elsewhere from the report just made")
         done += 1
         if done == config["recycle_after"]:
             raise Recycled(f"replaced after {done} trials")
@@ -223,7 +232,7 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
                 warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
                 yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
                        "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
-                       "num_parameters": report.num_parameters, "final": report.final}
+                       "num_parameters": report.num_parameters, "final": report.final, "sent_at": time.time()}
     except RayMAEError as error:
         yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
     except Exception as error:

@@ -22,6 +22,7 @@ from raymae.spec.resolve import problems
 from raymae.spec.space import KINDS
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import TaskSchema
+from raymae.spec.uri import is_uri
 
 MAX_BYTES = 1_000_000
 MAX_DEPTH = 32
@@ -60,7 +61,7 @@ def load_sweep(
     except UnicodeDecodeError as error:
         raise SpecError([Problem(str(path), "", f"must be UTF-8 text: {error.reason} at byte {error.start}")]) from None
     spec = parse_sweep(text, str(path), overrides, schema_of=schema_of)
-    if spec.data.path is None:
+    if spec.data.path is None or is_uri(spec.data.path):
         return spec
     try:
         own = (path.parent / Path(spec.data.path).expanduser()).resolve()

@@ -15,9 +15,10 @@ class DataSpec(Model):
     """Which data set, and where to look for it."""
 
     name: str = Field(description="A name from `raymae data list`, or any name for your own file under `path`.")
-    path: str | None = Field(None, description="Your own file or folder. Relative paths are taken from the sweep file.")
+    path: str | None = Field(None, description="Your own file or folder. Relative paths are taken from the sweep file; "
+                             "a URI such as s3://bucket/file.csv is copied once to every machine.")
     root: str | None = Field(
-        None, description="Folder to look in first; then $RAYMAE_DATA, the user cache, a download."
+        None, description="Folder or URI to look in first; then $RAYMAE_DATA, the user cache, a download."
     )
     if_unavailable: Literal["error", "synthetic"] = Field(
         "error", description="`synthetic`: where the data cannot be had, run on a generated stand-in and say so."

@@ -26,9 +26,11 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
 from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
+from raymae.tasks.lines import Panel, draw_lines
 from raymae.tasks.windows import NUM_TIME_FEATURES, WEEK_S, Windows, prepare
 
 TOKEN_ARMS = ("mae", "scratch")
+NUM_PICTURED, SHOWN_STEPS = 3, 168
 RECURRENT_ARMS = ("rnn", "lstm", "gru")
 LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
 
@@ -284,6 +286,55 @@ class Forecasting(Task):
         """What the encoder makes of a masked batch."""
         features_BFL, _, _, _ = self.features(batch, mask)
         return model.encoder.visible(self.grid.patchify(features_BFL), mask)[0]  # type: ignore[operator,union-attr]
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
+        """`reconstruction`: validation windows, hidden patches filled in; `forecast`: test steps beside forecasts."""
+        if phase == "pretrain":
+            return {"reconstruction": self._reconstructions(model)}
+        return {"forecast": self._forecasts(model)}
+
+    def _reconstructions(self, model: nn.Module) -> np.ndarray:
+        source = self.load("val")
+        index_B = torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long()
+        batch = source.batch(index_B, None)
+        mask = self.draw_mask(batch, Generator(self.device).manual_seed(0))
+        features_BFL, own_B2L, _, _ = self.features(batch, mask)
+        grid = TokenGrid((self.params.lookback,), (self.params.patch_size,), 2)
+        filled_BNT = model.reconstruct(self.grid.patchify(features_BFL), mask, grid.patchify(own_B2L))  # type: ignore[operator]
+        level_BL, size = grid.unpatchify(filled_BNT)[:, 0].float().cpu().numpy(), self.params.patch_size
+        panels = []
+        for row, truth_L in enumerate(own_B2L[:, 0].cpu().numpy()):
+            hidden = [(k * size, (k + 1) * size) for k in torch.where(mask[row])[0].tolist()]
+            model_L = np.full_like(truth_L, np.nan)
+            for first, last in hidden:
+                model_L[first:last] = level_BL[row, first:last]
+            title = f"validation window {int(index_B[row])}: grey the level, red what was made of hidden patches"
+            panels.append(Panel(title, truth_L, model_L, hidden))
+        return draw_lines(panels)
+
+    def _forecasts(self, model: nn.Module) -> np.ndarray:
+        horizon = self.params.horizon
+        source = Windows(self.data, torch.as_tensor(np.asarray(self.splits["test"])), self.params.lookback, horizon,
+                         every_channel=False)
+        length = min(SHOWN_STEPS, len(source)) if horizon == 1 else 1
+        panels, count = [], min(NUM_PICTURED, len(source) - length + 1)
+        for first in torch.linspace(0, len(source) - length, count).long().tolist():
+            batch = source.batch(torch.arange(first, first + length), None)
+            forecast_BH = self.predict(model, batch).float()
+            if horizon == 1:
+                truth_T, model_T = batch["target"][:, 0], forecast_BH[:, 0]
+                title = f"test steps {first} to {first + length - 1}: grey the truth, red forecasts one step ahead"
+                panels.append(Panel(title, truth_T.cpu().numpy(), model_T.cpu().numpy()))
+                continue
+            past_T = batch["window"][0, 0, -2 * horizon:]
+            truth_T = torch.cat([past_T, batch["target"][0]])
+            model_T = torch.cat([torch.full_like(past_T, math.nan), forecast_BH[0]])
+            panels.append(Panel(f"test window {first}: grey the truth, red the forecast over {horizon} steps",
+                                truth_T.cpu().numpy(), model_T.cpu().numpy(), [(len(past_T), len(truth_T))]))
+        return draw_lines(panels)
 
 
 class ForecastMetrics(Metrics):

@@ -31,11 +31,12 @@ from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransforme
 from raymae.models.mae import Encoder
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrialConfig
+from raymae.tasks import adjusting
+from raymae.tasks.adjusting import Adjustment, Predicted
 from raymae.tasks.base import Batch, Task, uneven_heads
 from raymae.tasks.cells import Cells, Prepared, ScalerKind, draw_cells, prepare
 from raymae.tasks.imputation_metrics import NAMES, ImputationMetrics
 from raymae.tasks.imputation_params import DENSE_ARMS, TOKEN_ARMS, ImputationParams
-from raymae.tasks.matching import Transport, quantiles_of_bins, quantiles_of_cells, transport
 from raymae.tasks.references import impute_by, most_frequent
 
 
@@ -80,7 +81,7 @@ class Imputation(Task):
         self.columns = len(self.data.num_categories)
         self.scaler: ScalerKind = p.scaler if self.arm.kind != "reference" else "minmax"
         self.categorical = np.flatnonzero(self.data.table.is_categorical)
-        self._transports: tuple[str, list[Transport | None]] = ("", [])
+        self._kept: tuple[str, Adjustment] | None = None
         self.tensors: dict[str, Tensor] = {}
         if config.arm in TOKEN_ARMS:
             self._prepare_tokens()
@@ -108,6 +109,9 @@ class Imputation(Task):
         """Heads divide widths."""
         found = []
         found += uneven_heads(params, *(("encoder", "decoder") if arm in TOKEN_ARMS else ()))
+        if arm in TOKEN_ARMS and params["match"] > 0 and params["match_cost"] > 0:
+            found.append(("match", f"match={params['match']} and match_cost={params['match_cost']} both say how far "
+                                   "imputed values are moved; set one of them to 0"))
         return found
 
     @classmethod
@@ -196,8 +200,9 @@ class Imputation(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Every cell on the reference scale, then the chosen categories' codes: float64 `[B, C + Q]` on the CPU."""
-        own_BC, chosen_BQ, _ = self._impute(model, batch)
-        return torch.as_tensor(np.concatenate([self.data.to_reference(self._moved(model, own_BC)), chosen_BQ], axis=1))
+        adjustment = self._adjusted(model)
+        own_BC, chosen_BQ, _ = self._impute(model, batch, adjustment)
+        return torch.as_tensor(np.concatenate([self.data.to_reference(adjustment.move(own_BC)), chosen_BQ], axis=1))
 
     def impute(self, model: nn.Module, units_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Fill any rows by a token arm's network, on every observed value of every row.
@@ -216,30 +221,24 @@ class Imputation(Task):
         if self.params.draw == "sample":
             generator = Generator(self.device).manual_seed(self.config.seed)
             batch["noise"] = torch.rand(missing_RC.shape, generator=generator, device=self.device)
-        parts = []
+        parts, adjustment = [], self._adjusted(model)
         for index_B in torch.arange(len(units_RC), device=self.device).split(self.eval_batch):
             rows = {name: value[index_B] for name, value in batch.items()}
-            own_BC, chosen_BQ, _ = self._impute(model, rows)
-            parts.append((self._moved(model, own_BC) * self.data.own_range_C + self.data.own_low_C, chosen_BQ))
+            own_BC, chosen_BQ, _ = self._impute(model, rows, adjustment)
+            parts.append((adjustment.move(own_BC) * self.data.own_range_C + self.data.own_low_C, chosen_BQ))
         own, chosen = (np.concatenate(part) for part in zip(*parts, strict=True))
         return own, chosen
 
     def settle(self, model: nn.Module) -> None:
         """Keep what imputing other rows by this network takes, and forget the rows that it learned from."""
-        if self.params.match > 0:
-            self._matched(model)
+        self._adjusted(model)
         self.tensors.clear()
         self.data.forget()
 
-    def _moved(self, model: nn.Module, own_BC: np.ndarray) -> np.ndarray:
-        if self.params.match > 0:
-            for column, moved in enumerate(self._matched(model)):
-                if moved is not None:
-                    own_BC[:, column] = moved.move(own_BC[:, column], self.params.match)
-        return own_BC
-
     @torch.no_grad()
-    def _impute(self, model: nn.Module, batch: Batch) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+    def _impute(
+        self, model: nn.Module, batch: Batch, adjustment: Adjustment
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Cells in own units, chosen categories, and chances of bins where the network tells any."""
         arm = self.config.arm
         if self.arm.kind == "reference":
@@ -252,22 +251,28 @@ class Imputation(Task):
             units_BC = self.data.scaler(self.scaler).inverse_transform(scaled_BC)
             own_BC = (units_BC - self.data.own_low_C) / self.data.own_range_C
         else:
-            output = model(batch["tokens"], F.pad(batch["missing"], (1, 0)))
-            chances_BCK = output.log_chances_BCK.exp()
-            own_BC = self._drawn(output, chances_BCK, batch).double().cpu().numpy()
-            codes_BC = output.log_chances_BCK.argmax(dim=-1).cpu().numpy() if self.params.draw != "sample" else own_BC
-            return own_BC, codes_BC[:, self.categorical].astype(np.float64), chances_BCK.double().cpu().numpy()
+            found = adjustment.tilt(self._said(model, batch["tokens"], batch["missing"]), self.centres_CK.cpu().numpy())
+            assert found.chances is not None
+            own_BC = self._drawn(found, batch)
+            codes_BC = found.chances.argmax(axis=-1) if self.params.draw != "sample" else own_BC
+            return own_BC, codes_BC[:, self.categorical].astype(np.float64), found.chances
         highest_Q = np.array(self.data.num_categories)[self.categorical] - 1
         chosen_BQ = np.clip(np.round(own_BC[:, self.categorical]), 0, highest_Q)
         if arm == "mean":
             chosen_BQ = np.broadcast_to(most_frequent(self.data)[self.categorical], chosen_BQ.shape)
         return own_BC, chosen_BQ, None
 
-    def _drawn(self, output: Output, chances_BCK: Tensor, batch: Batch) -> Tensor:
+    @torch.no_grad()
+    def _said(self, model: nn.Module, tokens_BN1: Tensor, hidden_BC: Tensor) -> Predicted:
+        output = model(tokens_BN1, F.pad(hidden_BC, (1, 0)))
+        return Predicted(output.mean_BC.double().cpu().numpy(), output.log_chances_BCK.exp().double().cpu().numpy())
+
+    def _drawn(self, found: Predicted, batch: Batch) -> np.ndarray:
         """The mean, or the quantile of the predicted distribution at one half or at a level fixed per cell."""
         if self.params.draw == "mean":
-            return output.mean_BC
-        level_BC = batch["noise"] if self.params.draw == "sample" else torch.full_like(output.mean_BC, 0.5)
+            return found.mean
+        chances_BCK = torch.as_tensor(found.chances, device=self.device)
+        level_BC = batch["noise"] if self.params.draw == "sample" else torch.full_like(chances_BCK[..., 0], 0.5)
         reached_BCK = chances_BCK.cumsum(dim=-1)
         last_C = (~self.centres_CK.isnan()).sum(dim=-1) - 1
         bin_BC = torch.minimum((reached_BCK < level_BC[..., None]).sum(dim=-1), last_C)[..., None]
@@ -275,30 +280,64 @@ class Imputation(Task):
         inside_BC = ((level_BC - before_BC) / chances_BCK.gather(-1, bin_BC)[..., 0].clamp(min=1e-9)).clamp(0, 1)
         low_BC, high_BC = (self.edges_CK2[..., side].expand_as(chances_BCK).gather(-1, bin_BC)[..., 0]
                            for side in (0, 1))
-        return low_BC + inside_BC * (high_BC - low_BC)
+        return (low_BC + inside_BC * (high_BC - low_BC)).double().cpu().numpy()
 
-    def _matched(self, model: nn.Module) -> list[Transport | None]:
-        """How each column's imputed values are moved; learned from the missing cells of all rows, without truth."""
+    def _adjusted(self, model: nn.Module) -> Adjustment:
+        """What is done to the imputed values of each column; learned on all rows that may be learned from."""
         key = _weights_key(model)
-        if self._transports[0] != key:
-            source = Cells(self.data, self.data.rows["fit"], self.tensors, scored=False)
-            parts = [self._impute(model, source.batch(index, None))
-                     for index in torch.arange(len(source)).split(self.eval_batch)]
-            own_RC = np.concatenate([own_BC for own_BC, _, _ in parts])
-            missing_RC = self.data.missing_RC[self.data.rows["fit"]]
-            seen_RC = (self.data.seen_RC[self.data.rows["fit"]] - self.data.own_low_C) / self.data.own_range_C
-            wanted = quantiles_of_cells(list(seen_RC.T))
-            if self.config.arm in TOKEN_ARMS and self.params.match_to == "predicted":
-                sums_CK = sum(np.where(missing_RC[start:start + len(chances)][..., None], chances, 0).sum(axis=0)
-                              for start, (_, _, chances) in zip(range(0, len(source), self.eval_batch), parts,
-                                                                strict=True) if chances is not None)
-                edges_CK2 = self.edges_CK2.cpu().numpy()
-                wanted = [quantiles_of_bins(sums_CK[column], edges_CK2[column])
-                          if missing_RC[:, column].any() else wanted[column] for column in range(self.columns)]
-            moved = [transport(own_RC[missing_RC[:, column], column], wanted[column])
-                     if missing_RC[:, column].any() else None for column in range(self.columns)]
-            self._transports = (key, moved)
-        return self._transports[1]
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self._adjust(model)
+        return self._kept[1]
+
+    def _adjust(self, model: nn.Module) -> Adjustment:
+        p, fit = self.params, self.data.rows["fit"]
+        told = self.config.arm in TOKEN_ARMS
+        plain = Adjustment([None] * self.columns, [None] * self.columns, np.zeros(self.columns))
+        tilted, priced = told and p.mechanism == "own_value", told and p.match_cost > 0
+        if not tilted and not priced and p.match == 0:
+            return plain
+        missing_RC = self.data.missing_RC[fit]
+        own_RC = (self.data.seen_RC[fit] - self.data.own_low_C) / self.data.own_range_C
+        bins_RC = self.tensors["bin"][torch.as_tensor(fit)].cpu().numpy() if told else np.zeros_like(own_RC, np.int64)
+        some_S = np.unique(np.linspace(0, len(fit) - 1, min(adjusting.REHIDDEN, len(fit))).astype(np.int64))
+        rehidden = self._rehidden(model, fit[some_S]) if tilted or priced else Predicted(own_RC[some_S], None)
+        if tilted:
+            plain = plain._replace(odds=adjusting.odds_by_column(rehidden, missing_RC[some_S], own_RC, bins_RC))
+        if not priced and p.match == 0:
+            return plain
+        source, parts, sums_CK = Cells(self.data, fit, self.tensors, scored=False), [], None
+        for index in torch.arange(len(source)).split(self.eval_batch):
+            own_BC, _, chances = self._impute(model, source.batch(index, None), plain)
+            parts.append(own_BC)
+            if chances is not None and p.match_to == "predicted":
+                part_CK = np.einsum("bck,bc->ck", chances, missing_RC[index.numpy()].astype(np.float64))
+                sums_CK = part_CK if sums_CK is None else sums_CK + part_CK
+        imputed_RC = np.concatenate(parts)
+        wanted = adjusting.wanted_quantiles(sums_CK, plain.odds, own_RC, bins_RC)
+        transports = adjusting.ways(imputed_RC, missing_RC, wanted)
+        shares_C = np.full(self.columns, p.match)
+        if priced:
+            weight_SC = np.column_stack([np.ones(len(some_S)) if odds is None else odds.odds_R[some_S]
+                                         for odds in plain.odds])
+            said_SC = plain.tilt(rehidden, self.centres_CK.cpu().numpy()).mean
+            shares_C = adjusting.shares_by_cost(p.match_cost, imputed_RC, missing_RC, transports, said_SC,
+                                                own_RC[some_S], weight_SC, self.span_C.cpu().numpy())
+        return plain._replace(transports=transports, shares=shares_C)
+
+    def _rehidden(self, model: nn.Module, rows_S: np.ndarray) -> Predicted:
+        """What is said of every cell of some rows while its column is hidden in them, one column at a time."""
+        source, parts = Cells(self.data, rows_S, self.tensors, scored=False), []
+        for index in torch.arange(len(source)).split(self.eval_batch):
+            batch, said = source.batch(index, None), []
+            for column in range(self.columns):
+                hidden_BC = batch["missing"].clone()
+                hidden_BC[:, column] = True
+                found = self._said(model, batch["tokens"], hidden_BC)
+                assert found.chances is not None
+                said.append((found.mean[:, column], found.chances[:, column]))
+            parts.append([np.stack(part, axis=1) for part in zip(*said, strict=True)])
+        mean_SC, chances_SCK = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Predicted(mean_SC, chances_SCK)
 
     def metrics(self) -> ImputationMetrics:
         """Errors and distances on the reference scale."""
@@ -350,7 +389,6 @@ def _pattern_key(p: ImputationParams) -> tuple[Any, ...]:
 
 
 def _data_key(data: Mapping[str, Any]) -> tuple[str, str | None]:
-    """(name, path of the file, or None for synthetic), hashable."""
     if data["source"] == "synthetic":
         return str(data["name"]), None
     return str(data["name"]), _path(str(data["name"]), data.get("path"), data.get("root"))

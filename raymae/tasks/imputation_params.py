@@ -33,6 +33,15 @@ class ImputationParams(TrainingParams):
         0.0, "how far imputed values are moved, in rank order, towards their column's distribution: 0 is the least "
         "squared error, 1 the least Wasserstein distance", ge=0, le=1,
     )
+    match_cost: float = param(
+        0.0, "in place of match: how much of its squared error an imputation may spend on being moved, the shares of "
+        "the way being chosen per column, by re-hidden observed cells, to win the most Wasserstein distance; 0 is off",
+        arms=TOKEN_ARMS, ge=0,
+    )
+    mechanism: Literal["random", "own_value"] = param(
+        "random", "what is assumed of missing cells: that they resemble observed ones in rows alike, or that a cell's "
+        "own value, high or low, decided; how strongly is then estimated per column", arms=TOKEN_ARMS,
+    )
     match_to: Literal["observed", "predicted"] = param(
         "predicted", "that distribution is the one of observed cells, or the one predicted for missing cells, which "
         "differs from it where cells are not missing at random",

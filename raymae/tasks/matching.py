@@ -41,14 +41,43 @@ def transport(imputed: np.ndarray, wanted: np.ndarray) -> Transport:
     return Transport(distinct, np.bincount(which, wanted) / count)
 
 
-def quantiles_of_bins(chances: np.ndarray, edges: np.ndarray) -> np.ndarray:
-    """Quantiles at `LEVELS` of a distribution over bins, even within each: (K,) and (K, 2) → (401,)."""
-    known = ~np.isnan(edges).any(axis=1)
-    reached = np.cumsum(chances[known]) / chances[known].sum()
-    below = np.concatenate([[0.0], reached[:-1]])
-    return np.interp(LEVELS, np.column_stack([below, reached]).ravel(), edges[known].ravel())
+def quantiles_of_weighted(values: np.ndarray, weights: np.ndarray) -> np.ndarray:
+    """Quantiles at `LEVELS` of values that count by their weights: (R,) and (R,) → (401,)."""
+    distinct, which = np.unique(values, return_inverse=True)
+    share = np.bincount(which, weights) / weights.sum()
+    return np.interp(LEVELS, np.cumsum(share) - share / 2, distinct)
 
 
 def quantiles_of_cells(columns: Sequence[np.ndarray]) -> list[np.ndarray]:
     """Quantiles at `LEVELS` of every column's observed cells."""
     return [np.quantile(values[~np.isnan(values)], LEVELS) for values in columns]
+
+
+def shares_within(
+    cost: float, gains_C: np.ndarray, crossed_C: np.ndarray, squares_C: np.ndarray, error: float
+) -> np.ndarray:
+    """How far to move each column, for the most distance won at a bounded price: (C,), between 0 and 1.
+
+    Moving a column's imputed values m by a share s of the way to T(m) wins s · gain of distance and adds
+    2 s · crossed + s² · squares to the squared error; over all columns that stays within cost · error. The best shares
+    under such a bound equate what the last step of each column wins for its price.
+
+    Args:
+        cost: Allowed growth of the squared error, relative to it.
+        gains_C: Σ |T(m) - m| over a column's missing cells.
+        crossed_C: Σ (m - x) (T(m) - m), x being the truth, estimated on cells whose truth may be known.
+        squares_C: Σ (T(m) - m)².
+        error: Σ (m - x)² over all columns.
+    """
+    def at(price: float) -> np.ndarray:
+        best_C = (gains_C / price - 2 * crossed_C) / np.maximum(2 * squares_C, 1e-12)
+        return np.where(squares_C > 0, best_C.clip(0, 1), 0.0)
+
+    def extra(share_C: np.ndarray) -> float:
+        return float((2 * share_C * crossed_C + share_C**2 * squares_C).sum())
+
+    low, high = 1e-9, 1e9  # of what a unit of squared error is worth, in distance
+    for _ in range(120):
+        middle = float(np.sqrt(low * high))
+        low, high = (middle, high) if extra(at(middle)) > cost * error else (low, middle)
+    return at(high)

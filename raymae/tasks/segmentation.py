@@ -28,7 +28,7 @@ from raymae.data.scenes import (
 )
 from raymae.data.synthetic_scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import random_mask
+from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.sweep import DataSpec
@@ -90,7 +90,7 @@ class Segmentation(Task):
         "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "image_size": 48, "crop_size": 48,
                   "patch_size": 12, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16,
                   "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75, "scale_max": 1.5},
-        "lite": {"epochs": 8, "pretrain_epochs": 30, "batch_size": 8, "crops": 4, "eval_every": 2, "image_size": 96,
+        "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "crops": 4, "eval_every": 2, "image_size": 96,
                  "crop_size": 96, "patch_size": 12, "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32,
                  "drop_path": 0.05},
         "small": {"image_size": 256, "crop_size": 256, "patch_size": 16, "encoder_dim": 384, "encoder_depth": 12,
@@ -198,7 +198,9 @@ class Segmentation(Task):
 
     def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
         """Squared error on hidden patches."""
-        return model.loss(self.pretrain_grid.patchify(batch["image"]), mask)  # type: ignore[operator]
+        visible = num_visible(mask.shape[1], self.params.mask_ratio)
+        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
+        return model.loss(tokens_BNP, mask, num_visible=visible)  # type: ignore[operator]
 
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
         """The batch with other colours in hidden patches."""

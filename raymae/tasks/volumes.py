@@ -18,7 +18,7 @@ from torch.nn import functional as F
 from raymae.data.cache import locate
 from raymae.data.splits import labelled_windows
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import random_mask
+from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
@@ -89,8 +89,8 @@ class Volumes(Task):
         "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "roi_size": "16x16x16", "patch_size": 8,
                   "encoder_dim": 12, "encoder_depth": 2, "encoder_heads": 2, "mlp_ratio": 2.0, "feature_size": 2,
                   "decoder_dim": 12, "decoder_heads": 2, "overlap": 0.0},
-        "lite": {"epochs": 8, "pretrain_epochs": 20, "batch_size": 4, "roi_size": "32x48x32", "shrink": 2,
-                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 0.5, "eval_every": 2,
+        "lite": {"epochs": 10, "pretrain_epochs": 40, "batch_size": 4, "roi_size": "32x48x32", "shrink": 2,
+                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 2.0, "eval_every": 2,
                  "lr": 4e-3},
         "small": {"encoder_dim": 384, "encoder_depth": 8, "encoder_heads": 6, "feature_size": 16,
                   "decoder_dim": 192, "decoder_depth": 2, "roi_size": "96x96x96", "patch_size": 16},
@@ -193,7 +193,8 @@ class Volumes(Task):
 
     def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
         """Squared error on hidden patches."""
-        return model.loss(self._tokens(batch), mask)  # type: ignore[operator]
+        visible = num_visible(mask.shape[1], self.params.mask_ratio)
+        return model.loss(self._tokens(batch), mask, num_visible=visible)  # type: ignore[operator]
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Dice loss plus cross entropy."""

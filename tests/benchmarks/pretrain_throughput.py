@@ -21,7 +21,7 @@ import torch
 from torch import Tensor, nn
 
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import num_hidden, random_mask
+from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.train.optim import make_optimiser
 
@@ -51,7 +51,7 @@ class Shape:
 
     @property
     def num_visible(self) -> int:
-        return self.num_tokens - num_hidden(self.num_tokens, self.mask_ratio)
+        return num_visible(self.num_tokens, self.mask_ratio)
 
     def flops(self) -> float:
         """Of one image's step: its matrix products, and twice as many backward."""

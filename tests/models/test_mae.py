@@ -56,6 +56,20 @@ def test_missing_tokens_are_not_counted() -> None:
     assert nothing == 0
 
 
+@pytest.mark.parametrize("depth", [0, 1, 2])
+@pytest.mark.parametrize("norm_target", [False, True])
+def test_what_the_loss_does_not_count_need_not_be_computed(depth: int, norm_target: bool) -> None:
+    missing_BN = torch.zeros(B, N, dtype=torch.bool)
+    missing_BN[0, 1] = missing_BN[1, 5] = True
+    found = []
+    for num_visible in (None, 4):
+        model = make_mae(decoder_depth=depth, norm_target=norm_target)
+        loss = model.loss(tokens(), EQUAL, missing_BN=missing_BN, num_visible=num_visible)
+        loss.backward()
+        found.append((loss, *(p.grad for p in model.parameters())))
+    torch.testing.assert_close(found[1], found[0])
+
+
 @masks
 def test_hidden_values_reach_nothing(hidden_BN: Tensor) -> None:
     model, x = make_mae(), tokens()

@@ -35,6 +35,16 @@ def test_views(root: Path) -> None:
     assert best.to_dict("list") == {"arm": ["mae", "scratch"], "trial_id": ["b", "g"], "val_mse": [0.2, 0.4]}
 
 
+def test_arms(root: Path) -> None:
+    arms = query(root, "SELECT arm, kind, seeds, best_val, best_trial, completed, stopped, failed FROM arms")
+    assert arms["arm"].tolist() == ["mae", "scratch", "gru", "persistence"]
+    assert arms.iloc[0].tolist() == ["mae", "pretrained", 0, 0.2, "b", 4, 1, 1]
+    tables = query(root, "SELECT table_name AS n FROM information_schema.tables ORDER BY n")["n"].tolist()
+    assert tables == ["arms", "best", "reports", "trials"]
+    counts = query(root, "SELECT (SELECT count(*) FROM Trials) AS n, count(*) AS m FROM REPORTS")
+    assert counts.iloc[0].tolist() == [7, 6]
+
+
 def test_best_follows_the_objective(make_store: Make, tmp_path: Path) -> None:
     store = make_store(schema=tiny_schema(objective=Objective("mse", "max", "")))
     store.add_trial(trial("low", val_mse=0.1))
@@ -67,7 +77,12 @@ def test_types_survive(root: Path) -> None:
         "LOAD httpfs", "ATTACH '{out}'", "SET enable_external_access = true", "SET lock_configuration = false",
         "CREATE TABLE x AS SELECT 1", "DROP VIEW best", "EXPORT DATABASE '{out}'", "PRAGMA enable_profiling",
         "SELECT 1; SELECT 2", "SELECT 1; COPY trials TO '{out}'", "", "-- nothing",
-        "EXPLAIN ANALYZE COPY trials TO '{out}'",
+        "EXPLAIN ANALYZE COPY trials TO '{out}'", "SELECT * FROM read_parquet('/etc/passwd')",
+        "SELECT * FROM parquet_scan('{out}')", "SELECT * FROM read_blob('/etc/passwd')", "CALL pragma_version()",
+        "SELECT * FROM read_json('https://example.org/x')", "FORCE INSTALL httpfs FROM core", "IMPORT DATABASE '{out}'",
+        "SELECT * FROM sniff_csv('/etc/passwd')", "CREATE SECRET (TYPE s3, KEY_ID 'x', SECRET 'y')",
+        "COPY (SELECT 1) TO 's3://bucket/x.csv'", "ATTACH 'https://example.org/x.db'", "CHECKPOINT", "VACUUM",
+        "SELECT * FROM duckdb_secrets(), read_csv_auto('/etc/hosts')", "USE memory", "DELETE FROM trials",
         "SELECT * FROM store", "SELECT getenv('HOME')",
     ],
 )

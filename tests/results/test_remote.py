@@ -10,8 +10,9 @@ import pytest
 from tiny_task import report, tiny_spec, trial
 
 from raymae.errors import ResultsError
-from raymae.results import Store, query, summary
+from raymae.results import Store, across, query, summary
 from raymae.results.place import Place
+from raymae.results.report import write_report
 
 Make = Callable[..., Store]
 
@@ -39,6 +40,13 @@ def test_a_sweep_on_s3(make_store: Make, root: str) -> None:
     assert found.checkpoint_path("t1") == f"{root}/checkpoints/t1"
     assert query(root, "SELECT count(*) AS n FROM reports")["n"].tolist() == [3]
     assert summary(found)["num_trials"]["completed"] == 1
+    assert query(root, "SELECT completed FROM arms WHERE arm = 'mae'")["completed"].tolist() == [1]
+    Place(root).write("pictures/t1-seed0-x.png", b"png")
+    page, _ = write_report(found)
+    assert page == f"{root}/report.html"
+    assert b"t1" in Place(root).read("report.html")
+    assert Place(root).read("report.md").startswith(b"# ett")
+    assert across.sweeps_in([root.removesuffix("/ett")]) == ([root], [])
 
 
 def test_continuing_and_refusing_on_s3(make_store: Make, root: str) -> None:

@@ -1,4 +1,4 @@
-"""Several raylets on this machine, told on standard input to `add` a node or to `kill` the newest with SIGKILL."""
+"""Several raylets on this machine, told on standard input to `add` a node, say its `id`, or `kill` one (SIGKILL)."""
 
 from __future__ import annotations
 
@@ -14,8 +14,12 @@ if __name__ == "__main__":
         for line in sys.stdin:
             if line.strip() == "add":
                 nodes.append(cluster.add_node(num_cpus=1))
+            elif line.startswith("id"):
+                print(nodes[int(line.split()[1])].node_id, flush=True)
+                continue
             else:
-                cluster.remove_node(nodes.pop(), allow_graceful=False)
+                which = line.split()[1:] or ["-1"]
+                cluster.remove_node(nodes.pop(int(which[0])), allow_graceful=False)
             print("done", flush=True)
     finally:
         cluster.shutdown()

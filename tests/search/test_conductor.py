@@ -7,6 +7,7 @@ import itertools
 import pytest
 
 from raymae.search.conductor import Conductor
+from raymae.search.hub import NOT_STARTED
 from raymae.search.ledger import Trial
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
@@ -196,3 +197,13 @@ def test_an_actor_s_death_is_a_failure_with_its_reason():
     made.on_end(trial, "the process died")
     made.on_end(trial, "told twice")
     assert [(r["status"], r["error"]) for r in store.trials] == [("failed", "the process died")]
+
+
+def test_a_trial_for_which_no_workers_came_is_left_for_the_next_run():
+    made, store, _ = conductor()
+    trial = made.next()
+    made.on_report(trial, {"error": NOT_STARTED, "final": True, "step": 0, "best": {}})
+    made.on_end(trial)
+    assert trial.status == "pending"
+    assert store.trials == []
+    assert made.num_running == 0

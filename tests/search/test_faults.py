@@ -27,7 +27,7 @@ space: {mishap: {choice: [none, hang, raise, die, die-once, unreadable]}}
 search: {algorithm: grid, scheduler: none}
 training: {epochs: 3}
 replicates: 1
-resources: {report_timeout_s: 8, recycle_after: 1}
+resources: {report_timeout_s: 20, recycle_after: 1}
 """
 
 
@@ -46,7 +46,7 @@ def test_a_trial_that_hangs_raises_or_dies_fails_with_its_reason_and_no_other_is
     search = trials[trials["stage"] == "search"]
     assert dict(search["status"]) == {"none": "completed", "hang": "failed", "raise": "failed", "die": "failed",
                                       "die-once": "completed", "unreadable": "failed"}
-    assert "no report for 8 s" in search.loc["hang", "error"]
+    assert "no report for 20 s" in search.loc["hang", "error"]
     assert search.loc["raise", "error"] == "RuntimeError: boom"
     assert search.loc["unreadable", "error"] == "OSError: [Errno 5] Input/output error: 'ETTh1.csv'"
     assert "died 3 times" in search.loc["die", "error"]

@@ -9,6 +9,7 @@ import time
 
 import psutil
 import pytest
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from tests.search.conftest import check_complete
 
@@ -38,6 +39,16 @@ def test_a_sweep_runs_from_file_to_verdict_and_a_second_run_has_nothing_to_do(sm
     assert token.stat().st_mode & 0o077 == 0, "Ray's token is for its owner only"
     assert small.num_checkpoints() == 0, "an ended trial keeps no checkpoint"
     assert not _left_over(small), "no process is left behind"
+
+    state = store.state()
+    assert (state["state"], state["running"], state["error"]) == ("ended", [], None)
+    assert sum(sum(arm.values()) for arm in state["planned"].values()) == len(trials)
+    events = small.folder / "results" / "small" / "tensorboard"
+    assert {folder.name for folder in events.iterdir() if folder.is_dir()} == set(trials["trial_id"])
+    curve = EventAccumulator(str(events / "mae-0000")).Reload().Scalars("val/mse")
+    reports = store.reports().query("trial_id == 'mae-0000' and phase == 'finetune'").sort_values("step")
+    assert [one.step for one in curve] == list(reports["step"])
+    assert [one.value for one in curve] == pytest.approx(list(reports["val_mse"]), rel=1e-6)
 
     started = time.monotonic()
     again = small.run("--json")

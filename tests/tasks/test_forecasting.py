@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from torch import Generator, Tensor, nn
@@ -299,3 +300,39 @@ def test_the_target_channel_is_first_and_a_parameter(make_task: MakeTask) -> Non
     oil, load = make_task("linear"), make_task("linear", target="HUFL")
     assert torch.equal(oil.data.values_CT[1], load.data.values_CT[0])
     assert torch.equal(oil.data.values_CT[0], load.data.values_CT[-1])
+
+
+# -- pictures ----------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("horizon", [1, 8])
+def test_pictures_of_forecasts(make_task: MakeTask, horizon: int) -> None:
+    from raymae.tasks.lines import HEIGHT, MODEL, WIDTH
+
+    task = make_task("persistence", horizon=horizon)
+    before = torch.get_rng_state()
+    (name, picture), = task.pictures(nn.Identity(), "test").items()
+    assert (name, picture.shape, picture.dtype) == ("forecast", (3 * HEIGHT, WIDTH, 3), np.uint8)
+    red = (picture == MODEL).all(axis=2)
+    assert red.any()
+    if horizon > 1:  # the forecast stands at the right of what came before
+        assert np.where(red)[1].min() > WIDTH / 2
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_pictures_of_reconstructions(make_task: MakeTask) -> None:
+    from raymae.tasks.lines import HIDDEN, MODEL
+
+    task = make_task("mae", mask_ratio=0.5, mask_kind="suffix")
+    (name, picture), = task.pictures(task.build_pretraining().eval(), "pretrain").items()
+    assert name == "reconstruction"
+    ground = np.where((picture == HIDDEN).all(axis=2))[1]
+    red = np.where((picture == MODEL).all(axis=2))[1]
+    assert ground.min() <= red.min() + 1
+    assert red.max() <= ground.max() + 1
+
+
+def test_a_flat_series_is_drawn() -> None:
+    from raymae.tasks.lines import Panel, draw_lines
+
+    assert draw_lines([Panel("flat", np.zeros(5), np.full(5, np.nan))]).shape[2] == 3

@@ -16,7 +16,7 @@ from raymae.spec import TrialConfig
 from raymae.tasks.cells import Prepared, draw_cells
 from raymae.tasks.imputation import Imputation
 from raymae.tasks.imputation_metrics import ImputationMetrics
-from raymae.tasks.matching import LEVELS, quantiles_of_bins, transport
+from raymae.tasks.matching import LEVELS, quantiles_of_weighted, transport
 from raymae.train import evaluate
 
 MakeTask = Callable[..., Imputation]
@@ -175,10 +175,12 @@ def test_transport_matches_distributions_in_order() -> None:
         == pytest.approx(np.quantile(wanted, LEVELS).mean())
 
 
-def test_quantiles_of_bins_are_even_within_a_bin() -> None:
-    edges = np.array([[0.0, 1.0], [1.0, 3.0], [np.nan, np.nan]])
-    found = quantiles_of_bins(np.array([0.5, 0.5, 0.0]), edges)
-    assert found[[0, 100, 200, 300, 400]] == pytest.approx([0, 0.5, 1, 2, 3])
+def test_weighted_quantiles_are_those_of_repeated_values() -> None:
+    rng = np.random.default_rng(0)
+    values, weights = rng.exponential(1, 3000), rng.integers(0, 5, 3000)
+    found = quantiles_of_weighted(values, weights.astype(float))
+    assert found[4:-20] == pytest.approx(np.quantile(np.repeat(values, weights), LEVELS)[4:-20], abs=0.02)
+    assert quantiles_of_weighted(np.array([1.0, 5.0]), np.array([0.0, 2.0]))[200] == pytest.approx(5.0)
 
 
 def test_drawing_a_sample_spreads_and_repeats(make_task: MakeTask) -> None:

@@ -1,0 +1,14 @@
+"""The command line: parse, call one library function, print. `base` holds what commands share; one module a family."""
+
+from raymae.cli.base import main
+
+# isort: off
+# each module adds its commands to `main`; help lists them in this order
+from raymae.cli import sweeps  # noqa: F401
+from raymae.cli import answers  # noqa: F401
+from raymae.cli import live  # noqa: F401
+from raymae.cli import files  # noqa: F401
+from raymae.cli import cluster  # noqa: F401
+from raymae.cli import jobs  # noqa: F401
+
+__all__ = ["main"]

@@ -1,0 +1,5 @@
+"""`python -m raymae.cli`."""
+
+from raymae.cli import main
+
+main()

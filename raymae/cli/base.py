@@ -1,0 +1,109 @@
+"""What every command is made of: errors as messages, examples in help, shared options, JSON or tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from raymae import __version__
+from raymae.errors import RayMAEError
+
+if TYPE_CHECKING:
+    from raymae.spec.sweep import SweepSpec
+
+
+class Group(click.Group):
+    """Turns our errors into messages and exit codes, and lists commands in the order they are written."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order in which one needs them."""
+        return list(self.commands)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run a command; an error raised on purpose is a message, not a traceback."""
+        try:
+            return super().invoke(ctx)
+        except RayMAEError as error:
+            click.echo(click.style("error: ", fg="red", bold=True) + str(error), err=True)
+            ctx.exit(error.exit_code)
+
+
+def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """End a command's help with an example."""
+
+    def attach(function: Callable[..., Any]) -> Callable[..., Any]:
+        lines = "\n".join("  " + line for line in text.strip().splitlines())
+        function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n\b\nExample:\n{lines}\n"
+        return function
+
+    return attach
+
+
+overrides = click.option(
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
+    help="Override any field of the sweep file; repeatable.",
+)
+address = click.option(
+    "--address", metavar="ADDRESS", default=None,
+    help="Join a running Ray cluster: `auto` on one of its machines, or host:port. Default: a Ray of its own, here.",
+)
+as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
+sweep_file = click.argument("file", type=click.Path(dir_okay=False))
+results_dir = click.argument("directory", metavar="DIR")
+
+
+@click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, prog_name="raymae")
+def main() -> None:
+    """Does masked-autoencoder pretraining help here, at which settings, and how sure are we?
+
+    A sweep file says which task, which arms, which space, which budget. `raymae sweep` searches every arm with the
+    same budget, re-trains each arm's best configuration on fresh seeds, scores it once on the test split, and prints
+    the verdict.
+    """
+
+
+def stored(directory: str) -> SweepSpec:
+    """The spec of a sweep's folder, with `results` where the folder lies now."""
+    from raymae.results.store import Store
+
+    store = Store.open(directory)
+    parent = store.location.rpartition("/")[0]
+    return store.spec().model_copy(update={"results": parent})
+
+
+def load(file: str, overrides: Sequence[str]) -> SweepSpec:
+    """Read and check a sweep file."""
+    from raymae.spec.load import load_sweep
+    from raymae.tasks import schema_of
+
+    return load_sweep(file, overrides, schema_of=schema_of)
+
+
+def show_value(value: Any, renderable: Callable[[], Any], as_json: bool) -> None:
+    """JSON, or something rich can draw."""
+    if as_json:
+        click.echo(json.dumps(value, indent=2, default=str))
+        return
+    from rich.console import Console
+
+    console = Console()
+    (console if console.is_terminal else Console(width=120)).print(renderable())
+
+
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
+    """Rows as a borderless table."""
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=None, pad_edge=False)
+    for name in columns:
+        table.add_column(name, overflow="fold")
+    shown = {None: "–", True: "yes", False: "no"}
+    for row in rows:
+        cells = (row[name] for name in columns)
+        table.add_row(*(Text(shown[cell] if isinstance(cell, bool) or cell is None else str(cell)) for cell in cells))
+    return table

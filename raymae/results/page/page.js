@@ -1,0 +1,415 @@
+"use strict";
+(() => {
+  const data = JSON.parse(document.getElementById("data").textContent);
+  const shares = JSON.parse(document.getElementById("importance").textContent);
+  const {metric, mode, params, trials, references} = data;
+  const count = trials.id.length;
+  const STAGES = ["search", "replicate"], STATUSES = ["completed", "stopped", "failed"];
+  const LIGHT = ["#0b6fb8", "#c2410c", "#0a7d4f", "#8a3ab9", "#9a6700", "#be185d", "#0e7490", "#4d5766", "#6b7f00", "#7c2d12"];
+  const DARK = ["#5cb3ff", "#ff9a5c", "#4fd39a", "#cf9bff", "#e8bd3c", "#ff8cc0", "#4fd8ec", "#b6c0cc", "#c3d94f", "#f0a98c"];
+  const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "x", "pentagon", "hexagon"];
+  const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
+  const MOST_POINTS = 1500, MOST_LINES = 400, PAGE = 50, MINUS = "\u2212";
+  const names = [...new Set([...data.order, ...trials.arms])];
+  const armOf = (row) => trials.arms[trials.arm[row]];
+  const $ = (id) => document.getElementById(id);
+
+  // Plotly reads some tags in labels: everybody's text is made plain first
+  const plain = (text) => String(text).replace(/&/g, "&amp;").replace(/</g, "&lt;").replace(/>/g, "&gt;");
+  const cut = (text, most = 28) => (text.length > most ? text.slice(0, most - 1) + "…" : text);
+  const label = (text) => plain(cut(String(text)));
+  const number = (value) => {
+    if (value === null || value === undefined) return "–";
+    if (typeof value !== "number") return String(value);
+    const size = Math.abs(value);
+    const text = value && (size < 1e-4 || size >= 1e7) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
+    return text.replace(/^-/, MINUS);
+  };
+
+  // --- theme
+  const THEMES = ["system", "light", "dark"];
+  const system = matchMedia("(prefers-color-scheme: dark)");
+  let theme = "system";
+  const isDark = () => theme === "dark" || (theme === "system" && system.matches);
+  const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
+  const color = (arm) => (isDark() ? DARK : LIGHT)[names.indexOf(arm) % LIGHT.length];
+  const symbol = (arm) => SYMBOLS[names.indexOf(arm) % SYMBOLS.length];
+  $("theme").addEventListener("click", () => {
+    theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
+    if (theme === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = theme;
+    $("theme").textContent = `Theme: ${theme}`;
+    redraw();
+  });
+  system.addEventListener("change", () => redraw());
+
+  // --- filter
+  const FIELDS = {
+    trial: (row) => trials.id[row], arm: armOf, stage: (row) => STAGES[trials.stage[row]],
+    status: (row) => STATUSES[trials.status[row]], [`val_${metric}`]: (row) => trials.val[row],
+    [`test_${metric}`]: (row) => trials.test[row], wall_s: (row) => trials.wall[row],
+  };
+  params.forEach((param, index) => { FIELDS[param.name] = (row) => trials.params[index][row]; });
+  const field = (name) => (Object.hasOwn(FIELDS, name) ? FIELDS[name] : undefined);
+  const texts = Array.from({length: count}, (_, row) =>
+    [...Object.values(FIELDS).slice(0, 4).map((get) => get(row)), trials.error[row]].join(" ").toLowerCase());
+  const OPERATORS = {
+    "<": (a, b) => a < b, "<=": (a, b) => a <= b, ">": (a, b) => a > b, ">=": (a, b) => a >= b,
+    "=": (a, b) => a === b, "!=": (a, b) => a !== b,
+  };
+  function condition(word) {
+    const found = /^(.+?)(<=|>=|!=|<|>|=)(.*)$/.exec(word);
+    const get = found && field(found[1]);
+    if (!get) return (row) => texts[row].includes(word.toLowerCase());
+    const [, , operator, wanted] = found, compare = OPERATORS[operator];
+    return (row) => {
+      const value = get(row);
+      if (value === null || value === undefined) return operator === "!=";
+      const numeric = typeof value === "number" && wanted !== "" && Number.isFinite(Number(wanted));
+      return numeric ? compare(value, Number(wanted)) : compare(String(value).toLowerCase(), wanted.toLowerCase());
+    };
+  }
+  let kept = Array.from({length: count}, (_, row) => row);
+  function applyFilter() {
+    const conditions = $("text").value.split(/\s+/).filter(Boolean).map(condition);
+    const [status, stage] = [$("status").value, $("stage").value];
+    const arms = new Set([...document.querySelectorAll("#arm-boxes input:checked")].map((box) => names[box.value]));
+    kept = [];
+    for (let row = 0; row < count; row++) {
+      if ((!status || STATUSES[trials.status[row]] === status) && (!stage || STAGES[trials.stage[row]] === stage)
+          && arms.has(armOf(row)) && conditions.every((holds) => holds(row))) kept.push(row);
+    }
+    $("shown").textContent = `${kept.length} of ${count} trials shown`;
+    showTable();
+    redraw(true);
+  }
+  names.forEach((arm, index) => {
+    const box = document.createElement("input"), frame = document.createElement("label");
+    box.type = "checkbox"; box.checked = true; box.value = index;
+    frame.append(box, cut(arm));
+    $("arm-boxes").append(frame);
+  });
+  let waiting = 0;
+  const soon = () => { clearTimeout(waiting); waiting = setTimeout(applyFilter, 120); };
+  $("filter").addEventListener("input", soon);
+  $("filter").addEventListener("submit", (event) => { event.preventDefault(); applyFilter(); });
+
+  // --- table
+  const columns = [...Object.keys(FIELDS), "error"];
+  const valueOf = (name, row) => (name === "error" && !Object.hasOwn(FIELDS, "error") ? trials.error[row] : FIELDS[name](row));
+  const numeric = new Set([`val_${metric}`, `test_${metric}`, "wall_s", ...params.filter((p) => p.number).map((p) => p.name)]);
+  let order = {name: `val_${metric}`, down: mode === "max"}, rowsShown = PAGE;
+  const head = document.createElement("tr");
+  columns.forEach((name) => {
+    const cell = document.createElement("th"), button = document.createElement("button");
+    cell.scope = "col"; cell.className = numeric.has(name) ? "n" : "";
+    button.type = "button"; button.textContent = name;
+    button.addEventListener("click", () => {
+      order = {name, down: order.name === name ? !order.down : false};
+      rowsShown = PAGE;
+      showTable();
+    });
+    cell.append(button);
+    head.append(cell);
+  });
+  $("table").tHead.append(head);
+  function compareRows(a, b) {
+    const [x, y] = [valueOf(order.name, a), valueOf(order.name, b)];
+    const [noX, noY] = [x === null || x === "", y === null || y === ""];
+    if (noX || noY) return noX - noY || a - b;
+    const sign = typeof x === "number" && typeof y === "number" ? x - y : String(x).localeCompare(String(y), "en", {numeric: true});
+    return (order.down ? -sign : sign) || a - b;
+  }
+  function showTable() {
+    [...head.cells].forEach((cell, index) => {
+      if (columns[index] === order.name) cell.setAttribute("aria-sort", order.down ? "descending" : "ascending");
+      else cell.removeAttribute("aria-sort");
+      cell.firstChild.textContent = columns[index] + (columns[index] === order.name ? (order.down ? " ▼" : " ▲") : "");
+    });
+    const body = document.createElement("tbody"), sorted = [...kept].sort(compareRows);
+    for (const row of sorted.slice(0, rowsShown)) {
+      const line = body.insertRow();
+      for (const name of columns) {
+        const cell = line.insertCell(), value = valueOf(name, row);
+        cell.textContent = name === "error" ? value : number(value);
+        cell.className = numeric.has(name) ? "n" : name === "error" ? "error" : "";
+      }
+    }
+    $("table").tBodies[0].replaceWith(body);
+    $("more").hidden = sorted.length <= rowsShown;
+    $("more").textContent = `Show ${Math.min(PAGE * 4, sorted.length - rowsShown)} more of ${sorted.length}`;
+  }
+  $("more").addEventListener("click", () => { rowsShown += PAGE * 4; showTable(); });
+
+  // --- figures
+  const axis = (title, more = {}) => ({
+    title: {text: label(title), font: {size: 13}, standoff: 8}, gridcolor: ink("--line"), linecolor: ink("--quiet"),
+    zerolinecolor: ink("--line"), tickfont: {size: 12}, automargin: true, ...more,
+  });
+  const layout = (x, y, more = {}) => ({
+    paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 50, r: 12, t: 12, b: 40},
+    font: {color: ink("--ink"), family: "system-ui, sans-serif", size: 12}, xaxis: x, yaxis: y, hovermode: "closest",
+    hoverlabel: {bgcolor: ink("--page"), bordercolor: ink("--quiet"), font: {color: ink("--ink")}, align: "left"},
+    legend: {orientation: "h", y: 1.02, yanchor: "bottom", x: 0, font: {size: 12}}, dragmode: matchMedia("(hover: hover)").matches ? "pan" : false,
+    modebar: {bgcolor: ink("--card"), color: ink("--quiet"), activecolor: ink("--ink")}, ...more,
+  });
+  const CONFIG = {
+    responsive: true, displaylogo: false, scrollZoom: false,
+    displayModeBar: matchMedia("(hover: hover)").matches ? "hover" : false,
+    modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], showSendToCloud: false, doubleClick: "reset",
+  };
+  const tip = "%{text}<extra></extra>";
+
+  /** From the best score to where most scores lie: a few that diverged must not flatten the rest. */
+  function scoreRange(scores) {
+    const sorted = scores.filter((value) => value !== null).sort((a, b) => (mode === "min" ? a - b : b - a));
+    if (sorted.length < 2 || sorted[0] === sorted[sorted.length - 1]) return undefined;
+    const best = sorted[0], most = sorted[Math.ceil(sorted.length * 0.9) - 1], worst = sorted[sorted.length - 1];
+    const cut = sorted.length >= 10 && best !== most && Math.abs(worst - best) > 2.5 * Math.abs(most - best);
+    const end = cut ? most : worst, pad = 0.08 * (end - best), range = [best - pad, end + pad];
+    return mode === "min" ? range : range.reverse();
+  }
+  const paramText = (row) => params.map((param, index) => trials.params[index][row] === null ? "" :
+    `${label(param.name)} ${label(number(trials.params[index][row]))}`).filter(Boolean).join("<br>");
+  const trialText = (row) => `<b>${label(trials.id[row])}</b> ${STATUSES[trials.status[row]]}<br>val ${label(metric)} `
+    + `${number(trials.val[row])}<br>${paramText(row)}`;
+
+  /** The best ones and an even share of the rest. */
+  function some(rows, most) {
+    if (rows.length <= most) return rows;
+    const sorted = [...rows].sort((a, b) => (mode === "min" ? trials.val[a] - trials.val[b] : trials.val[b] - trials.val[a]));
+    const best = sorted.slice(0, most / 3), rest = sorted.slice(most / 3), step = rest.length / (most - best.length);
+    return [...best, ...Array.from({length: most - best.length}, (_, k) => rest[Math.floor(k * step)])];
+  }
+  const scored = () => kept.filter((row) => trials.stage[row] === 0 && trials.val[row] !== null);
+
+  function drawResponse(index) {
+    const param = params[index], values = trials.params[index];
+    const all = scored().filter((row) => values[row] !== null), rows = some(all, MOST_POINTS), traces = [];
+    for (const arm of names) {
+      const mine = rows.filter((row) => armOf(row) === arm);
+      if (!mine.length) continue;
+      traces.push({
+        type: "scatter", mode: "markers", name: label(arm), legendgroup: arm, x: mine.map((row) => param.number ? values[row] : label(values[row])),
+        y: mine.map((row) => trials.val[row]), text: mine.map(trialText), hovertemplate: tip,
+        marker: {size: rows.length > 400 ? 5 : 8, color: color(arm), opacity: rows.length > 400 ? 0.55 : 0.85,
+                 symbol: mine.map((row) => symbol(arm) + (trials.status[row] === 1 ? "-open" : ""))},
+      });
+      const line = data.responses[param.name]?.[arm];
+      if (line && kept.length === count) {
+        traces.push({type: "scatter", mode: "lines", name: label(arm), showlegend: false, hoverinfo: "skip",
+                     x: param.number ? line[0] : line[0].map(label), y: line[1], line: {color: color(arm), width: 3}});
+      }
+    }
+    const range = scoreRange(rows.map((row) => trials.val[row])), shapes = [], annotations = [];
+    const inside = (score) => !range || (score >= Math.min(...range) && score <= Math.max(...range));
+    for (const [arm, score] of Object.entries(references)) {
+      shapes.push({type: "line", xref: "paper", x0: 0, x1: 1, y0: score, y1: score, line: {color: ink("--quiet"), dash: "dot"}, visible: inside(score)});
+      annotations.push({xref: "paper", x: 1, y: score, visible: inside(score), text: label(arm), showarrow: false, xanchor: "right", yanchor: "bottom",
+                        font: {size: 11, color: ink("--quiet")}});
+    }
+    return [traces, layout(axis(param.name, {type: param.number ? (param.log ? "log" : "linear") : "category", nticks: 6, tickangle: 0, exponentformat: "e"}),
+                           axis(`val ${metric}`, range ? {range} : {}),
+                           {shapes, annotations})];
+  }
+
+  function drawArms() {
+    const arms = data.scores, traces = arms.map((arm) => ({
+      type: "scatter", mode: "markers", y: [label(arm.arm)], x: [arm.mean], showlegend: false, hovertemplate: tip,
+      text: [`<b>${label(arm.arm)}</b><br>${number(arm.mean)}` + (arm.ci95 ? `<br>${number(arm.ci95[0])} to ${number(arm.ci95[1])}` : "")],
+      marker: {color: color(arm.arm), size: 11, symbol: symbol(arm.arm)},
+      ...(arm.ci95 ? {error_x: {type: "data", array: [arm.ci95[1] - arm.mean], arrayminus: [arm.mean - arm.ci95[0]],
+                                color: color(arm.arm), thickness: 2, width: 5}} : {}),
+    }));
+    // a reference far from the rest would squeeze their intervals into dots: the table has its number
+    const edges = arms.flatMap((arm) => (arm.kind === "reference" && arms.length > 1 ? [] : [arm.mean, ...(arm.ci95 ?? [])]));
+    const [low, high] = [Math.min(...edges), Math.max(...edges)], width = high - low || Math.abs(high) / 10;
+    for (const arm of arms) {
+      if (arm.mean > low - 4 * width && arm.mean < high + 4 * width) edges.push(arm.mean);
+    }
+    const range = [Math.min(...edges) - 0.1 * width, Math.max(...edges) + 0.1 * width];
+    const beyond = arms.filter((arm) => arm.mean < range[0] || arm.mean > range[1]);
+    $("arms-note").textContent = beyond.length ? `Beyond the figure: ${beyond.map((arm) => `${arm.arm} at ${number(arm.mean)}`).join(", ")}.` : "";
+    $("plot-arms").style.height = arms.length ? `${80 + 34 * arms.length}px` : "";
+    return [traces, layout(axis(`test ${metric}`, {range}), axis("", {autorange: "reversed", type: "category"}))];
+  }
+
+  function drawImportance() {
+    const arms = names.filter((arm) => shares[arm]);
+    const all = [...new Set(arms.flatMap((arm) => Object.keys(shares[arm])))];
+    all.sort((a, b) => Math.max(...arms.map((arm) => shares[arm][a] ?? 0)) - Math.max(...arms.map((arm) => shares[arm][b] ?? 0)));
+    return [arms.map((arm) => ({type: "bar", orientation: "h", name: label(arm), y: all.map(label),
+                                x: all.map((name) => shares[arm][name] ?? null), marker: {color: color(arm)},
+                                hovertemplate: `${label(arm)}: %{y} %{x:.1%}<extra></extra>`})),
+            layout(axis("share", {tickformat: ".0%", rangemode: "tozero"}), axis("", {type: "category"}), {barmode: "group"})];
+  }
+
+  function drawProgress(by) {
+    const traces = names.filter((arm) => data.progress[arm]).map((arm) => ({
+      type: "scatter", mode: "lines+markers", name: label(arm), x: data.progress[arm][by], y: data.progress[arm].best,
+      line: {shape: "hv", color: color(arm), width: 2, dash: DASHES[names.indexOf(arm) % DASHES.length]},
+      marker: {size: 6, symbol: symbol(arm), color: color(arm)},
+      hovertemplate: `${label(arm)}: %{y} after %{x}<extra></extra>`,
+    }));
+    const range = scoreRange(Object.entries(data.progress).flatMap(([arm, line]) => (arm in references ? [] : line.best)));
+    return [traces, layout(axis(by === "trials" ? "trials ended" : "compute, s"), axis(`best val ${metric}`, range ? {range} : {}))];
+  }
+
+  function drawLearning(phase) {
+    const curves = data.learning.filter((curve) => curve.phase === phase), seen = new Set();
+    const style = {best: {width: 3.5}, median: {width: 2, dash: "dash"}, sample: {width: 1}};
+    const traces = ["sample", "median", "best"].flatMap((role) => curves.filter((curve) => curve.role === role)).map((curve) => {
+      const first = curve.role === "best" && !seen.has(curve.arm);
+      if (first) seen.add(curve.arm);
+      return {type: "scatter", mode: "lines", name: label(curve.arm), legendgroup: curve.arm, showlegend: first, x: curve.epoch,
+              y: curve.y, opacity: curve.role === "sample" ? 0.5 : 1, line: {color: color(curve.arm), ...style[curve.role]},
+              text: curve.y.map((value, k) => `${label(curve.trial)} (${curve.role})<br>epoch ${number(curve.epoch[k])}: ${number(value)}`),
+              hovertemplate: tip};
+    });
+    const range = phase === "finetune" ? scoreRange(curves.flatMap((curve) => curve.y)) : undefined;
+    return [traces, layout(axis("epoch"), axis(phase === "finetune" ? `val ${metric}` : "pretraining loss", range ? {range} : {}))];
+  }
+
+  /** Every axis scaled to 0…1, one trace a colour. */
+  function drawParallel() {
+    const all = scored().filter((row) => trials.status[row] === 0 && !(armOf(row) in references)), rows = some(all, MOST_LINES);
+    $("parallel-note").textContent = all.length > rows.length ? `${rows.length} of ${all.length} trials drawn: the best and an even share of the rest.` : "";
+    const axes = [{name: "arm", values: trials.arm.map((index) => trials.arms[index]), number: false},
+                  ...params.map((param, index) => ({...param, values: trials.params[index]})),
+                  {name: `val ${metric}`, values: trials.val, number: true, score: true}]
+      .filter((one) => rows.some((row) => one.values[row] !== null));
+    const tickvals = [], marks = [];
+    for (const [place, one] of axes.entries()) {
+      const values = rows.map((row) => one.values[row]).filter((value) => value !== null);
+      if (one.number) {
+        const shape = one.log ? Math.log : (value) => value;
+        let [low, high] = [Math.min(...values), Math.max(...values)];
+        const range = one.score && scoreRange(values);
+        if (range) [low, high] = [Math.max(low, Math.min(...range)), Math.min(high, Math.max(...range))];
+        const [from, to] = [shape(low), shape(high)];
+        one.at = (value) => (to > from ? Math.min(1, Math.max(0, (shape(value) - from) / (to - from))) : 0.5);
+        marks.push([place, 0, number(Number(low.toPrecision(3)))], [place, 1, number(Number(high.toPrecision(3)))]);
+      } else {
+        const words = [...new Set(values.map(String))].sort((a, b) => a.localeCompare(b, "en", {numeric: true}));
+        one.at = (value) => (words.length > 1 ? words.indexOf(String(value)) / (words.length - 1) : 0.5);
+        words.slice(0, 12).forEach((word, k) => marks.push([place, words.length > 1 ? k / (words.length - 1) : 0.5, cut(word, 12)]));
+      }
+      tickvals.push(place);
+    }
+    const score = axes[axes.length - 1], bands = 6;
+    const ramp = isDark() ? ["#44505f", "#54657d", "#5f83a8", "#63a5cf", "#7fd0e0", "#ffd166"] : ["#c3cad3", "#a7b6c9", "#7f9fc2", "#4f83b5", "#1e63a0", "#b23a00"];
+    const traces = ramp.map((shade, k) => ({type: "scatter", mode: "lines", x: [], y: [], text: [], hovertemplate: tip, showlegend: false, connectgaps: false,
+                                            line: {color: shade, width: k === bands - 1 ? 2.5 : 1}, opacity: k === bands - 1 ? 1 : 0.75}));
+    const ranked = [...rows].sort((a, b) => (mode === "min" ? trials.val[b] - trials.val[a] : trials.val[a] - trials.val[b]));
+    ranked.forEach((row, rank) => {
+      const top = Math.max(1, Math.round(ranked.length / 20)), text = trialText(row);
+      const band = rank >= ranked.length - top ? bands - 1 : Math.floor((rank / Math.max(1, ranked.length - top)) * (bands - 1));
+      for (const [place, one] of axes.entries()) {
+        const value = one.values[row];
+        if (value === null) continue;  // parameters an arm does not have are passed over
+        traces[band].x.push(place); traces[band].y.push(one.at(value)); traces[band].text.push(text);
+      }
+      traces[band].x.push(null); traces[band].y.push(null); traces[band].text.push("");
+    });
+    const annotations = marks.map(([x, y, text]) => ({x, y, text: plain(text), showarrow: false, xanchor: x === axes.length - 1 ? "right" : "left", xshift: x === axes.length - 1 ? -3 : 3,
+                                                      font: {size: 11, color: ink("--ink")}, bgcolor: ink("--card"), opacity: 0.9}));
+    const shapes = tickvals.map((x) => ({type: "line", x0: x, x1: x, y0: 0, y1: 1, line: {color: ink("--quiet"), width: 1}, layer: "below"}));
+    return [score && rows.length ? traces : [], layout(
+      axis("", {tickvals, ticktext: axes.map((one) => label(one.name)), showgrid: false, zeroline: false, range: [-0.15, axes.length - 0.85], tickangle: axes.length > 4 ? -30 : 0}),
+      axis("", {visible: false, range: [-0.06, 1.06]}), {shapes, annotations, margin: {l: 8, r: 8, t: 8, b: 40}})];
+  }
+
+  function drawPareto() {
+    const front = data.pareto.front;
+    return [names.map((arm) => [arm, front.filter((point) => point.arm === arm)]).filter(([, mine]) => mine.length).map(([arm, mine]) => ({
+      type: "scatter", mode: "markers", name: label(arm), x: mine.map((point) => point.cost), y: mine.map((point) => point.value),
+      text: mine.map((point) => `<b>${label(point.trial_id)}</b><br>${number(point.value)} at ${number(point.cost)}`), hovertemplate: tip,
+      marker: {color: color(arm), symbol: symbol(arm), size: 10},
+    })), layout(axis(data.pareto.cost), axis(`val ${metric}`))];
+  }
+
+  const figures = new Map();  // element → {draw, filtered, drawn, stale}
+  const add = (id, draw, filtered = false) => { if ($(id)) figures.set($(id), {draw, filtered, drawn: false, stale: false}); };
+  params.forEach((param, index) => {
+    const figure = document.createElement("figure"), plot = document.createElement("div");
+    plot.className = "plot response"; plot.id = `response-${index}`; plot.dataset.label = `val ${metric} against ${param.name}`;
+    figure.append(plot);
+    $("response-plots").append(figure);
+    add(plot.id, () => drawResponse(index), true);
+  });
+  if (!params.length) $("response-plots").textContent = "No parameter differs between the trials.";
+  add("plot-arms", drawArms);
+  add("plot-importance", drawImportance);
+  add("plot-parallel", drawParallel, true);
+  add("plot-by-trials", () => drawProgress("trials"));
+  add("plot-by-compute", () => drawProgress("compute"));
+  add("plot-finetune", () => drawLearning("finetune"));
+  add("plot-pretrain", () => drawLearning("pretrain"));
+  add("plot-pareto", drawPareto);
+
+  function draw(element) {
+    const figure = figures.get(element), [traces, look] = figure.draw();
+    figure.stale = false;
+    if (!traces.length) {
+      if (figure.drawn) Plotly.purge(element);
+      figure.drawn = false;
+      element.textContent = "Nothing to show yet.";
+      element.classList.add("none");
+      return;
+    }
+    element.classList.remove("none");
+    if (!figure.drawn) element.textContent = "";
+    figure.drawn = true;
+    Plotly.react(element, traces, look, CONFIG);
+    element.tabIndex = 0;
+    element.setAttribute("role", "group");
+    element.setAttribute("aria-roledescription", "figure");
+    element.setAttribute("aria-label", `${element.dataset.label}. Arrow keys walk through the points.`);
+  }
+  const inView = new Set();
+  const observer = new IntersectionObserver((entries) => {
+    for (const {target, isIntersecting} of entries) {
+      if (!isIntersecting) { inView.delete(target); continue; }
+      inView.add(target);
+      if (!figures.get(target).drawn || figures.get(target).stale) draw(target);
+    }
+  }, {rootMargin: "300px"});
+  function redraw(filteredOnly = false) {
+    for (const [element, figure] of figures) {
+      if (filteredOnly && !figure.filtered) continue;
+      figure.stale = true;
+      if (inView.has(element)) draw(element);
+    }
+  }
+
+  // --- keyboard: figures are read point by point
+  const spots = new WeakMap();
+  for (const element of figures.keys()) {
+    element.addEventListener("keydown", (event) => {
+      if (event.ctrlKey || event.altKey || event.metaKey || event.target !== element || !figures.get(element).drawn) return;
+      const step = {ArrowRight: 1, ArrowLeft: -1}[event.key], zoom = {"+": 0.7, "=": 0.7, "-": 1 / 0.7}[event.key];
+      if (step) {
+        const points = element.data.flatMap((trace, curveNumber) => trace.hoverinfo === "skip" ? [] :
+          Array.from(trace.x, (x, pointNumber) => ({curveNumber, pointNumber, x})).filter((point) => point.x !== null));
+        const spot = ((spots.get(element) ?? (step > 0 ? -1 : points.length)) + step + points.length) % points.length;
+        spots.set(element, spot);
+        const {curveNumber, pointNumber} = points[spot], trace = element.data[curveNumber];
+        Plotly.Fx.hover(element, [{curveNumber, pointNumber}]);
+        const text = Array.isArray(trace.text) && trace.text[pointNumber] || `${trace.name}: ${trace.x[pointNumber]}, ${trace.y[pointNumber]}`;
+        $("said").textContent = text.replace(/<[^>]*>/g, " ").replace(/&lt;/g, "<").replace(/&gt;/g, ">").replace(/&amp;/g, "&");
+      } else if (zoom) {
+        const [low, high] = element._fullLayout.yaxis.range, middle = (low + high) / 2, half = (high - low) / 2 * zoom;
+        Plotly.relayout(element, {"yaxis.range": [middle - half, middle + half]});
+      } else if (event.key === "0") {
+        draw(element);
+        Plotly.relayout(element, {"xaxis.autorange": true, "yaxis.autorange": true}).then(() => draw(element));
+      } else return;
+      event.preventDefault();
+    });
+  }
+
+  applyFilter();
+  for (const element of figures.keys()) observer.observe(element);
+  performance.mark("ready");
+  document.documentElement.dataset.ready = "yes";
+})();

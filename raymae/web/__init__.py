@@ -1,0 +1,1 @@
+"""A folder of sweeps as a small, read-only web page: `raymae serve`."""

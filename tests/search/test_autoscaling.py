@@ -1,0 +1,245 @@
+"""How far a cluster grows, who gets how much of it, and both for real with raylets as nodes."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from raymae.errors import ResourceError
+from raymae.search.autoscaling import Growth, NodeType, find_growth, growth_of, room, slots_when_grown, workers_on
+from raymae.search.sharing import NAMESPACE, rivals_of, share, shared
+from raymae.spec.sweep import ResourceSpec
+from tests.search.autoscaled import autoscaled
+from tests.search.conftest import ROOT, SMALL, TIMEOUT_S, Sweep, check_complete
+
+HEAD = [{"CPU": 0.0, "trial_driver": 100.0, "node:__internal_head__": 1.0}]
+ONE_GPU, FOUR_GPUS = {"CPU": 4.0, "GPU": 1.0}, {"CPU": 48.0, "GPU": 4.0}
+
+
+def gpu(**changes) -> ResourceSpec:
+    return ResourceSpec(**{"gpus_per_worker": 1, **changes})
+
+
+@pytest.mark.parametrize(("resources", "node", "workers"), [
+    ({}, {"CPU": 4}, 4),
+    ({"cpus_per_worker": 0.1}, {"CPU": 0.3}, 3),
+    ({"cpus_per_worker": 3}, {"CPU": 8, "GPU": 1}, 2),
+    ({"gpus_per_worker": 1}, {"CPU": 8}, 0),
+    ({"gpus_per_worker": 2}, {"CPU": 8, "GPU": 3}, 1),
+    ({"gpus_per_worker": 0.4}, {"CPU": 8, "GPU": 2}, 4),
+    ({"gpus_per_worker": 0.25}, {"CPU": 3, "GPU": 1}, 3),
+])
+def test_workers_on_one_node(resources, node, workers) -> None:
+    assert workers_on(node, ResourceSpec(**resources)) == workers
+
+
+def test_room_counts_whole_workers_on_every_node() -> None:
+    assert room(ResourceSpec(cpus_per_worker=2), [{"CPU": 3}, {"CPU": 3}]) == 2
+    assert room(ResourceSpec(workers=2), [{"CPU": 1}, {"CPU": 2}]) == 1
+    assert room(gpu(), HEAD) == 0
+
+
+def test_the_priority_decides_which_nodes_are_counted() -> None:
+    spot_first = Growth([NodeType("large", FOUR_GPUS, 4, 20), NodeType("spot", ONE_GPU, 3, 40)], 4)
+    assert slots_when_grown(gpu(), HEAD, spot_first) == 3 + 4
+    assert slots_when_grown(gpu(), HEAD, spot_first, max_concurrent=2) == 2
+    assert slots_when_grown(gpu(), HEAD, spot_first, max_concurrent=100) == 16, "as far as it could ever grow"
+    assert slots_when_grown(gpu(gpus_per_worker=4), HEAD, spot_first) == 4, "only the large ones hold it"
+    alike = Growth([NodeType("large", FOUR_GPUS, 4), NodeType("small", ONE_GPU, 4)], 4)
+    assert slots_when_grown(gpu(), HEAD, alike) == 4, "perhaps only small ones are started"
+    assert slots_when_grown(ResourceSpec(), [{"CPU": 2.0}], Growth([NodeType("small", ONE_GPU, 1)], 1)) == 6
+
+
+def test_what_never_fits_is_refused_at_once() -> None:
+    growth = Growth([NodeType("small", ONE_GPU, 4)], 4)
+    with pytest.raises(ResourceError, match=r"never grows .*at most 4 nodes, of 4 x small with 4 CPUs, 1 GPUs"):
+        slots_when_grown(gpu(gpus_per_worker=2), HEAD, growth)
+    with pytest.raises(ResourceError, match="5 workers"):
+        slots_when_grown(gpu(workers=5), HEAD, growth, max_concurrent=1)
+
+
+def test_reading_a_cluster_file() -> None:
+    config = {
+        "max_workers": 3, "head_node_type": "head",
+        "available_node_types": {"head": {"resources": {"CPU": 4}}, "a": {"resources": ONE_GPU, "max_workers": 2},
+                                 "b": {"resources": FOUR_GPUS, "priority": 7}},
+    }
+    assert growth_of(config) == Growth([NodeType("a", ONE_GPU, 2), NodeType("b", FOUR_GPUS, 3, 7)], 3)
+    config["available_node_types"] = {"head": {}, "unknown": {"resources": {}, "max_workers": 3}}
+    assert growth_of(config) is None
+
+
+def test_the_autoscaler_of_this_cluster_is_found_among_others(tmp_path: Path) -> None:
+    children = []
+    for port, most in ((1, 5), (2, 6)):
+        file = tmp_path / f"{port}.yaml"
+        file.write_text(f"max_workers: {most}\navailable_node_types: {{a: {{resources: {{CPU: 1}}}}}}\n")
+        words = [f"--gcs-address=10.0.0.1:{port}", f"--autoscaling-config={file}"]
+        children.append(subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE))
+    try:
+        found = find_growth("10.0.0.1:2")
+        assert found is not None
+        assert found.most == 6
+        assert find_growth("10.0.0.1:3") is None
+    finally:
+        for child in children:
+            child.communicate(b"\n")
+
+
+@pytest.mark.parametrize("capacity", [1, 2, 7])
+@pytest.mark.parametrize("sweeps", [1, 2, 3])
+def test_shares_are_equal_and_never_nothing(capacity: int, sweeps: int) -> None:
+    shares = [share(capacity, place, sweeps) for place in range(sweeps)]
+    assert sum(shares) == max(capacity, sweeps)
+    assert 1 <= min(shares) <= max(shares) <= min(shares) + 1
+    assert shares == sorted(shares, reverse=True), "what is left over goes to the first"
+
+
+def test_rivals_want_the_same_and_come_in_order() -> None:
+    assert rivals_of("gpu-2-a", ["gpu-3-x", "cpu-1-y", "gpu-1-z"]) == ["gpu-1-z", "gpu-2-a", "gpu-3-x"]
+
+
+class Slots:
+    """As much of a conductor as sharing needs."""
+
+    def __init__(self, slots: int) -> None:
+        self.slots, self.said = slots, []
+        self.warn = self.said.append
+
+    def use_slots(self, slots: int) -> None:
+        self.slots = slots
+
+
+def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.MonkeyPatch) -> None:
+    import ray
+
+    named = [{"name": "cpu-1-a", "namespace": NAMESPACE}, {"name": "cpu-0-b", "namespace": "somebody else's"}]
+    monkeypatch.setattr(ray.util, "list_named_actors", lambda all_namespaces: list(named))
+    conductor = Slots(5)
+
+    def wait_for(slots: int) -> None:
+        deadline = time.monotonic() + 10
+        while conductor.slots != slots and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert conductor.slots == slots
+
+    with shared(conductor, "cpu-1-a", lambda: 4, period_s=0.01):
+        assert conductor.slots == 5, "alone it has what it wants, if need be from nodes that nobody knows of"
+        named.append({"name": "cpu-2-c", "namespace": NAMESPACE})
+        wait_for(2)
+        named.append({"name": "gpu-3-d", "namespace": NAMESPACE})
+        named.append({"name": "cpu-4-e", "namespace": NAMESPACE})
+        wait_for(2)
+        del named[2:]
+        wait_for(5)
+    assert conductor.said[0] == "2 sweeps share the cluster now: 2 trials of this one at once"
+    assert conductor.said[-1] == "no other sweep is on the cluster now: 5 trials of this one at once"
+
+
+@pytest.mark.parametrize(("squeezed", "running", "status", "let_go"), [
+    (True, 1, "RUNNING", True), (True, 1, "PENDING", False), (True, 0, "RUNNING", False), (False, 1, "RUNNING", False),
+])
+def test_an_idle_group_is_let_go_only_for_another_sweep(squeezed, running, status, let_go) -> None:
+    from types import SimpleNamespace
+
+    from raymae.search.bridge import ArmScheduler
+
+    let = []
+    trials = SimpleNamespace(conductor=SimpleNamespace(
+        plans={}, squeezed=squeezed, num_running=running, slots=1, spec=None, objective=None))
+    controller = SimpleNamespace(
+        get_live_trials=lambda: [SimpleNamespace(status=status)], get_trials=lambda: [],
+        _tune_controller=SimpleNamespace(_cleanup_cached_actors=lambda force_all: let.append(force_all)))
+    assert ArmScheduler(trials).choose_trial_to_run(controller) is None
+    assert bool(let) == let_go
+
+
+# --- for real
+
+
+@pytest.mark.slow
+def test_what_never_fits_a_growing_cluster_is_refused(small) -> None:
+    small.text += "resources: {gpus_per_worker: 2}\n"
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    with autoscaled(small.environment, gpu_nodes=2, idle_s=6) as cluster:
+        done = small.run("--address", cluster.address)
+    assert done.returncode != 0
+    assert "never grows to hold that: at most 2 nodes, of 2 x gpu with 1 CPUs, 1 GPUs" in done.stderr
+
+
+@pytest.mark.slow
+def test_a_sweep_scales_a_cluster_up_and_down_and_a_killed_node_is_replaced(small) -> None:
+    small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 32") + "resources: {gpus_per_worker: 1}\n"
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    with autoscaled(small.environment, gpu_nodes=2, idle_s=6) as cluster:
+        process = small.start("--address", cluster.address)
+
+        def until(condition) -> None:
+            small.wait_for(lambda: cluster.look() >= 0 and condition(), process)
+
+        until(lambda: cluster.look() == 2)
+        until(lambda: small.num_ended() >= 1 and small.num_checkpoints() >= 2)
+        victim = cluster.workers()[0]
+        victim.send_signal(signal.SIGKILL)
+        until(lambda: victim.pid not in {one.pid for one in cluster.workers()} and cluster.look() < 2)
+        until(lambda: cluster.look() == 2)
+        while process.poll() is None:
+            cluster.look()
+            time.sleep(0.2)
+        output = process.stdout.read()
+        assert process.returncode == 0, output
+        assert "waiting for nodes: room for 0 of 2 trials at once" in output
+        check_complete(small.store)
+        trials = small.store.trials()
+        assert set(trials["status"]) == {"completed"}
+        assert set(trials["device"]) == {"cpu"}
+        assert trials["attempt"].max() >= 1, "somebody was on that node"
+        deadline = time.monotonic() + TIMEOUT_S
+        while cluster.look() and time.monotonic() < deadline:
+            time.sleep(0.2)
+        seen = cluster.seen
+        assert seen[0] == seen[-1] == 0, seen
+        assert seen[seen.index(2):].count(2) >= 2, f"the killed node was replaced: {seen}"
+        assert max(seen) == 2, seen
+
+
+@pytest.mark.slow
+def test_a_second_sweep_gets_its_half_while_the_first_goes_on(small) -> None:
+    small.text = small.text.replace("num_trials: 2", "num_trials: 100")
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    second = Sweep(small.folder / "second", SMALL.replace("arms: [mae, scratch, persistence]", "arms: [scratch]"))
+    second.folder.mkdir()
+    second.more = small.more
+    raylets = subprocess.Popen(
+        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=small.environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+    )
+    try:
+        address = raylets.stdout.readline().strip()
+        for _ in range(2):
+            raylets.stdin.write("add\n")
+            raylets.stdin.flush()
+            assert raylets.stdout.readline() == "done\n"
+        first = small.start("--address", address)
+        small.wait_for(lambda: small.num_ended() >= 2 and small.num_checkpoints() == 2, first)
+        done = second.run("--address", address)
+        assert done.returncode == 0, done.stderr
+        assert set(second.store.trials()["status"]) == {"completed"}
+        assert "2 sweeps share the cluster now: 1 trials of this one at once" in done.stderr
+        assert first.poll() is None, "the first goes on"
+        ended = small.num_ended()
+        small.wait_for(lambda: small.num_ended() >= ended + 4 and small.num_checkpoints() == 2, first)
+        first.send_signal(signal.SIGINT)
+        output, _ = first.communicate(timeout=TIMEOUT_S)
+        assert first.returncode == 130, output
+        assert "2 sweeps share the cluster now: 1 trials of this one at once" in output
+        assert "no other sweep is on the cluster now: 2 trials of this one at once" in output
+    finally:
+        raylets.stdin.close()
+        raylets.stdout.close()
+        raylets.wait(60)

@@ -1,0 +1,204 @@
+"""What the server answers, byte for byte: to browsers, and to those who try."""
+
+from __future__ import annotations
+
+import http.client
+import json
+import signal
+import socket
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+from click.testing import CliRunner
+from served_folder import ERROR, HOSTILE, Served, add_trial, make_sweep, start, state
+
+from raymae.cli import main
+from raymae.results import Store
+from raymae.web import catalog as catalogs
+from raymae.web.app import allows
+from raymae.web.catalog import Catalog
+
+
+def ask(served: Served, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
+    """Send a path as it is, without tidying it as browsers do."""
+    connection = http.client.HTTPConnection("127.0.0.1", served.port, timeout=30)
+    connection.request(method, path, headers=headers)
+    answer = connection.getresponse()
+    text = answer.read().decode()
+    connection.close()
+    return answer.status, {name.lower(): value for name, value in answer.getheaders()}, text
+
+
+def test_the_list(served):
+    status, headers, text = ask(served, "/")
+    assert status == 200
+    assert headers["content-type"] == "text/html; charset=utf-8"
+    assert [name for name in ("alive", "done", "broken", "link", "no-sweep") if f"/sweep/{name}\"" in text] == [
+        "alive", "done", "broken"]
+    assert "1 of 12 trials" in text
+    assert "not valid JSON" in text
+    seen = {one["name"]: one for one in json.loads(ask(served, "/api/sweeps")[2])}
+    assert seen.keys() == {"alive", "done", HOSTILE, "broken"}
+    assert (seen["alive"]["state"], seen["done"]["state"], seen["broken"]["state"]) == (
+        "running", "ended", "unreadable")
+
+
+def test_a_sweep(served):
+    text = ask(served, "/sweep/alive")[2]
+    assert "mae-0001 finetune 1/4" in text
+    assert json.loads(ask(served, "/api/sweeps/alive")[2])["num_ended"] == 1
+    assert ask(served, "/sweep/broken")[0] == 200
+    assert ask(served, "/healthz")[2] == "ok\n"
+    assert ask(served, "/favicon.ico")[1]["content-type"].startswith("image/svg+xml")
+
+
+@pytest.mark.parametrize("path", ["/", f"/sweep/{quote(HOSTILE, safe='')}"])
+def test_hostile_names_and_errors_are_text(served, path):
+    status, _, text = ask(served, path)
+    assert status == 200
+    assert "<img src=x" not in text
+    assert "&lt;img src=x" in text
+    assert "<script>document" not in text
+
+
+@pytest.mark.parametrize("path", [
+    "/sweep/..", "/sweep/%2e%2e", "/sweep/%2e%2e%2fsecret", "/sweep/..%2fsecret", "/sweep/../secret",
+    "/sweep/done%2f..%2f..%2fsecret", "/sweep/link", "/sweep/no-sweep", "/sweep/", "/sweep/.", "/sweep/%00",
+    "/sweep/done/", "/sweep/done/sweep.json", "/api/sweeps/..%2fsecret", "/api/sweeps/%2e%2e", "/static/..%2fapp.py",
+    "/static/%2e%2e%2fapp.py", "/static/../app.py", "/static/app.py", "/sweep/%2e%2e%2fsecret/report",
+    "/results/done/sweep.json", "//secret", "/%2e%2e/secret", "/sweep/%252e%252e%252fsecret", "/sweep/%ff",
+])
+def test_nothing_outside_of_the_folder_is_reached(served, path):
+    status, headers, text = ask(served, path)
+    assert status in (400, 404), text
+    assert "mae-0000" not in text
+    if status == 404:
+        assert "content-security-policy" in headers
+
+
+@pytest.mark.parametrize("method", ["POST", "PUT", "DELETE", "PATCH", "OPTIONS", "TRACE"])
+def test_it_is_read_only(served, method):
+    before = sorted(served.folder.rglob("*"))
+    status, headers, _ = ask(served, "/sweep/done", method)
+    assert (status, headers["allow"]) == (405, "GET, HEAD")
+    assert sorted(served.folder.rglob("*")) == before
+    assert ask(served, "/sweep/done", "HEAD")[::2] == (200, "")
+
+
+@pytest.mark.parametrize("path", ["/", "/sweep/done", "/api/sweeps", "/static/live.js", "/nothing"])
+def test_every_answer_tells_the_browser_what_to_forbid(served, path):
+    headers = ask(served, path)[1]
+    assert headers["x-content-type-options"] == "nosniff"
+    assert headers["cross-origin-resource-policy"] == "same-origin"
+    assert headers["cache-control"] == "no-store"
+    policy = headers["content-security-policy"]
+    assert "default-src 'none'" in policy
+    assert "unsafe" not in policy
+    assert "aiohttp" not in str(headers)
+    assert "access-control-allow-origin" not in headers
+
+
+def test_another_host_name_is_refused(served):
+    status, _, text = ask(served, "/", Host="evil.example")
+    assert status == 421
+    assert "alive" not in text
+    for name in ("localhost", "127.0.0.1", f"localhost:{served.port}", "[::1]"):
+        assert ask(served, "/", Host=name)[0] == 200, name
+
+
+@pytest.mark.parametrize(("host", "bound", "expected"), [
+    ("localhost:8275", "127.0.0.1", True), ("127.8.9.1", "127.0.0.1", True), ("192.0.2.1", "127.0.0.1", False),
+    ("192.0.2.1:80", "0.0.0.0", True), ("evil.example", "0.0.0.0", False), ("", "127.0.0.1", False),
+    (None, "127.0.0.1", False), ("box.lan", "box.lan", True), ("[", "0.0.0.0", False),
+    (socket.gethostname(), "0.0.0.0", True), ("localhost.evil.example", "127.0.0.1", False),
+])
+def test_hosts(host, bound, expected):
+    assert allows(host, bound) is expected
+
+
+def test_a_new_sweep_and_new_trials_appear(served):
+    store = make_sweep(served.folder / "late", {}, word="running")
+    seen = json.loads(ask(served, "/api/sweeps/late")[2])
+    assert (seen["state"], seen["num_ended"]) == ("running", 0)
+    add_trial(store, "mae-0000", 0.5)
+    catalog = Catalog(served.folder)
+    assert catalog.look("late")["num_ended"] == 1
+    assert catalog.look("later") is None
+
+
+def test_a_finished_sweep_is_not_read_again_until_somebody_writes(served, monkeypatch):
+    catalog = Catalog(served.folder)
+    monkeypatch.setattr("raymae.web.catalog.FRESH_S", 0.0)
+    store = make_sweep(served.folder / "finished", {"mae-0000": 0.5}, word="ended")
+    assert catalog.look("finished")["num_ended"] == 1
+    looks: list[Any] = []
+    follower = catalogs.Follower
+    monkeypatch.setattr(catalogs, "Follower", lambda root: looks.append(root) or follower(root))
+    assert catalog.look("finished")["num_ended"] == 1
+    assert looks == []
+    add_trial(store, "mae-0001", 0.4)
+    assert catalog.look("finished")["num_ended"] == 2
+    assert len(looks) == 1
+
+
+def test_one_sweep_alone_can_be_served(served):
+    catalog = Catalog(served.folder / "done")
+    assert catalog.names() == ["done"]
+    assert catalog.look("done")["num_ended"] == 2
+
+
+def test_the_report_is_made_once_until_results_change(served):
+    catalog, made = Catalog(served.folder), []
+    render = lambda root: made.append(root) or f"page {len(made)}"  # noqa: E731
+    assert [catalog.report("done", render) for _ in range(3)] == ["page 1"] * 3
+    store = Store.open(served.folder / "done")
+    store._writable = True
+    store.write_state(state("interrupted"))
+    assert catalog.report("done", render) == "page 2"
+    assert catalog.report("../secret", render) is None
+    assert all(root.startswith(str(served.folder)) for root in made)
+    store.write_state(state("ended"))
+
+
+def test_sweeps_on_s3(s3_endpoint, monkeypatch):
+    for name, value in {"AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x", "AWS_EC2_METADATA_DISABLED": "true",
+                        "AWS_ENDPOINT_URL": s3_endpoint}.items():
+        monkeypatch.setenv(name, value)
+    make_sweep("s3://bucket/served/first?region=us-east-1", {"mae-0000": 0.5}, word="ended")
+    make_sweep("s3://bucket/served/second?region=us-east-1", {}, word="running")
+    catalog = Catalog("s3://bucket/served?region=us-east-1")
+    assert catalog.names() == ["first", "second"]
+    assert [(one["name"], one["state"], one["num_ended"]) for one in catalog.all()] == [
+        ("second", "running", 0), ("first", "ended", 1)]
+    assert catalog.look("second?region=x") is None
+    assert catalog.report("first", lambda root: root) == "s3://bucket/served/first?region=us-east-1"
+
+
+def test_loopback_only_unless_told():
+    done = CliRunner().invoke(main, ["serve", ".", "--host", "0.0.0.0"])
+    assert done.exit_code == 2
+    assert "no password" in done.stderr
+    assert "--open-to-network" in done.stderr
+
+
+def test_a_folder_that_is_not_there(tmp_path):
+    done = CliRunner().invoke(main, ["serve", str(tmp_path / "none")])
+    assert done.exit_code == 1
+    assert "no such folder" in done.stderr
+
+
+def test_a_taken_port_is_a_clear_error_and_ctrl_c_ends_it(served, tmp_path):
+    done = CliRunner().invoke(main, ["serve", str(tmp_path), "--port", str(served.port)])
+    assert done.exit_code == 1
+    assert f"cannot listen on 127.0.0.1 port {served.port}" in done.stderr
+    process = start(tmp_path)
+    assert process.stdout.readline().startswith("http://127.0.0.1:")
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=30)
+    assert (process.returncode, err) == (0, "")
+
+
+def test_errors_are_in_the_page_of_the_hostile_sweep(served):
+    text = ask(served, f"/sweep/{quote(HOSTILE, safe='')}")[2]
+    assert ERROR.replace("<", "&lt;").replace(">", "&gt;").replace("'", "&#39;") in text
