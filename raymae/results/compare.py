@@ -37,6 +37,20 @@ def verdict_of(store: Store, *, complete: bool | None = None) -> dict[str, Any]:
     )
 
 
+def conclude(store: Store) -> dict[str, Any]:
+    """The verdict at a sweep's end, over every row; it is also kept in the results folder.
+
+    Rows that the storage refused until now are written first: what waits in memory must not miss the answer.
+
+    Raises:
+        ResultsError: The storage kept failing.
+    """
+    store.compact()
+    answer = verdict_of(store)
+    store.write_verdict(answer)
+    return answer
+
+
 def verdict(
     trials: pd.DataFrame,
     *,

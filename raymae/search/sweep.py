@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymae.data.cache import Located
 from raymae.errors import InterruptedSweepError, TrialError
-from raymae.results.compare import verdict_of
+from raymae.results.compare import conclude
 from raymae.results.store import Store
 from raymae.results.tensorboard import LiveEvents
 from raymae.search.algorithms import contains
@@ -158,9 +158,7 @@ def run_sweep(
                     pulse.dashboard, pulse.also = cluster.dashboard, metrics.beat
                     _tune(conductor, cluster, spec, alone=plan.address is None)
             conductor.close()
-            verdict = verdict_of(store)
-            store.write_verdict(verdict)
-            store.compact()
+            verdict = conclude(store)
     if spec.arms and not any(trial.status == "completed" for trial in conductor.trials.values()):
         reasons = sorted({trial.error for trial in conductor.trials.values() if trial.error})
         raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))

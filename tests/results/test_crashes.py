@@ -17,6 +17,7 @@ from tiny_task import report, trial
 
 from raymae.errors import ResultsError
 from raymae.results import Store
+from raymae.results.compare import conclude
 from raymae.results.place import Place
 
 Make = Callable[..., Store]
@@ -200,6 +201,20 @@ def test_a_transient_failure_is_retried_without_duplicates(
     plain = pd.concat(map(pd.read_parquet, sorted((tmp_path / "ett/reports").glob("*.parquet"))))
     assert sorted(plain["trial_id"]) == ["t1", "t2"]
     assert list(store.trials()["trial_id"]) == ["t1"]
+
+
+def test_the_last_verdict_counts_what_the_storage_refused_until_then(
+    make_store: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    store = make_store(on_warning=lambda message: None)
+    store.backoff_s = (0.0, 0.0)
+    flaky(monkeypatch, 3)
+    store.add_trial(trial("t1", stage="replicate", test_mse=0.5))
+    store.add_trial(trial("t2", stage="replicate", test_mse=0.6))
+    assert store.trials().empty
+    answer = conclude(store)
+    assert {arm["arm"]: arm["n"] for arm in answer["arms"]}["mae"] == 2
+    assert store.verdict() == answer
 
 
 def test_a_trial_is_never_seen_before_its_reports(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
