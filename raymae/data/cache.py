@@ -12,7 +12,9 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
@@ -118,6 +120,27 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
             f"say nothing about {known.name}. Looked in: {'; '.join(looked)}"
         ))
     raise DataError("\n  ".join([f"{known.name} was not found. Looked in", *looked]) + "\n" + _advice(known))
+
+
+def path_of(data: Mapping[str, Any]) -> str | None:
+    """Where a trial's data lies, or None where it is synthetic; looked for once per process: looking hashes every file.
+
+    Args:
+        data: `name`, `source` and perhaps `path` and `root`, as a trial's configuration has them.
+
+    Raises:
+        DataError: It is nowhere, or damaged.
+    """
+    if data["source"] == "synthetic":
+        return None
+    return _path_of(str(data["name"]), data.get("path"), data.get("root"))
+
+
+@lru_cache(maxsize=32)
+def _path_of(name: str, path: str | None, root: str | None) -> str:
+    from raymae.spec.sweep import DataSpec
+
+    return str(locate(DataSpec(name=name, path=path, root=root)).path)
 
 
 def listing() -> list[dict[str, Any]]:

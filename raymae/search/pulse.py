@@ -15,12 +15,12 @@ from __future__ import annotations
 
 import math
 import os
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
+from raymae.search.background import repeatedly
 from raymae.search.display import time_left
 
 if TYPE_CHECKING:
@@ -98,24 +98,16 @@ def beating(conductor: Conductor, every_s: float = EVERY_S) -> Iterator[Pulse]:
         conductor: Whose sweep.
         every_s: Seconds between two signs of life.
     """
-    pulse, over = Pulse(conductor, every_s), threading.Event()
-
-    def beat() -> None:
-        while not over.wait(every_s):
-            pulse.beat()
-
+    pulse = Pulse(conductor, every_s)
     pulse.beat()
-    thread = threading.Thread(target=beat, daemon=True, name="pulse")
-    thread.start()
     state, reason = "failed", None
     try:
-        yield pulse
+        with repeatedly(pulse.beat, every_s, "pulse", patience_s=30.0):
+            yield pulse
         state = "interrupted" if conductor.interrupted else "ended"
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         reason = str(error).strip() or type(error).__name__
         raise
     finally:
-        over.set()
-        thread.join(30)
         pulse.beat(state, reason)

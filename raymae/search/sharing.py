@@ -6,13 +6,13 @@ run now. Nothing else is shared.
 
 from __future__ import annotations
 
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from raymae.search.background import repeatedly
 from raymae.spec.sweep import ResourceSpec
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def shared(
     """
     import ray
 
-    over, wanted = threading.Event(), conductor.slots
+    wanted = conductor.slots
 
     def look() -> None:
         try:
@@ -75,15 +75,6 @@ def shared(
             conductor.warn(f"{who} now: {slots} trials of this one at once")
             conductor.use_slots(slots)
 
-    def watch() -> None:
-        while not over.wait(period_s):
-            look()
-
     look()
-    thread = threading.Thread(target=watch, daemon=True, name="sharing")
-    thread.start()
-    try:
+    with repeatedly(look, period_s, "sharing"):
         yield
-    finally:
-        over.set()
-        thread.join(5)

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.words import duration
+from raymae.search.background import repeatedly
 
 if TYPE_CHECKING:
     from raymae.search.conductor import Conductor
@@ -26,27 +26,21 @@ def watched(conductor: Conductor, hub: Any, *, silence_s: float = SILENCE_S) -> 
         hub: Handle of the hub, which knows what the slots do.
         silence_s: Seconds; doubled after each warning in a row.
     """
-    over = threading.Event()
+    limit = silence_s
 
-    def watch() -> None:
-        limit = silence_s
-        while not over.wait(silence_s / 8):
-            if conductor.interrupted or conductor.time_is_up():
-                hub.stop_waiting.remote()
-            silent = conductor.clock() - conductor.last_event
-            if silent < silence_s:
-                limit = silence_s
-            elif silent >= limit:
-                limit = 2 * silent
-                conductor.warn(f"no report for {duration(silent)}: {explain(hub)}")
+    def look() -> None:
+        nonlocal limit
+        if conductor.interrupted or conductor.time_is_up():
+            hub.stop_waiting.remote()
+        silent = conductor.clock() - conductor.last_event
+        if silent < silence_s:
+            limit = silence_s
+        elif silent >= limit:
+            limit = 2 * silent
+            conductor.warn(f"no report for {duration(silent)}: {explain(hub)}")
 
-    thread = threading.Thread(target=watch, daemon=True, name="watchdog")
-    thread.start()
-    try:
+    with repeatedly(look, silence_s / 8, "watchdog"):
         yield
-    finally:
-        over.set()
-        thread.join(5)
 
 
 def explain(hub: Any) -> str:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -16,18 +15,17 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import locate
+from raymae.data.cache import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import MaskKind, draw_mask
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
-from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
 from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
 from raymae.tasks.lines import Panel, draw_lines
-from raymae.tasks.windows import NUM_TIME_FEATURES, WEEK_S, Windows, prepare
+from raymae.tasks.windows import NUM_TIME_FEATURES, WEEK_S, Prepared, Windows, prepare
 
 TOKEN_ARMS = ("mae", "scratch")
 NUM_PICTURED, SHOWN_STEPS = 3, 168
@@ -105,7 +103,7 @@ class Forecasting(Task):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = prepare(*_data_key(config.data), p.target, p.date_column, p.protocol, p.horizon, device)
+        self.data = _prepare(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
         self.deviation_C = self.data.deviation(p.lookback)
         if config.arm in TOKEN_ARMS:
@@ -134,7 +132,7 @@ class Forecasting(Task):
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
         p = cls.Params.model_validate(dict(params))
-        prepared = prepare(*_data_key(data), p.target, p.date_column, p.protocol, p.horizon, torch.device("cpu"))
+        prepared = _prepare(data, p, torch.device("cpu"))
         splits = prepared.splits(p.lookback)
         counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))
         rows, channels = prepared.values_CT.shape[1], prepared.values_CT.shape[0]
@@ -359,14 +357,5 @@ class ForecastMetrics(Metrics):
         return {"mse": squared / count, "abs_error": absolute / count, "skill": skill}
 
 
-def _data_key(data: Mapping[str, Any]) -> tuple[str, str | None]:
-    """(name, path of the file, or None for synthetic), hashable."""
-    if data["source"] == "synthetic":
-        return str(data["name"]), None
-    return str(data["name"]), _path(str(data["name"]), data.get("path"), data.get("root"))
-
-
-@lru_cache(maxsize=8)
-def _path(name: str, path: str | None, root: str | None) -> str:
-    """Where the file is; looked for once per process, since looking hashes the whole file."""
-    return str(locate(DataSpec(name=name, path=path, root=root)).path)
+def _prepare(data: Mapping[str, Any], p: ForecastingParams, device: torch.device) -> Prepared:
+    return prepare(data["name"], path_of(data), p.target, p.date_column, p.protocol, p.horizon, device)

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,12 +23,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import locate
+from raymae.data.cache import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.columns import Cells as Output
 from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.models.mae import Encoder
-from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrialConfig
 from raymae.tasks import adjusting
 from raymae.tasks.adjusting import Adjustment, Predicted
@@ -77,7 +75,7 @@ class Imputation(Task):
     def __init__(self, config: TrialConfig, device: torch.device, data: Prepared | None = None) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = data or prepare(*_data_key(config.data), *_pattern_key(p), device)
+        self.data = data or _prepare(config.data, p, device)
         self.columns = len(self.data.num_categories)
         self.scaler: ScalerKind = p.scaler if self.arm.kind != "reference" else "minmax"
         self.categorical = np.flatnonzero(self.data.table.is_categorical)
@@ -118,7 +116,7 @@ class Imputation(Task):
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read, take away and split as a trial would."""
         p = cls.Params.model_validate(dict(params))
-        found = prepare(*_data_key(data), *_pattern_key(p), torch.device("cpu"))
+        found = _prepare(data, p, torch.device("cpu"))
         rows, columns = found.hidden_RC.shape
         return (f"{rows:,} rows x {columns} columns, {len(np.flatnonzero(found.table.is_categorical))} categorical; "
                 f"{np.isnan(found.truth_RC).sum():,} cells truly missing, {found.hidden_RC.sum():,} taken away "
@@ -384,17 +382,6 @@ def _weights_key(model: nn.Module) -> str:
     return content.hexdigest()
 
 
-def _pattern_key(p: ImputationParams) -> tuple[Any, ...]:
-    return p.categorical, p.numeric, p.drop, p.protocol, p.missing_kind, p.missing_rate, p.pattern_seed
-
-
-def _data_key(data: Mapping[str, Any]) -> tuple[str, str | None]:
-    if data["source"] == "synthetic":
-        return str(data["name"]), None
-    return str(data["name"]), _path(str(data["name"]), data.get("path"), data.get("root"))
-
-
-@lru_cache(maxsize=8)
-def _path(name: str, path: str | None, root: str | None) -> str:
-    """Where the file is; looked for once per process, since looking hashes the whole file."""
-    return str(locate(DataSpec(name=name, path=path, root=root)).path)
+def _prepare(data: Mapping[str, Any], p: ImputationParams, device: torch.device) -> Prepared:
+    return prepare(data["name"], path_of(data), p.categorical, p.numeric, p.drop, p.protocol, p.missing_kind,
+                   p.missing_rate, p.pattern_seed, device)

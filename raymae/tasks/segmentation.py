@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -16,7 +15,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import locate
+from raymae.data.cache import path_of
 from raymae.data.scenes import (
     IGNORED,
     Scenes,
@@ -31,7 +30,6 @@ from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
-from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
 from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
 from raymae.tasks.crops import Crops, Whole, sliding_window, to_rgb
@@ -314,15 +312,8 @@ def _cross_entropy(logits_BKSS: Tensor, label_BSS: Tensor) -> Tensor:
 
 def _folder(data: Mapping[str, Any]) -> Path | None:
     """Where the data set lies; None for synthetic."""
-    if data["source"] == "synthetic":
-        return None
-    return _path(str(data["name"]), data.get("path"), data.get("root"))
-
-
-@lru_cache(maxsize=8)
-def _path(name: str, path: str | None, root: str | None) -> Path:
-    """Looked for once per process, since looking hashes every file."""
-    return Path(str(locate(DataSpec(name=name, path=path, root=root)).path))
+    found = path_of(data)
+    return None if found is None else Path(found)
 
 
 def _splits(folder: Path | None, image_size: int) -> SceneSplits:

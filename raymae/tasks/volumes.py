@@ -15,12 +15,11 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.cache import locate
+from raymae.data.cache import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
-from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
 from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
 from raymae.tasks.scans import OUTSIDE, Box, Boxes, Preparation, Prepared, Whole, inside, prepare, resized
@@ -348,15 +347,7 @@ def spacing_of(text: str) -> tuple[float, float, float] | None:
 
 def _prepare(data: Mapping[str, Any], p: Any, device: torch.device) -> Prepared:
     how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes)
-    if data["source"] == "synthetic":
-        return prepare(None, how, device)
-    return prepare(_path(str(data["name"]), data.get("path"), data.get("root")), how, device)
-
-
-@lru_cache(maxsize=8)
-def _path(name: str, path: str | None, root: str | None) -> str:
-    """Where the folder is; looked for once per process, since looking hashes every file."""
-    return str(locate(DataSpec(name=name, path=path, root=root)).path)
+    return prepare(path_of(data), how, device)
 
 
 @lru_cache(maxsize=4)

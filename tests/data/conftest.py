@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import http.server
 import os
 import threading
@@ -13,10 +12,10 @@ from urllib.parse import urlsplit
 
 import pooch
 import pytest
+from small_files import BODY, md5
 
 from raymae.data import DATASETS, Dataset, File
 
-BODY = b"date,a\n2020-01-01,1\n2020-01-02,2\n"
 REAL_ROOT = os.environ.get("RAYMAE_DATA")
 
 
@@ -83,8 +82,7 @@ def server() -> Iterator[Server]:
 @pytest.fixture
 def small(server: Server, monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """A known data set `small` whose official file is BODY, served on this machine."""
-    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
-    file = File("sub/small.csv", ("small.csv",), server.url, md5, len(BODY))
+    file = File("sub/small.csv", ("small.csv",), server.url, md5(BODY), len(BODY))
     dataset = Dataset("small", "series", "two rows", "CC0", (file,))
     monkeypatch.setitem(DATASETS, "small", dataset)
     return dataset
@@ -93,8 +91,7 @@ def small(server: Server, monkeypatch: pytest.MonkeyPatch) -> Dataset:
 @pytest.fixture
 def pair(monkeypatch: pytest.MonkeyPatch) -> Dataset:
     """A known data set of a file and a folder that only a person can get."""
-    md5 = hashlib.md5(BODY, usedforsecurity=False).hexdigest()
-    files = (File("pair/labels.csv", md5=md5), File("pair/scans", alternatives=("scans",)))
+    files = (File("pair/labels.csv", md5=md5(BODY)), File("pair/scans", alternatives=("scans",)))
     dataset = Dataset("pair", "volumes", "scans", "custom", files, manual="register at example.org and unpack it")
     monkeypatch.setitem(DATASETS, "pair", dataset)
     return dataset

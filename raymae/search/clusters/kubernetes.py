@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from raymae.search.cluster import TRIAL_DRIVER
+
 Finding = tuple[str, str]
 RAY_API = "ray.io/v1"
 
@@ -55,8 +57,9 @@ def _cluster(cluster: Mapping[str, Any], at: str) -> Iterator[Finding]:
     start = head.get("rayStartParams") or {}
     if str(start.get("num-cpus")) != "0":
         yield f"{at}.headGroupSpec.rayStartParams", 'must say num-cpus: "0": a trial there would starve the drivers'
-    if "trial_driver" not in str(start.get("resources")):
-        yield f"{at}.headGroupSpec.rayStartParams", "must offer `trial_driver` as a resource: drivers live on the head"
+    if TRIAL_DRIVER not in str(start.get("resources")):
+        yield (f"{at}.headGroupSpec.rayStartParams",
+               f"must offer `{TRIAL_DRIVER}` as a resource: drivers live on the head")
     service = (head.get("serviceType") or "ClusterIP")
     if service != "ClusterIP":
         yield f"{at}.headGroupSpec.serviceType", f"must be ClusterIP, {service} opens ports to the outside"

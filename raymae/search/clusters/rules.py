@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raymae.errors import unknown
+from raymae.search.cluster import MAX_DRIVERS, TRIAL_DRIVER
 from raymae.search.clusters.aws_rules import aws_rules
 from raymae.search.clusters.prices import TABLES, TYPE_KEYS, is_spot, machine_of
 
@@ -130,15 +131,16 @@ def _token(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[F
 def _drivers(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
     """The drivers of trials die with their node, so they live on the head alone."""
     for key, command in _commands(filled, COMMANDS[0]) if COMMANDS[0] in document else ():
-        if "trial_driver" not in command:
-            yield key, """must say --resources='{"trial_driver": 10000}': trials' drivers are kept on the head by it"""
+        if TRIAL_DRIVER not in command:
+            yield key, (f"""must say --resources='{{"{TRIAL_DRIVER}": {MAX_DRIVERS}}}': """
+                        "trials' drivers are kept on the head by it")
     for key, command in _commands(filled, COMMANDS[1]) if COMMANDS[1] in document else ():
-        if "trial_driver" in command:
-            yield key, "puts trials' drivers on workers, which come and go; only the head has `trial_driver`"
+        if TRIAL_DRIVER in command:
+            yield key, f"puts trials' drivers on workers, which come and go; only the head has `{TRIAL_DRIVER}`"
     for name, node in filled["available_node_types"].items():
-        if name != filled["head_node_type"] and "trial_driver" in node["resources"]:
-            yield (f"available_node_types.{name}.resources.trial_driver",
-                   "puts trials' drivers on workers, which come and go; only the head has `trial_driver`")
+        if name != filled["head_node_type"] and TRIAL_DRIVER in node["resources"]:
+            yield (f"available_node_types.{name}.resources.{TRIAL_DRIVER}",
+                   f"puts trials' drivers on workers, which come and go; only the head has `{TRIAL_DRIVER}`")
 
 
 def _types(filled: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], bool]]:
