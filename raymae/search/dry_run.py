@@ -66,7 +66,8 @@ def _try(plan: Plan, arm: str) -> dict[str, Any]:
     with torch.no_grad():
         model.eval()
         shapes |= {key: list(value.shape) for key, value in batch.items()}
-        shapes["prediction"] = list(task.predict(model, batch).shape)
+        if task.arm.kind != "reference":  # its prediction may be a whole trial's work, such as growing a forest
+            shapes["prediction"] = list(task.predict(model, batch).shape)
         if task.arm.kind == "pretrained":
             pretraining = task.build_pretraining()
             generator = torch.Generator().manual_seed(0)
