@@ -14,7 +14,7 @@ import pytest
 
 from raymae.results.store import Store
 
-TIMEOUT_S = 240
+TIMEOUT_S = 600
 ROOT = Path(__file__).parents[2]
 
 

@@ -67,7 +67,7 @@ def test_a_worker_killed_for_its_memory_fails_its_trial_and_no_other(small):
     if memory.available < 12e9:
         pytest.skip(f"needs 12 GB of free memory, there are {memory.available / 1e9:.0f}")
     mishaps = "none, hang, raise, die, die-once, unreadable"
-    small.text = ODD.replace("SCENE", "nowhere").replace(mishaps, "none, greedy").replace("_s: 8", "_s: 200")
+    small.text = ODD.replace("SCENE", "nowhere").replace(mishaps, "none, greedy").replace("_s: 20", "_s: 200")
     limit = (memory.total - memory.available + 7e9) / memory.total
     small.more = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
     done = small.run()

@@ -21,7 +21,7 @@ from raymae.results.store import Store
 from raymae.search.submit import _copy_source
 
 ROOT = Path(__file__).parents[2]
-TIMEOUT_S = 300
+TIMEOUT_S = 600
 SWEEP = """
 name: {name}
 task: forecasting

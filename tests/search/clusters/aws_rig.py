@@ -25,7 +25,7 @@ import yaml
 ROOT = Path(__file__).parents[3]
 ENDPOINT = "http://127.0.0.1:5055"
 DASHBOARD = "http://127.0.0.1:8265"
-PATIENCE_S = 300
+PATIENCE_S = 600
 TAGS = ("ray-node-type", "ray-node-kind", "ray-cluster-name", "ray-user-node-type", "ray-node-status")
 
 SSH = """#!/bin/bash

@@ -15,7 +15,7 @@ from tests.conftest import moto_command
 
 ROOT = Path(__file__).parents[3]
 NAMESPACES = ["unshare", "-p", "-n", "-m", "-f", "--mount-proc"]
-PATIENCE_S = 1500
+PATIENCE_S = 3000
 
 
 @pytest.fixture(scope="module")

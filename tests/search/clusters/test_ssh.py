@@ -31,7 +31,7 @@ from raymae.results.store import Store
 
 ROOT = Path(__file__).parents[3]
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exists() else None)
-TIMEOUT_S = 420
+TIMEOUT_S = 900
 SECTION = re.compile(r"### Machines you own\n.*?```bash\n(.*?)```", re.DOTALL)
 SMALL = ("--set size=debug --set 'arms=[scratch, persistence]' --set 'space={lr: {loguniform: [1e-3, 1e-2]}}' "
          "--set search.num_trials=1 --set replicates=2")
