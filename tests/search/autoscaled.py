@@ -64,10 +64,12 @@ class Autoscaled:
             try:
                 words = process.cmdline()
                 if words[0].endswith("/raylet") and "--head" not in words and process.status() != "zombie":
-                    found.append(process)
+                    found.append((process, process.ppid()))
             except (psutil.Error, IndexError):
                 continue
-        return sorted(found, key=lambda process: process.create_time())
+        pids = {process.pid for process, _ in found}  # a raylet that is just starting a worker is there twice
+        return sorted((process for process, parent in found if parent not in pids),
+                      key=lambda process: process.create_time())
 
     def look(self) -> int:
         now = len(self.workers())

@@ -6,7 +6,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ class Sweep:
     folder: Path
     text: str
     more: dict[str, str] = field(default_factory=dict)
+    started: list[subprocess.Popen[str]] = field(default_factory=list)
 
     @property
     def store(self) -> Store:
@@ -44,10 +45,18 @@ class Sweep:
                 **self.more}
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+        self.started.append(subprocess.Popen(
             self.command(*arguments), cwd=self.folder, env=self.environment, text=True,
             stdout=subprocess.PIPE, stderr=subprocess.STDOUT,
-        )
+        ))
+        return self.started[-1]
+
+    def close(self) -> None:
+        """End what a failed test has left running."""
+        for process in self.started:
+            process.kill()
+            process.wait()
+            process.stdout.close()
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -92,8 +101,10 @@ replicates: 2
 
 
 @pytest.fixture
-def small(tmp_path: Path) -> Sweep:
-    return Sweep(tmp_path, SMALL)
+def small(tmp_path: Path) -> Iterator[Sweep]:
+    sweep = Sweep(tmp_path, SMALL)
+    yield sweep
+    sweep.close()
 
 
 def check_complete(store: Store) -> None:
