@@ -35,8 +35,9 @@ def _answer(verdict: Mapping[str, Any]) -> str:
     arms = {arm["arm"]: arm for arm in verdict["arms"]}
     a, b = arms[pair["a"]], arms[pair["b"]]
     means = [arm["metrics"][pair["metric"]]["mean"] for arm in (a, b)]
-    subject = "MAE pretraining" if a["arm"] == "mae" else a["arm"]
-    beside = "from scratch" if b["arm"] == "scratch" else f"for {b['arm']}"
+    alike = b["arm"] == "scratch"  # only then do the two differ by their pretraining alone
+    subject = "MAE pretraining" if a["arm"] == "mae" and alike else a["arm"]
+    beside = "from scratch" if alike else f"for {b['arm']}"
     shown = _decimals(pair, means)
 
     def number(value: float) -> str:
@@ -51,7 +52,7 @@ def _answer(verdict: Mapping[str, Any]) -> str:
     sure = f"difference {number(pair['difference'])}, 95 % interval {low} to {high}, {p_value(pair['p'])}, {seeds}"
     if pair["verdict"] == "no difference shown":
         return f"No difference shown for {subject}: {scores} ({sure})."
-    if a["kind"] == "pretrained":
+    if a["kind"] == "pretrained" and alike:
         return f"{subject} {pair['verdict']} here: {scores} ({sure})."
     return f"{subject} does {'better' if pair['verdict'] == 'helps' else 'worse'} here: {scores} ({sure})."
 

@@ -222,6 +222,10 @@ def test_headline_without_pretraining(judge: Callable[..., Any]) -> None:
     assert headline(judge({"gru": MAE, "scratch": SCRATCH})).startswith("gru does better here: test mse 0.510 against")
 
 
+def test_headline_credits_pretraining_only_beside_the_same_network_without_it(judge: Callable[..., Any]) -> None:
+    assert headline(judge({"mae": MAE, "gru": SCRATCH})).startswith("mae does better here: test mse 0.510 against")
+
+
 def test_headline_without_an_interval(judge: Callable[..., Any]) -> None:
     assert headline(judge({"mae": [0.5], "scratch": [0.625]}, replicates=1)) == (
         "No difference shown for MAE pretraining: test mse 0.5000 against 0.6250 from scratch (difference −0.1250; "
