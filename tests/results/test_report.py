@@ -193,13 +193,14 @@ def test_an_empty_and_an_unfinished_sweep(make_store: Make, tmp_path: Path) -> N
     assert "no reason kept" in Path(markdown).read_text()
 
 
-def test_synthetic_data_has_a_banner(make_store: Make) -> None:
+def test_synthetic_data_has_a_banner(make_store: Make, tmp_path: Path) -> None:
     data = {"name": "ETTh1", "source": "synthetic", "fingerprint": "synthetic:0"}
     found = collect(make_store(data=data))
     assert found["synthetic"].startswith("SYNTHETIC DATA")
     assert 'class="banner" role="note"' in page_of(found)
     assert "SYNTHETIC DATA" in markdown_of(found)
-    assert 'class="banner" role="note"' not in page_of(collect(make_store("other", spec=tiny_spec(name="other"))))
+    other = make_store(tmp_path / "other", spec=tiny_spec(name="other"))
+    assert 'class="banner" role="note"' not in page_of(collect(other))
 
 
 def test_the_summary_in_markdown(found: dict[str, Any]) -> None:
