@@ -6,8 +6,18 @@ import sys
 
 from ray.cluster_utils import Cluster
 
+PATIENCE_S = 300
+
+
+class Patient(Cluster):
+    """Ray gives a node 30 seconds to come up, which a busy machine exceeds."""
+
+    def _wait_for_node(self, node, timeout=PATIENCE_S):
+        super()._wait_for_node(node, timeout)
+
+
 if __name__ == "__main__":
-    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"trial_driver": 100}})
+    cluster = Patient(initialize_head=True, head_node_args={"num_cpus": 0, "resources": {"trial_driver": 100}})
     print(cluster.address, flush=True)
     nodes = []
     try:

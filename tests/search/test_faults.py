@@ -115,11 +115,11 @@ def test_a_full_disk_costs_no_trial_once_there_is_room_again(small, small_disk):
 
 @pytest.mark.slow
 def test_a_node_that_vanishes_costs_no_trial(small):
-    small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 32")
+    small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 8")
     small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
     raylets = subprocess.Popen(
         [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=small.environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )
 
     def tell(what: str) -> None:

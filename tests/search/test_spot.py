@@ -110,7 +110,7 @@ def test_a_node_that_is_announced_to_go_hands_its_trial_back_and_nothing_is_trai
     metadata.questions, metadata.when = 10**9, (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     raylets = subprocess.Popen(
         [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=small.environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )
 
     def tell(what: str) -> str:
