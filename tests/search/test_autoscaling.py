@@ -174,7 +174,7 @@ def test_what_never_fits_a_growing_cluster_is_refused(small) -> None:
 
 @pytest.mark.slow
 def test_a_sweep_scales_a_cluster_up_and_down_and_a_killed_node_is_replaced(small) -> None:
-    small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 8") + "resources: {gpus_per_worker: 1}\n"
+    small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 32") + "resources: {gpus_per_worker: 1}\n"
     small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
     with autoscaled(small.environment, gpu_nodes=2, idle_s=6) as cluster:
         process = small.start("--address", cluster.address)
