@@ -213,6 +213,7 @@ def test_dry_run_as_json(offline: Path) -> None:
     assert plan["data"]["source"] == "synthetic"
     assert plan["arms"][0]["searched"] == {"lr": "0.0003 … 0.003 (log)"}
     assert plan["arms"][2]["num_parameters"] == 0
+    assert ["prediction" in arm["shapes"] for arm in plan["arms"]] == [True, True, False], "a reference is not run"
     assert list(offline.iterdir()) == []
 
 

@@ -235,7 +235,7 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
                        "num_parameters": report.num_parameters, "final": report.final, "sent_at": time.time()}
     except RayMAEError as error:
         yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
-    except Exception as error:
+    except Exception as error:  # whatever a task raises: the trial fails by it, and its group is replaced
         yield {**common, "error": f"{type(error).__name__}: {error}", "step": step + 1, "best": {}, "final": True}
         raise
     finally:
