@@ -14,13 +14,13 @@ _HOMES = {
     "MAEImputer": "raymae.imputer",
     "RayMAEError": "raymae.errors",
     "Report": "raymae.train.loop",
-    "Store": "raymae.results.store",
+    "Store": "raymae.results.store.store",
     "SweepSpec": "raymae.spec.sweep",
     "TrialConfig": "raymae.spec.trial",
     "load_sweep": "raymae.spec.load",
-    "make_plan": "raymae.search.sweep",
-    "query": "raymae.results.query",
-    "run_sweep": "raymae.search.sweep",
+    "make_plan": "raymae.search.plan",
+    "query": "raymae.results.views.query",
+    "run_sweep": "raymae.search.run",
     "run_trial": "raymae.train.loop",
     "schema_of": "raymae.tasks",
 }
@@ -33,9 +33,10 @@ __all__ = [
 if TYPE_CHECKING:
     from raymae.errors import RayMAEError
     from raymae.imputer import MAEImputer
-    from raymae.results.query import query
-    from raymae.results.store import Store
-    from raymae.search.sweep import make_plan, run_sweep
+    from raymae.results.store.store import Store
+    from raymae.results.views.query import query
+    from raymae.search.plan import make_plan
+    from raymae.search.run import run_sweep
     from raymae.spec.load import load_sweep
     from raymae.spec.sweep import SweepSpec
     from raymae.spec.trial import TrialConfig

@@ -21,11 +21,11 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 from raymae.data.missing import hide_cells
 from raymae.data.tables import Table, table_of
 from raymae.errors import ResultsError
-from raymae.results.compare import verdict_of
-from raymae.results.store import Store
+from raymae.results.store.store import Store
+from raymae.results.verdict.verdict import verdict_of
 from raymae.spec.trial import Scalar, TrialConfig, applies
-from raymae.tasks.cells import Prepared
-from raymae.tasks.imputation import Imputation
+from raymae.tasks.imputation.cells import Prepared
+from raymae.tasks.imputation.task import Imputation
 from raymae.train.loop import run_trial
 
 ARM = "mae"

@@ -18,7 +18,7 @@ from click.testing import CliRunner, Result
 
 from raymae import __version__
 from raymae.cli import main
-from raymae.results.store import Store
+from raymae.results.store.store import Store
 from raymae.spec import load_sweep
 from raymae.tasks import schema_of
 

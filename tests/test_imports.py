@@ -23,9 +23,22 @@ LOWER = {  # what each room may import besides itself
     "tasks": {"data", "models", "spec", "errors"},
     "train": {"tasks", "models", "spec", "errors"},
     "search": {"train", "results", "tasks", "spec", "data", "errors"},
+    "launch": {"search", "spec", "errors"},
     "imputer": {"train", "results", "tasks", "data", "models", "spec", "errors"},
     "web": {"results", "spec", "errors"},
-    "cli": {"web", "search", "train", "results", "tasks", "spec", "data", "errors", ""},
+    "cli": {"web", "launch", "search", "train", "results", "tasks", "spec", "data", "errors", ""},
+}
+INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
+    "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
+               {"plan"}, {"run", "dry_run", "single", "spot"}],
+    "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
+    "data": [{"series", "images", "scenes", "volumes", "tables", "splits", "scaling", "missing", "find", "synthetic"}],
+}
+WITHOUT = {  # what a part must do without, although its room may have it
+    "search.messages": {"ray", "optuna"},
+    "search.decide": {"ray"},
+    "search.engine": {"optuna"},
+    "search.live": {"optuna"},
 }
 DRIVERS = {"ray", "optuna"}
 TENSORS = {"torch", "timm", "monai"}
@@ -35,9 +48,9 @@ NAMES = {path: ".".join(("raymae", *path.relative_to(ROOT).with_suffix("").parts
 every_file = pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(ROOT)))
 
 
-def room_of(module: str) -> str:
-    """`spec` of `raymae.spec.load`; "" of `raymae` itself."""
-    return [*module.split("."), ""][1]
+def room_of(module: str, level: int = 1) -> str:
+    """`spec` of `raymae.spec.load`, and at level 2 `load`; "" where the name ends before."""
+    return [*module.split("."), "", ""][level]
 
 
 def imports_of(path: Path) -> Iterator[str]:
@@ -68,12 +81,56 @@ def test_imports_point_downwards(path: Path) -> None:
 
 
 @every_file
-def test_only_search_imports_ray_or_optuna(path: Path) -> None:
+def test_imports_point_downwards_inside_a_room(path: Path) -> None:
+    room, part = room_of(NAMES[path]), room_of(NAMES[path], 2)
+    floors = INSIDE.get(room, [])
+    if not floors or not part:
+        return
+    floor_of = {name: floor for floor, names in enumerate(floors) for name in names}
+    assert part in floor_of, f"give {room}.{part} a floor in INSIDE"
+    ours = {name for name in imports_of(path) if name.startswith(f"raymae.{room}.")}
+    upwards = {name for name in ours if floor_of[room_of(name, 2)] > floor_of[part]}
+    assert not upwards, f"{room}.{part} is below"
+
+
+@every_file
+def test_walls_keep_out_ray_optuna_and_torch(path: Path) -> None:
     found = {name.split(".")[0] for name in imports_of(path)}
-    if room_of(NAMES[path]) != "search":
+    room = room_of(NAMES[path])
+    if room not in ("search", "launch"):
         assert not found & DRIVERS
-    if room_of(NAMES[path]) in ("errors", "spec", "data", "results", "web", "cli"):
+    if room == "launch":
+        assert "optuna" not in found
+    assert not found & WITHOUT.get(f"{room}.{room_of(NAMES[path], 2)}", set())
+    if room in ("errors", "spec", "data", "results", "launch", "web", "cli"):
         assert not found & TENSORS
+
+
+def test_no_circle_of_modules() -> None:
+    """Imports at module level, by file; rooms of several files are their own front doors."""
+    edges = {NAMES[path]: set() for path in FILES}
+    for path in FILES:
+        tree = ast.parse(path.read_text())
+        typing_only = {id(child) for node in ast.walk(tree) if isinstance(node, ast.If)
+                       and isinstance(node.test, ast.Name) and node.test.id == "TYPE_CHECKING"
+                       for child in ast.walk(node)}
+        inside = {id(child) for node in ast.walk(tree) if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+                  for child in ast.walk(node)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.ImportFrom) and id(node) not in typing_only | inside and node.module in edges:
+                named = {f"{node.module}.{alias.name}" for alias in node.names}
+                edges[NAMES[path]] |= named & edges.keys() or {node.module}
+    done: set[str] = set()
+
+    def visit(name: str, above: tuple[str, ...]) -> None:
+        assert name not in above, f"a circle: {' -> '.join([*above[above.index(name):], name])}"
+        if name not in done:
+            for other in sorted(edges[name]):
+                visit(other, (*above, name))
+            done.add(name)
+
+    for name in edges:
+        visit(name, ())
 
 
 @every_file

@@ -15,7 +15,7 @@ from sklearn.base import clone
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from raymae import MAEImputer
-from raymae.data.synthetic_tables import synthetic_table
+from raymae.data.synthetic.tables import synthetic_table
 from raymae.errors import DataError, ResultsError
 from raymae.results import Store
 from raymae.spec import SweepSpec, TrialConfig

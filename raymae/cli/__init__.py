@@ -4,10 +4,10 @@ from raymae.cli.base import main
 
 # isort: off
 # each module adds its commands to `main`; help lists them in this order
-from raymae.cli import sweeps  # noqa: F401
-from raymae.cli import answers  # noqa: F401
-from raymae.cli import live  # noqa: F401
-from raymae.cli import files  # noqa: F401
+from raymae.cli import run as sweeps  # noqa: F401
+from raymae.cli import results as answers  # noqa: F401
+from raymae.cli import watch as live  # noqa: F401
+from raymae.cli import data as files  # noqa: F401
 from raymae.cli import cluster  # noqa: F401
 from raymae.cli import jobs  # noqa: F401
 

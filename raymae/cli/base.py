@@ -68,7 +68,7 @@ def main() -> None:
 
 def stored(directory: str) -> SweepSpec:
     """The spec of a sweep's folder, with `results` where the folder lies now."""
-    from raymae.results.store import Store
+    from raymae.results.store.store import Store
 
     store = Store.open(directory)
     parent = store.location.rpartition("/")[0]

@@ -28,7 +28,7 @@ def cluster_check(file: str, as_json: bool) -> None:
     Against Ray's own schema, and rules of ours: nothing open but SSH, a token, no trial drivers on machines that come
     and go, known machines, encrypted volumes. Prints what an hour costs.
     """
-    from raymae.search.clusters.file import check_cluster
+    from raymae.launch.check import check_cluster
 
     found = check_cluster(file)
     if as_json:
@@ -70,7 +70,7 @@ def cluster_prepare(file: str) -> None:
     rights from `aws-head.json` and `aws-worker.json` beside the file. Writes the security group into the file. Running
     it again corrects what has changed.
     """
-    from raymae.search.clusters.aws import prepare_aws
+    from raymae.launch.prepare_aws import prepare_aws
 
     made = prepare_aws(file)
     click.echo(f"bucket {made.bucket}, security group {made.security_group} (now in {file}), "

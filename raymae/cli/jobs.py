@@ -35,7 +35,7 @@ def submit(file: str, address: str | None, code: str, python: str, variables: Se
     What it prints is followed until it ends; Ctrl-C stops following, not the sweep. The same command again continues a
     sweep that was interrupted.
     """
-    from raymae.search import submit as cluster_jobs
+    from raymae.launch import jobs as cluster_jobs
     from raymae.spec.load import parse_sweep
 
     spec = load(file, overrides)
@@ -66,7 +66,7 @@ def submit(file: str, address: str | None, code: str, python: str, variables: Se
 @example("raymae jobs --address http://127.0.0.1:8265")
 def jobs(address: str | None, everything: bool, as_json: bool) -> None:
     """List the sweeps submitted to a cluster, newest first."""
-    from raymae.search import submit as cluster_jobs
+    from raymae.launch import jobs as cluster_jobs
 
     rows = cluster_jobs.jobs(address, everything=everything)
     show_value(rows, lambda: table(rows, ["job", "sweep", "status", "started", "ended", "results"])
@@ -80,7 +80,7 @@ def jobs(address: str | None, everything: bool, as_json: bool) -> None:
 @example("raymae logs timeseries-mask -f")
 def logs(job: str, address: str | None, follow: bool) -> None:
     """Print what JOB has printed. JOB is an id, or a sweep's name for its latest job."""
-    from raymae.search import submit as cluster_jobs
+    from raymae.launch import jobs as cluster_jobs
 
     if follow:
         _follow(job, address)
@@ -96,7 +96,7 @@ def logs(job: str, address: str | None, follow: bool) -> None:
 @example("raymae stop timeseries-mask-1a2b3c")
 def stop(job: str, address: str | None, as_json: bool) -> None:
     """End JOB as Ctrl-C would: it finishes its reports and writes the verdict so far; submitting again goes on."""
-    from raymae.search import submit as cluster_jobs
+    from raymae.launch import jobs as cluster_jobs
 
     asked = cluster_jobs.stop(job, address)
     show_value({"job": job, "stopping": asked},
@@ -105,7 +105,7 @@ def stop(job: str, address: str | None, as_json: bool) -> None:
 
 def _follow(job: str, address: str | None) -> None:
     """Print a job's output until it ends; exits 1 where it failed."""
-    from raymae.search import submit as cluster_jobs
+    from raymae.launch import jobs as cluster_jobs
 
     try:
         for text in cluster_jobs.logs(job, address, follow=True):

@@ -4,7 +4,7 @@
 here. The readers import numpy and more, so they are imported by module: `from raymae.data.series import read_series`.
 """
 
-from raymae.data.cache import Located, fetch, listing, locate, verify
-from raymae.data.registry import DATASETS, Dataset, File
+from raymae.data.find.locate import Located, fetch, listing, locate, verify
+from raymae.data.find.registry import DATASETS, Dataset, File
 
 __all__ = ["DATASETS", "Dataset", "File", "Located", "fetch", "listing", "locate", "verify"]

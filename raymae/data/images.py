@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from raymae.data.cache import Located, cache_folder, locate
+from raymae.data.find.locate import Located, cache_folder, locate
 from raymae.errors import DataError
 from raymae.spec.sweep import DataSpec
 

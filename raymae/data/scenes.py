@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from raymae.data.cache import cache_folder
+from raymae.data.find.locate import cache_folder
 from raymae.errors import DataError
 
 if TYPE_CHECKING:

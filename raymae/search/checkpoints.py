@@ -10,7 +10,7 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymae.results.place import Place
+from raymae.results.store.folder import Place
 
 if TYPE_CHECKING:
     import numpy as np

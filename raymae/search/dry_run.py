@@ -10,8 +10,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from raymae.search.algorithms import grid
-from raymae.search.sweep import Plan, example_config
+from raymae.search.decide.algorithms import grid
+from raymae.search.plan import Plan, example_config
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
 from raymae.tasks import task_class
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 from raymae.errors import Problem, SpecError, unknown
-from raymae.search.sweep import example_config, make_plan
+from raymae.search.plan import example_config, make_plan
 from raymae.spec.sweep import SweepSpec
 from raymae.train.loop import run_trial
 

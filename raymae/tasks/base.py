@@ -15,7 +15,7 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from raymae.data.cache import Located, locate
+from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import Arm, Objective, TaskSchema, TrainingParams, TrialConfig

@@ -10,8 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from raymae.errors import RayMAEError, ResultsError
-from raymae.results.follow import OVER, Follower
-from raymae.results.place import Place
+from raymae.results.store.folder import Place
+from raymae.results.views.progress import OVER, Follower
 
 SWEEP = "sweep.json"
 FRESH_S = 1.0  # a look is good for so long, however many browsers ask

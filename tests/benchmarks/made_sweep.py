@@ -8,7 +8,7 @@ import random
 from pathlib import Path
 from typing import Any
 
-from raymae.results.store import Store
+from raymae.results.store.store import Store
 from tests.results.tiny_task import DATA, ENVIRONMENT, START, tiny_schema, tiny_spec
 
 HOSTILE = '<script>document.title="owned"</script>"\'`${7*7}{{7*7}}<img src=x onerror=alert(1)>../../etc'

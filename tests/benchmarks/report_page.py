@@ -16,9 +16,9 @@ import time
 from pathlib import Path
 from typing import Any
 
-from raymae.results import query
-from raymae.results.report import write_report
-from raymae.search.importance import importances
+from raymae.results.report.report import write_report
+from raymae.results.views import query
+from raymae.search.decide.importance import importances
 from tests.benchmarks.made_sweep import make_sweep
 
 SQL = "SELECT arm, phase, count(*) AS n, min(val_mse) AS best FROM reports GROUP BY ALL ORDER BY ALL"

@@ -36,15 +36,15 @@ def main() -> None:
     parser.add_argument("--trials", type=int, default=2000)
     trials = parser.parse_args().trials
 
-    from raymae.search.cluster import connected, set_environment
+    from raymae.search.engine.connection import connected, set_environment
 
     set_environment()
     from ray import tune
 
-    from raymae.results.query import query
-    from raymae.results.store import Store
-    from raymae.search.bridge import run_tune
-    from raymae.search.conductor import Conductor
+    from raymae.results.store.store import Store
+    from raymae.results.views.query import query
+    from raymae.search.decide.conductor import Conductor
+    from raymae.search.engine.tune import run_tune
     from raymae.spec.load import parse_sweep
     from raymae.spec.resolve import arm_plan
     from raymae.tasks import schema_of

@@ -15,14 +15,15 @@ import tempfile
 import time
 from pathlib import Path
 
-from raymae.results.store import Store
+from raymae.results.store.store import Store
 
 ROOT = Path(__file__).parents[2]
 
 
 def run(folder: str) -> tuple[Store, int, float]:
     """A short ETTh1 sweep; returns its store, its slots, and when it was started."""
-    from raymae.search.sweep import make_plan, run_sweep
+    from raymae.search.plan import make_plan
+    from raymae.search.run import run_sweep
     from raymae.spec.load import load_sweep
     from raymae.tasks import schema_of
 

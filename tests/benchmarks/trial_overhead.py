@@ -33,7 +33,8 @@ resources: {{workers: {workers}, cpus_per_worker: {cpus}}}
 
 def engine(trials: int, workers: int) -> dict[str, float]:
     """This project's engine, as `raymae sweep` runs it."""
-    from raymae.search.sweep import make_plan, run_sweep
+    from raymae.search.plan import make_plan
+    from raymae.search.run import run_sweep
     from raymae.spec.load import parse_sweep
     from raymae.tasks import schema_of
 
@@ -41,7 +42,7 @@ def engine(trials: int, workers: int) -> dict[str, float]:
         """Stands in for the display: notes when trials ended."""
 
         def __init__(self) -> None:
-            from raymae.search.display import Display
+            from raymae.search.live.display import Display
 
             self.ended: list[float] = []
             self.display = Display.silent()

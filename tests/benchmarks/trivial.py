@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from raymae.data.cache import Located
+from raymae.data.find.locate import Located
 from raymae.spec.trial import Arm, Objective, TrainingParams, param
 from raymae.tasks.base import Metrics, Task
 

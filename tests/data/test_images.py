@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raymae.data.cache import cache_folder
+from raymae.data.find.locate import cache_folder
 from raymae.data.images import (
     SPLITS,
     ImageSet,
@@ -21,7 +21,7 @@ from raymae.data.images import (
     rank_within_class,
     read_images,
 )
-from raymae.data.synthetic_images import synthetic_images
+from raymae.data.synthetic.images import synthetic_images
 from raymae.errors import DataError
 from raymae.spec.sweep import DataSpec
 

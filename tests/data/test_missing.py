@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from raymae.data.missing import hide_cells
-from raymae.data.synthetic_tables import synthetic_table
+from raymae.data.synthetic.tables import synthetic_table
 from raymae.errors import DataError
 
 VALUES = synthetic_table(num_rows=4000).values_RC

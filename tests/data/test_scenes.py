@@ -21,7 +21,7 @@ from raymae.data.scenes import (
     read_unlabelled,
     unlabelled_folder,
 )
-from raymae.data.synthetic_scenes import scenes_content, synthetic_scenes
+from raymae.data.synthetic.scenes import scenes_content, synthetic_scenes
 from raymae.errors import DataError
 
 NUM_CLASSES = 3

@@ -6,7 +6,7 @@ import pytest
 from raymae.data.scaling import Scaler
 from raymae.data.series import Series
 from raymae.data.splits import protocol_rows, protocol_splits
-from raymae.data.synthetic import synthetic_series
+from raymae.data.synthetic.series import synthetic_series
 from raymae.errors import DataError
 
 

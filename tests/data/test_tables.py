@@ -6,8 +6,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from raymae.data.cache import locate
-from raymae.data.synthetic_tables import COLUMNS, synthetic_table, table_content
+from raymae.data.find.locate import locate
+from raymae.data.synthetic.tables import COLUMNS, synthetic_table, table_content
 from raymae.data.tables import read_table, split_rows, table_of
 from raymae.errors import DataError
 from raymae.spec.sweep import DataSpec

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from raymae.data import DATASETS, locate
-from raymae.data.synthetic_volumes import synthetic_volumes
+from raymae.data.synthetic.volumes import synthetic_volumes
 from raymae.data.volumes import BTCV_ORGANS, Scan, read_scan, read_volume_set, split_scans
 from raymae.errors import DataError
 from raymae.spec import DataSpec

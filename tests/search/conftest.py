@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from raymae.results.store import Store
+from raymae.results.store.store import Store
 
 TIMEOUT_S = 600
 ROOT = Path(__file__).parents[2]

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from raymae.spec.trial import param
-from raymae.tasks.forecasting import Forecasting, ForecastingParams
+from raymae.tasks.forecasting.task import Forecasting, ForecastingParams
 
 
 class OddParams(ForecastingParams):

@@ -11,8 +11,16 @@ from pathlib import Path
 import pytest
 
 from raymae.errors import ResourceError
-from raymae.search.autoscaling import Growth, NodeType, find_growth, growth_of, room, slots_when_grown, workers_on
-from raymae.search.sharing import NAMESPACE, rivals_of, share, shared
+from raymae.search.engine.autoscaling import (
+    Growth,
+    NodeType,
+    find_growth,
+    growth_of,
+    room,
+    slots_when_grown,
+    workers_on,
+)
+from raymae.search.engine.sharing import NAMESPACE, rivals_of, share, shared
 from raymae.spec.sweep import ResourceSpec
 from tests.search.autoscaled import autoscaled
 from tests.search.conftest import ROOT, SMALL, TIMEOUT_S, Sweep, check_complete
@@ -147,7 +155,7 @@ def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.Monk
 def test_an_idle_group_is_let_go_only_for_another_sweep(squeezed, running, status, let_go) -> None:
     from types import SimpleNamespace
 
-    from raymae.search.bridge import ArmScheduler
+    from raymae.search.engine.tune import ArmScheduler
 
     let = []
     trials = SimpleNamespace(conductor=SimpleNamespace(

@@ -193,7 +193,7 @@ def test_two_workers_a_trial_train_the_same_as_one(small):
 
 
 def _trials(small, name):
-    from raymae.results.store import Store
+    from raymae.results.store.store import Store
 
     return Store.open(small.folder / name / "small").trials().set_index("arm")
 
@@ -236,7 +236,7 @@ def test_a_sweep_on_s3_is_killed_and_goes_on(small, s3_endpoint, monkeypatch):
     for name, value in {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
                         "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
-    from raymae.results.store import Store
+    from raymae.results.store.store import Store
 
     where = f"s3://bucket/{small.folder.name}"
     process = small.start("--set", f"results={where}")

@@ -10,10 +10,10 @@ import torch
 
 from raymae.data.missing import hide_cells
 from raymae.spec import TrialConfig
-from raymae.tasks.adjusting import Adjustment, Predicted, shares_by_cost, wanted_quantiles, ways
-from raymae.tasks.imputation import Imputation
-from raymae.tasks.matching import shares_within, transport
-from raymae.tasks.mechanism import Odds, fit_odds, odds_of
+from raymae.tasks.imputation.adjust import Adjustment, Predicted, shares_by_cost, wanted_quantiles, ways
+from raymae.tasks.imputation.missingness import Odds, fit_odds, odds_of
+from raymae.tasks.imputation.task import Imputation
+from raymae.tasks.imputation.transport import shares_within, transport
 
 LEVELS = 24  # values of a column, each its own bin
 

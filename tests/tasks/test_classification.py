@@ -17,8 +17,8 @@ from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
 from raymae.tasks import schema_of
 from raymae.tasks.augment import GEOMETRIC, OPERATIONS, Augmentation, draw_boxes, draw_strengths, mix, recolour
-from raymae.tasks.classification import Classification, ClassificationMetrics
-from raymae.tasks.labelled_images import LabelledImages
+from raymae.tasks.classification.images import LabelledImages
+from raymae.tasks.classification.task import Classification, ClassificationMetrics
 from raymae.train import run_trial
 
 CPU = torch.device("cpu")

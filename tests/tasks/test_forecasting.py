@@ -13,8 +13,8 @@ from torch import Generator, Tensor, nn
 
 from raymae.spec import TrialConfig
 from raymae.tasks.base import Batch
-from raymae.tasks.forecasting import Forecasting, ForecastMetrics
-from raymae.tasks.windows import NUM_TIME_FEATURES
+from raymae.tasks.forecasting.task import Forecasting, ForecastMetrics
+from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES
 from raymae.train import evaluate, run_trial
 
 NORMALISE = ("last", "local", "revin", "none")

@@ -13,10 +13,10 @@ from torch import Generator
 from raymae.data.tables import Table
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
-from raymae.tasks.cells import Prepared, draw_cells
-from raymae.tasks.imputation import Imputation
-from raymae.tasks.imputation_metrics import ImputationMetrics
-from raymae.tasks.matching import LEVELS, quantiles_of_weighted, transport
+from raymae.tasks.imputation.cells import Prepared, draw_cells
+from raymae.tasks.imputation.metrics import ImputationMetrics
+from raymae.tasks.imputation.task import Imputation
+from raymae.tasks.imputation.transport import LEVELS, quantiles_of_weighted, transport
 from raymae.train import evaluate
 
 MakeTask = Callable[..., Imputation]
@@ -77,7 +77,7 @@ def test_no_arm_depends_on_the_truth_of_cells_taken_away(
         found = task.predict(model, batch).numpy()[:, :10]
         return torch.as_tensor(task.data.to_units(found))
 
-    import raymae.tasks.cells as cells
+    import raymae.tasks.imputation.cells as cells
 
     cells.prepare.cache_clear()
     clean = imputed()

@@ -15,8 +15,8 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from raymae.data.scenes import IGNORED, Scenes
 from raymae.models.tokens import sincos_positions
 from raymae.spec import TrialConfig
-from raymae.tasks.crops import PAD, Crops, Whole, sliding_window, standardise, to_rgb, windows
-from raymae.tasks.segmentation import Segmentation, SegmentationMetrics, palette
+from raymae.tasks.segmentation.crops import PAD, Crops, Whole, sliding_window, standardise, to_rgb, windows
+from raymae.tasks.segmentation.task import Segmentation, SegmentationMetrics, palette
 from raymae.train import evaluate, run_trial
 
 MakeTask = Callable[..., Segmentation]

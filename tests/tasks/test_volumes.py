@@ -14,9 +14,9 @@ from torch import Generator, Tensor, nn
 
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
-from raymae.tasks.scans import OUTSIDE, Boxes, Volume, Whole, _background, cut
 from raymae.tasks.slices import slice_picture, table
-from raymae.tasks.volumes import DiceMetrics, Volumes
+from raymae.tasks.volumes.boxes import OUTSIDE, Boxes, Volume, Whole, _background, cut
+from raymae.tasks.volumes.task import DiceMetrics, Volumes
 from raymae.train import evaluate, run_trial
 
 MakeTask = Callable[..., Volumes]

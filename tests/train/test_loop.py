@@ -92,7 +92,7 @@ def test_a_task_that_maximises_keeps_the_highest(
     debug: Debug, scripted: Callable[[list[float]], None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from raymae.spec import Objective
-    from raymae.tasks.forecasting import Forecasting
+    from raymae.tasks.forecasting.task import Forecasting
 
     monkeypatch.setattr(Forecasting, "objective", Objective("mse", "max", "made up"))
     scripted([1.0, 3.0, 2.0])
@@ -140,7 +140,7 @@ def test_an_average_of_the_weights_is_evaluated_and_kept(debug: Debug, tmp_path:
 def test_no_batch_is_tiny_and_every_example_is_seen_once(
     debug: Debug, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from raymae.tasks.windows import Windows
+    from raymae.tasks.forecasting.windows import Windows
 
     config = debug("linear", epochs=2, batch_size=100)
     seen: list[list[int]] = []

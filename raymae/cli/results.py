@@ -1,0 +1,109 @@
+"""Commands that read the results of sweeps: results, report, compare, query."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+
+import click
+
+from raymae.cli.base import as_json, example, main, results_dir, show_value
+from raymae.errors import ResultsError
+
+
+@main.command()
+@results_dir
+@as_json
+@example("raymae results results/timeseries-mask")
+def results(directory: str, as_json: bool) -> None:
+    """Print the leaderboard and the verdict of the sweep in DIR, finished or not."""
+    from raymae.results.store.store import Store
+    from raymae.results.views import show
+
+    summary = show.summary(Store.open(directory))
+    show_value(summary, lambda: show.render(summary), as_json)
+
+
+@main.command()
+@results_dir
+@click.option("--to", metavar="FOLDER", help="Folder or URI to write to. Default: the sweep's own folder.")
+@as_json
+@example("raymae report results/timeseries-mask")
+def report(directory: str, to: str | None, as_json: bool) -> None:
+    """Write report.html and report.md about the sweep in DIR, finished or not.
+
+    The page opens without a network: verdict, arms, response curves, learning curves, pictures, every trial.
+    """
+    from raymae.results.report.report import write_report
+    from raymae.results.store.store import Store
+    from raymae.search.decide.importance import importances
+
+    store = Store.open(directory)
+    html, markdown = write_report(store, importance=importances(store), to=to)
+    if as_json:
+        click.echo(json.dumps({"html": html, "markdown": markdown}, indent=2))
+    else:
+        click.echo(f"{html}\n{markdown}")
+
+
+@main.command()
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.option("--markdown", is_flag=True, help="Print the README's table.")
+@click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
+              help="Put that table between the markers of a Markdown file.")
+@as_json
+@example("raymae compare results/* --markdown")
+def compare(directories: Sequence[str], markdown: bool, into: Path | None, as_json: bool) -> None:
+    """Compare several sweeps: tasks x arms in one table, with the numbers of the report this project started from.
+
+    A DIR that is no sweep stands for the sweeps in it.
+    """
+    from raymae.results.views import compare as across
+
+    found, empty = across.sweeps_in(directories)
+    if not found:
+        raise ResultsError(f"no sweep in {', '.join(empty)}: name folders that hold a sweep.json")
+    for root in empty:
+        click.echo(f"warning: {root}: no sweep here, left out", err=True)
+    sweeps = across.across(found)
+    if into is not None:
+        into.write_text(across.into(into.read_text(), sweeps, str(into)))
+    if markdown:
+        click.echo(across.markdown(sweeps), nl=False)
+    elif into is None or as_json:
+        show_value(sweeps, lambda: across.table(sweeps), as_json)
+
+
+@main.command()
+@results_dir
+@click.argument("sql")
+@click.option("--format", "kind", type=click.Choice(["table", "json", "csv", "parquet"]), metavar="FORMAT",
+              help="table, json, csv or parquet. Default: what the name of --output ends with, else a table.")
+@click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write the rows to a file.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON; short for --format json.")
+@example("""
+raymae query results/timeseries-mask "SELECT arm, min(val_mse) FROM trials GROUP BY arm"
+raymae query s3://bucket/sweeps/timeseries-mask "FROM reports" -o reports.parquet
+""")
+def query(directory: str, sql: str, kind: str | None, output: Path | None, as_json: bool) -> None:
+    """Run SQL (DuckDB's) over the results in DIR, a folder or a URI: views `trials`, `reports`, `best` and `arms`.
+
+    Read-only: a statement can neither write files nor read others nor reach the network.
+    """
+    from raymae.results.views.query import as_text, write
+    from raymae.results.views.query import query as run
+
+    kind = kind or ("json" if as_json else output.suffix.removeprefix(".") if output else "table")
+    if output is not None and kind not in ("json", "csv", "parquet"):
+        message = f"{output.name} must end with .json, .csv or .parquet, or --format must say which"
+        raise click.BadParameter(message, param_hint="--output")
+    if output is None and kind == "parquet":
+        raise click.BadParameter("parquet is not for a terminal: name a file with --output", param_hint="--format")
+    frame = run(directory, sql)
+    if output is not None:
+        write(frame, output, kind)  # type: ignore[arg-type]
+        click.echo(f"{len(frame)} rows written to {output}", err=True)
+    else:
+        click.echo(as_text(frame, kind), nl=False)  # type: ignore[arg-type]

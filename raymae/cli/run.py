@@ -1,0 +1,148 @@
+"""Commands that run trials: sweep, extend, retry, fork, train."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+import click
+
+from raymae.cli.base import (
+    address,
+    as_json,
+    example,
+    load,
+    main,
+    overrides,
+    results_dir,
+    show_value,
+    stored,
+    sweep_file,
+)
+from raymae.errors import InterruptedSweepError
+
+if TYPE_CHECKING:
+    from raymae.spec.sweep import SweepSpec
+
+
+@main.command()
+@sweep_file
+@overrides
+@click.option("--dry-run", is_flag=True, help="Check everything, build each arm's model on one batch; start nothing.")
+@click.option("--fresh", is_flag=True, help="Move existing results of the same name aside and start over.")
+@address
+@as_json
+@example("raymae sweep sweeps/timeseries_mask.yaml --set search.num_trials=4")
+def sweep(
+    file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, address: str | None, as_json: bool
+) -> None:
+    """Run the sweep in FILE and print the verdict.
+
+    Progress goes to standard error, the verdict to standard output.
+    """
+    _run(load(file, overrides), dry_run=dry_run, fresh=fresh, address=address, as_json=as_json)
+
+
+@main.command()
+@results_dir
+@click.option("--num-trials", type=click.IntRange(min=1), required=True, help="Trials per arm, in all.")
+@address
+@as_json
+@example("raymae extend results/timeseries-mask --num-trials 40")
+def extend(directory: str, num_trials: int, address: str | None, as_json: bool) -> None:
+    """Go on with the finished sweep in DIR until every arm has more trials.
+
+    Where the longer search finds a better configuration, that one is replicated and compared.
+    """
+    spec = stored(directory)
+    if num_trials < spec.search.num_trials:
+        message = f"the sweep has {spec.search.num_trials} trials per arm already"
+        raise click.BadParameter(message, param_hint="--num-trials")
+    search = spec.search.model_copy(update={"num_trials": num_trials})
+    _run(spec.model_copy(update={"search": search}), extend=True, address=address, as_json=as_json)
+
+
+@main.command()
+@results_dir
+@click.option("--failed", is_flag=True, required=True, help="Which trials: the failed ones.")
+@address
+@as_json
+@example("raymae retry results/timeseries-mask --failed")
+def retry(directory: str, failed: bool, address: str | None, as_json: bool) -> None:
+    """Run the failed trials in DIR again, with the identical configuration and seed."""
+    _run(stored(directory), retry_failed=failed, address=address, as_json=as_json)
+
+
+@main.command()
+@results_dir
+@click.argument("name")
+@overrides
+@address
+@as_json
+@example("raymae fork results/timeseries-mask wider --set 'space.lookback={choice: [168, 336, 504]}'")
+def fork(directory: str, name: str, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
+    """Start sweep NAME beside the one in DIR, changed by --set; its search learns from DIR's trials."""
+    from raymae.spec.load import parse_sweep
+    from raymae.tasks import schema_of
+
+    spec = stored(directory)
+    text = json.dumps({**spec.to_json(), "name": name})
+    changed = parse_sweep(text, f"{directory}/sweep.json", overrides, schema_of=schema_of)
+    search = changed.search.model_copy(update={"warm_start": [directory, *changed.search.warm_start]})
+    _run(changed.model_copy(update={"search": search}), address=address, as_json=as_json)
+
+
+@main.command()
+@sweep_file
+@click.option("--arm", required=True, help="Which arm to train.")
+@click.option("--seed", type=int, default=None, help="Seed; search.seed of the file by default.")
+@click.option("--test", is_flag=True, help="Score the test split at the end, as a replicate does.")
+@overrides
+@as_json
+@example("raymae train sweeps/timeseries_mask.yaml --arm mae --set space.lr=null --set training.lr=1e-3")
+def train(file: str, arm: str, seed: int | None, test: bool, overrides: Sequence[str], as_json: bool) -> None:
+    """Train one trial of FILE in this process, without Ray; breakpoints work.
+
+    Searched parameters take the task's default where the space holds it, else the first value of their range or list.
+    """
+    from raymae.search.single import train_one
+
+    spec = load(file, overrides)
+    for line in train_one(spec, arm, seed=seed, test=test):
+        click.echo(json.dumps(line) if as_json else line["text"])
+
+
+def _run(
+    spec: SweepSpec, *, as_json: bool, dry_run: bool = False, fresh: bool = False, extend: bool = False,
+    retry_failed: bool = False, address: str | None = None,
+) -> None:
+    """Plan a sweep, run it, print the verdict."""
+    from rich.console import Console
+
+    from raymae.results.store.store import Store
+    from raymae.results.views import show
+    from raymae.search.dry_run import describe, render
+    from raymae.search.live.display import Display
+    from raymae.search.plan import make_plan
+    from raymae.search.run import run_sweep
+
+    plan = make_plan(spec, address)
+    progress = Console(file=sys.stderr)
+    if plan.data.note:
+        progress.print(plan.data.note, style="bold yellow" if plan.data.source == "synthetic" else "yellow",
+                       markup=False, highlight=False)
+    if dry_run:
+        description = describe(plan)
+        show_value(description, lambda: render(description), as_json)
+        return
+    interrupted: InterruptedSweepError | None = None
+    try:
+        run_sweep(plan, fresh=fresh, extend=extend, retry_failed=retry_failed, display=Display.for_terminal(progress))
+    except InterruptedSweepError as error:
+        interrupted = error
+    summary = show.summary(Store.open(Store.root_of(spec)))
+    show_value(summary, lambda: show.render(summary), as_json)
+    if interrupted is not None:
+        raise interrupted

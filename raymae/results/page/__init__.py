@@ -1,1 +1,0 @@
-"""The report's page: its template, its looks, its script."""

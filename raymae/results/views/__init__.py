@@ -1,0 +1,1 @@
+"""Answers in other forms: terminal tables, SQL, TensorBoard, CSV, comparisons of sweeps, live progress."""

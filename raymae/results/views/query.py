@@ -1,0 +1,157 @@
+"""SQL over a sweep's results, also while it runs. The query sees four tables and nothing else of the machine."""
+
+from __future__ import annotations
+
+import os
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from raymae.errors import QueryError
+from raymae.results.store.columns import arrow_schema
+from raymae.results.store.store import Store, to_pandas
+from raymae.results.verdict.verdict import verdict_of
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+_VIEWS: dict[Literal["trials", "reports", "arms"], tuple[str, ...]] = {
+    "trials": ("trials", "best"), "reports": ("reports",), "arms": ("arms",),
+}
+_ARM_COLUMNS = {
+    "arm": "string", "kind": "string", "seeds": "int64", "test": "double", "sd": "double", "low": "double",
+    "high": "double", "best_val": "double", "best_trial": "string", "completed": "int64", "stopped": "int64",
+    "failed": "int64", "compute_s": "double", "mae_minus": "double", "p": "double", "verdict": "string",
+}
+_SANDBOX: dict[str, str | bool | int | float | list[str]] = {
+    "enable_external_access": "false", "autoinstall_known_extensions": "false",
+    "autoload_known_extensions": "false", "python_enable_replacements": "false",
+}
+
+
+def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
+    """Run one SELECT (or WITH, FROM, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW) over a sweep.
+
+    Views: `trials` (one row per ended trial), `reports` (one row per report), `best` (each arm's completed search trial
+    with the best validation score) and `arms` (one row per arm: test score with interval, seeds, trials, compute, and
+    what `mae` minus it is). What the statement names is loaded first; the statement itself can neither read nor write
+    files nor reach the network.
+
+    Args:
+        root: The sweep's folder, a path or a URI.
+        sql: DuckDB SQL.
+
+    Raises:
+        ResultsError: No sweep there.
+        QueryError: The SQL is wrong, or not one read-only statement.
+    """
+    import duckdb
+
+    store = Store.open(root)
+    connection = duckdb.connect(config=_SANDBOX)
+    try:
+        every = re.search(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+)\b", sql, re.IGNORECASE)
+        for name, made_of in _VIEWS.items():
+            if every or any(re.search(rf"\b{view}\b", sql, re.IGNORECASE) for view in made_of):
+                connection.register(name, _arms(store) if name == "arms" else store.table(name))
+            else:  # a statement about something else still learns of it from SHOW and from errors
+                connection.register(name, _empty(store, name))
+        connection.execute(f"CREATE VIEW best AS {_best(store)}")
+        connection.execute("SET TimeZone='UTC'")
+        connection.execute("SET lock_configuration=true")
+        reading = {duckdb.StatementType.SELECT, duckdb.StatementType.MULTI}  # MULTI is what PIVOT parses to
+        statements = connection.extract_statements(sql)
+        if len(statements) != 1 or statements[0].type not in reading:
+            got = ", ".join(statement.type.name for statement in statements) or "nothing"
+            raise QueryError(f"one SELECT statement is expected, got {got}: {sql.strip()!r}. {_available(store)}")
+        relation = connection.sql(statements[0])
+        if relation is None:
+            raise QueryError(f"the statement returns no rows: {sql.strip()!r}. {_available(store)}")
+        return to_pandas(_without_decimals(relation.to_arrow_table()))
+    except duckdb.Error as error:
+        raise QueryError(f"{str(error).strip()}\n{_available(store)}") from None
+    finally:
+        connection.close()
+
+
+def write(frame: pd.DataFrame, path: str | os.PathLike[str], kind: Literal["csv", "json", "parquet"]) -> None:
+    """Write a query's result to a file.
+
+    Raises:
+        QueryError: The file cannot be written.
+    """
+    try:
+        if kind == "parquet":
+            frame.to_parquet(path, index=False)
+        else:
+            Path(path).write_text(as_text(frame, kind), encoding="utf-8")
+    except OSError as error:
+        raise QueryError(f"{os.fspath(path)}: cannot write the result: {error.strerror or error}") from None
+
+
+def as_text(frame: pd.DataFrame, kind: Literal["csv", "json", "table"]) -> str:
+    """A query's result as CSV, as a JSON list of objects, or as a table to read."""
+    if kind == "csv":
+        return str(frame.to_csv(index=False))
+    if kind == "json":
+        return str(frame.to_json(orient="records", date_format="iso")) + "\n"
+    return "no rows\n" if frame.empty else str(frame.to_string(index=False)) + "\n"
+
+
+def _arms(store: Store) -> Any:
+    """One row per arm, best first, from the verdict."""
+    import pyarrow as pa
+
+    written = store.verdict()
+    answer = written if written is not None and written["complete"] else verdict_of(store)
+    pairs = {pair["b"]: pair for pair in answer["pairs"] if pair["a"] == "mae"}
+    rows = []
+    for arm in answer["arms"]:
+        test = arm["metrics"].get(f"test_{answer['objective']['metric']}") or {"mean": None, "sd": None, "ci95": None}
+        low, high = test["ci95"] or (None, None)
+        pair = pairs.get(arm["arm"], {"difference": None, "p": None, "verdict": None})
+        rows.append({
+            "arm": arm["arm"], "kind": arm["kind"], "seeds": arm["n"], "test": test["mean"], "sd": test["sd"],
+            "low": low, "high": high, "best_val": arm["val"]["score"], "best_trial": arm["val"]["trial_id"],
+            **arm["num_trials"], "compute_s": arm["compute_s"], "mae_minus": pair["difference"], "p": pair["p"],
+            "verdict": pair["verdict"],
+        })
+    return pa.Table.from_pylist(rows, schema=arrow_schema(_ARM_COLUMNS))
+
+
+def _empty(store: Store, name: str) -> Any:
+    return arrow_schema(_ARM_COLUMNS if name == "arms" else store.meta()["columns"][name]).empty_table()
+
+
+def _best(store: Store) -> str:
+    objective = store.objective()
+    score = f'"val_{objective.metric}"'
+    order = "ASC" if objective.mode == "min" else "DESC"
+    return (
+        f"SELECT * FROM trials WHERE stage = 'search' AND status = 'completed' AND isfinite({score}) "
+        f"QUALIFY row_number() OVER (PARTITION BY arm ORDER BY {score} {order}, ended_at, trial_id) = 1"
+    )
+
+
+def _without_decimals(table: Any) -> Any:
+    """DuckDB sums integers into 128-bit ones, which pandas would show as Decimal objects."""
+    import pyarrow as pa
+
+    for index, field in enumerate(table.schema):
+        if pa.types.is_decimal(field.type):
+            try:
+                column = table.column(index).cast(pa.int64() if field.type.scale == 0 else pa.float64())
+            except pa.ArrowInvalid:
+                column = table.column(index).cast(pa.float64())
+            table = table.set_column(index, field.name, column)
+    return table
+
+
+def _available(store: Store) -> str:
+    columns = store.meta()["columns"]
+    return "\n".join([
+        "Available views and columns:",
+        f"  trials, best: {', '.join(columns['trials'])}",
+        f"  reports: {', '.join(columns['reports'])}",
+        f"  arms: {', '.join(_ARM_COLUMNS)}",
+    ])

@@ -1,0 +1,1 @@
+"""What runs next, and what is known about what ran. Imports Optuna, never Ray."""

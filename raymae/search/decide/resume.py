@@ -1,0 +1,114 @@
+"""What earlier trials tell a conductor: those of an earlier run of its sweep, and those of other sweeps."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+from raymae.errors import ResultsError
+from raymae.results.store.store import Store
+from raymae.search.decide.algorithms import contains
+from raymae.search.decide.conductor import Conductor
+from raymae.search.decide.population import Parent
+from raymae.search.decide.trials import Trial
+from raymae.spec.space import Scalar
+from raymae.spec.trial import TrialConfig
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def restore(conductor: Conductor, *, retry_failed: bool = False) -> int:
+    """Take over what an earlier run of the conductor's sweep left in its store.
+
+    Trials that ended are kept and told to the search; trials that were under way are continued first, from their last
+    checkpoint. Returns how many trials had ended.
+
+    Args:
+        conductor: Of the same sweep; it has proposed nothing yet.
+        retry_failed: Run failed trials again.
+    """
+    rows, reports = conductor.store.trials(), conductor.store.reports()
+    ended = {str(row["trial_id"]): {str(key): value for key, value in row.items()}
+             for row in rows.sort_values("attempt", kind="stable").to_dict("records")}
+    recorded = dict(tuple(reports.groupby("trial_id")))
+    for trial_id, plain in sorted(conductor.store.configs().items()):
+        parent = Parent(**plain["parent"]) if plain.get("parent") else None
+        trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], conductor.clock(), datetime.now(UTC),
+                      status="pending", parent=parent, next_step=parent.step + 1 if parent else 0)
+        _remember(conductor, trial, recorded.get(trial_id))
+        if trial_id in ended and not (retry_failed and ended[trial_id]["status"] == "failed"):
+            _take_ended(conductor, trial, ended[trial_id], recorded.get(trial_id))
+            continue
+        if trial_id in ended:
+            trial.attempt = int(ended[trial_id]["attempt"])
+        elif trial_id in recorded:
+            trial.next_step = int(recorded[trial_id]["step"].max()) + 1
+            trial.attempt = int(recorded[trial_id]["attempt"].max())
+        conductor.ledger.add(trial)
+        conductor.waiting.append(trial)
+    conductor.earlier_s = conductor.ledger.spent_s(conductor.clock())
+    return len(ended)
+
+
+def warm_start(conductor: Conductor, store: Store) -> int:
+    """Let the search learn from another sweep's trials; returns how many there were to learn from.
+
+    Only search trials whose searched parameters all lie in this sweep's space count. They are not among this sweep's
+    trials.
+
+    Raises:
+        ResultsError: The other sweep is of another task or selects on another metric.
+    """
+    task = conductor.spec.task
+    if store.spec().task != task or store.objective() != conductor.objective:
+        raise ResultsError(f"search.warm_start: {store.root} holds a sweep of {store.spec().task}, this one is of "
+                           f"{task}; warm-start from a sweep of the same task")
+    used = 0
+    configs, recorded = store.configs(), dict(tuple(store.reports().groupby("trial_id")))
+    for row in store.trials().to_dict("records"):
+        arm, plain = row["arm"], configs[row["trial_id"]]
+        if row["stage"] != "search" or arm not in conductor.plans or plain.get("parent"):
+            continue
+        space = conductor.plans[arm].space
+        if all(name in space and contains(space[name], value) for name, value in plain["sampled"].items()):
+            _tell(conductor, arm, plain["sampled"], row, recorded.get(row["trial_id"]))
+            used += 1
+    return used
+
+
+def _take_ended(conductor: Conductor, trial: Trial, row: Mapping[str, Any], reports: pd.DataFrame | None) -> None:
+    trial.status, trial.wall_s = row["status"], float(row["wall_s"])
+    trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
+    conductor.ledger.add(trial)
+    conductor.ledger.end(trial)
+    if trial.stage == "search" and trial.parent is None:
+        _tell(conductor, trial.config.arm, trial.sampled, row, reports)
+
+
+def _remember(conductor: Conductor, trial: Trial, reports: pd.DataFrame | None) -> None:
+    """Tell the arm's population how far a trial of an earlier run had come."""
+    population = conductor.populations.get(trial.config.arm)
+    if population is None or reports is None or trial.stage != "search":
+        return
+    best: float | None = None
+    for row in reports[reports["phase"] == "finetune"].sort_values("step").to_dict("records"):
+        value = float(row[conductor.metric])
+        best = value if best is None or conductor.objective.better(value, best) else best
+        population.note(trial.trial_id, int(row["epoch"]), int(row["step"]), best)
+
+
+def _tell(
+    conductor: Conductor, arm: str, sampled: Mapping[str, Scalar], row: Mapping[Any, Any], reports: pd.DataFrame | None
+) -> None:
+    values: dict[int, float] = {}
+    if reports is not None:
+        tuning = reports[reports["phase"] == "finetune"]
+        values = {int(epoch): float(value)
+                  for epoch, value in zip(tuning["epoch"], tuning[conductor.metric], strict=True)}
+    cost = conductor.spec.search.cost
+    conductor.studies[arm].add(
+        row["trial_id"], sampled, row["status"], values, row[conductor.metric], row[cost] if cost else None
+    )

@@ -1,0 +1,278 @@
+"""The one mailbox between trials' drivers and their worker groups.
+
+One small asynchronous actor for the whole sweep holds a slot per worker group. A group's rank 0 takes jobs and delivers
+messages; the Tune trainable that owns the group assigns jobs and collects messages. A worker runs at most one report
+ahead of Tune: it may compute report k + 1 while Tune decides about report k, and learns the decision when it delivers.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from raymae.search.messages import NOT_STARTED, Message
+
+MAX_ATTEMPTS = 3  # of one trial within one run of the sweep, when its workers die under it
+MAX_FRUITLESS = 5  # incarnations of a group that die without a message before it is given up
+
+
+@dataclass(frozen=True)
+class NodeStates:
+    """Machines of the cluster, by Ray's ids.
+
+    Attributes:
+        alive: Those that are there; None if that is not known.
+        going: Those that will be taken away (drained) soon.
+    """
+
+    alive: frozenset[str] | None = None
+    going: frozenset[str] = frozenset()
+
+    def lost(self, nodes: frozenset[str]) -> bool:
+        """Whether any of these is gone, or going."""
+        return bool(nodes & self.going) or (self.alive is not None and not nodes <= self.alive)
+
+
+class ClusterNodes:
+    """The state of this cluster's machines, asked at most once a second: `Hub(ClusterNodes())` in an actor."""
+
+    def __init__(self) -> None:
+        self._asked, self._known = -float("inf"), NodeStates()
+
+    def __call__(self) -> NodeStates:
+        """Alive and drained machines."""
+        now = time.monotonic()
+        if now - self._asked >= 1.0:
+            import ray
+            from ray._private.state import state
+
+            alive = frozenset(node["NodeID"] for node in ray.nodes() if node["Alive"])
+            self._asked, self._known = now, NodeStates(alive, frozenset(state.get_draining_nodes() or {}))
+        return self._known
+
+
+@dataclass
+class _Slot:
+    changed: asyncio.Condition = field(default_factory=asyncio.Condition)
+    job: Message | None = None
+    serial: int = 0
+    taken: bool = False
+    taken_at: float = 0.0
+    tries: int = 0
+    outbox: Message | None = None
+    error: str | None = None
+    closed: bool = False
+    workers: list[Any] = field(default_factory=list)
+    reserved: Any = None
+    nodes: frozenset[str] = frozenset()
+    trial_id: str = ""
+    fruitless: int = 0
+    life: int = 0
+
+
+class Hub:
+    """See the module. All methods are coroutines of one actor; a slot springs into being when first named."""
+
+    def __init__(self, nodes: Callable[[], NodeStates] = lambda: NodeStates()) -> None:
+        """`nodes` tells the state of the cluster's machines; asked when workers die and after reports."""
+        self._slots: dict[str, _Slot] = {}
+        self._nodes = nodes
+
+    def _slot(self, name: str) -> _Slot:
+        return self._slots.setdefault(name, _Slot())
+
+    async def states(self) -> dict[str, str]:
+        """What every slot is doing, for the watchdog."""
+        def state(slot: _Slot) -> str:
+            if slot.closed:
+                return "closed"
+            if not slot.workers:
+                return "waiting for its workers to start (resources, or a node that boots)"
+            if slot.job is None:
+                return "idle"
+            return f"training {slot.job['trial_id']}" if slot.taken else "restarting its workers"
+
+        return {name: state(slot) for name, slot in self._slots.items()}
+
+    # -- the trainable's side ------------------------------------------------------------------------------------------
+
+    async def assign(self, name: str, job: Message) -> None:
+        """Give a slot its next job; whatever it was doing ends at its next report."""
+        slot = self._slot(name)
+        async with slot.changed:
+            slot.serial += 1
+            slot.job, slot.taken, slot.outbox, slot.tries = job, False, None, 1
+            slot.trial_id = job["trial_id"]
+            slot.changed.notify_all()
+
+    async def collect(self, name: str, timeout: float | None = None) -> Message | None:
+        """The next message of a slot's job; the job ends with a message whose `final` is true.
+
+        Args:
+            name: The slot.
+            timeout: Seconds to wait for it once the job runs; None waits for ever.
+
+        Returns:
+            The message, or None if it took too long.
+
+        Raises:
+            RuntimeError: The worker group is gone and does not come back.
+        """
+        slot = self._slot(name)
+        async with slot.changed:
+            ready = lambda: slot.outbox is not None or slot.error is not None  # noqa: E731
+            # the clock starts when workers have the job: a cluster may boot nodes for minutes before, and workers that
+            # died under it are replaced meanwhile
+            since = asyncio.get_running_loop().time()
+            while not ready():
+                if not slot.taken:
+                    await slot.changed.wait_for(lambda: slot.taken or ready())
+                    continue
+                since = max(since, slot.taken_at)
+                left = None if timeout is None else since + timeout - asyncio.get_running_loop().time()
+                if left is not None and left <= 0:
+                    return None
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(slot.changed.wait(), left)
+            if slot.outbox is None:
+                raise RuntimeError(slot.error)
+            message, slot.outbox, slot.fruitless = slot.outbox, None, 0
+            if message["final"]:
+                slot.job = None
+            elif slot.job is not None:
+                slot.job = {**slot.job, "next_step": message["step"] + 1}
+            slot.changed.notify_all()
+            return message
+
+    async def workers(self, name: str) -> list[Any]:
+        """Actor handles of a slot's ranks."""
+        return self._slot(name).workers
+
+    async def bury(self, trial_id: str) -> list[Any]:
+        """Give up the slots that last ran a trial: their owner died. Returns what is still reserved for them."""
+        found = [(name, slot) for name, slot in self._slots.items() if slot.trial_id == trial_id and not slot.closed]
+        for name, _ in found:
+            await self._end(name, "the process that ran the trial died")
+        return [slot.reserved for _, slot in found if slot.reserved is not None]
+
+    async def abandon(self, name: str) -> None:
+        """Take a slot's job back; the incarnation that has it will not be listened to."""
+        slot = self._slot(name)
+        async with slot.changed:
+            slot.serial += 1
+            slot.job = slot.outbox = None
+            slot.changed.notify_all()
+
+    async def stop_waiting(self) -> None:
+        """End the jobs that wait for workers, or whose machines are gone, with `NOT_STARTED`: the sweep is over."""
+        for slot in self._slots.values():
+            async with slot.changed:
+                if slot.job is not None and (not slot.taken or self._nodes().lost(slot.nodes)):
+                    slot.outbox = {
+                        "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
+                        "step": slot.job["next_step"], "best": {}, "error": NOT_STARTED,
+                    }
+                    slot.job, slot.serial = None, slot.serial + 1
+                    slot.changed.notify_all()
+
+    async def close(self, name: str) -> None:
+        """No more jobs: the group's serve loop returns."""
+        await self._end(name, None)
+
+    async def fail(self, name: str, error: str) -> None:
+        """The group ended by itself; whoever waits for its messages gets the error."""
+        await self._end(name, error)
+
+    async def _end(self, name: str, error: str | None) -> None:
+        slot = self._slot(name)
+        async with slot.changed:
+            slot.closed, slot.error = True, slot.error or error
+            slot.changed.notify_all()
+
+    # -- the workers' side ---------------------------------------------------------------------------------------------
+
+    async def hello(
+        self, name: str, workers: list[Any], reserved: Any = None, nodes: frozenset[str] = frozenset()
+    ) -> int:
+        """A new incarnation of the group: an unfinished job is handed out again, as its next attempt.
+
+        Dying with its machine is not the trial's fault and is not counted.
+
+        Args:
+            name: The slot.
+            workers: Actor handles of its ranks.
+            reserved: The placement group they run in.
+            nodes: Ids of the machines they run on.
+
+        Returns:
+            The incarnation's number, or 0 if it should not go on: it has died again and again without a message, or is
+            not needed.
+        """
+        slot = self._slot(name)
+        async with slot.changed:
+            blameless = self._nodes().lost(slot.nodes)
+            slot.workers, slot.reserved, slot.nodes, slot.life = workers, reserved, nodes, slot.life + 1
+            slot.fruitless += not blameless
+            if slot.job is not None and slot.taken:
+                slot.serial += 1
+                slot.outbox = None
+                if slot.tries >= MAX_ATTEMPTS and not blameless:
+                    slot.outbox = {
+                        "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
+                        "step": slot.job["next_step"], "best": {},
+                        "error": f"its worker processes died {slot.tries} times (killed, or out of memory)",
+                    }
+                    slot.job = None
+                else:
+                    slot.tries += not blameless
+                    slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
+                    slot.taken = False
+            slot.changed.notify_all()
+            return slot.life if not slot.closed and slot.fruitless <= MAX_FRUITLESS else 0
+
+    async def hand_back(self, name: str, life: int) -> bool:
+        """Called after a report: whether a machine of the group will be taken away, so that it should leave now.
+
+        Its job, whose state was just saved, then waits for the group's next incarnation elsewhere.
+        """
+        slot = self._slot(name)
+        async with slot.changed:
+            if slot.life != life or slot.job is None or not slot.taken or not self._nodes().going & slot.nodes:
+                return False
+            slot.serial += 1
+            slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
+            slot.taken, slot.outbox = False, None
+            slot.changed.notify_all()
+            return True
+
+    async def take(self, name: str, life: int) -> tuple[int, Message] | None:
+        """Wait for the next job: its serial number and content, or None when there will be no more.
+
+        The call of a worker that died while it waited goes on here; its incarnation's number keeps it from a job.
+        """
+        slot = self._slot(name)
+        async with slot.changed:
+            await slot.changed.wait_for(
+                lambda: slot.closed or slot.life != life or (slot.job is not None and not slot.taken)
+            )
+            if slot.closed or slot.life != life or slot.job is None:
+                return None
+            slot.taken, slot.taken_at = True, asyncio.get_running_loop().time()
+            slot.changed.notify_all()
+            return slot.serial, slot.job
+
+    async def deliver(self, name: str, serial: int, message: Message) -> bool:
+        """Hand over a message and wait until it is collected; False when the job is not wanted any more."""
+        slot = self._slot(name)
+        async with slot.changed:
+            if slot.serial == serial:
+                slot.outbox = message
+                slot.changed.notify_all()
+            await slot.changed.wait_for(
+                lambda: slot.closed or slot.serial != serial or slot.outbox is not message
+            )
+            return not slot.closed and slot.serial == serial

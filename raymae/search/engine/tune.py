@@ -1,0 +1,180 @@
+"""Tune, driven by a conductor: its searcher, scheduler and callback all speak to one."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from ray import tune
+from ray.tune import Callback
+from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.schedulers import FIFOScheduler, TrialScheduler
+from ray.tune.search import Searcher
+
+from raymae.search.decide.conductor import Conductor
+from raymae.search.decide.trials import Trial
+from raymae.search.engine.schedulers import make_scheduler
+
+FINISHED = Searcher.FINISHED
+
+
+class Trials:
+    """Which of our trials Tune knows under which of its ids."""
+
+    def __init__(self, conductor: Conductor) -> None:
+        self.conductor = conductor
+        self._ours: dict[str, Trial] = {}
+
+    def start(self, tune_id: str) -> Trial | None:
+        """Ask for the next trial and remember Tune's name for it."""
+        trial = self.conductor.next()
+        if trial is not None:
+            self._ours[tune_id] = trial
+        return trial
+
+    def __getitem__(self, tune_id: str) -> Trial:
+        return self._ours[tune_id]
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing: Tune pickles its parts for a resume of its own, which is never used."""
+        return {}
+
+
+class ConductorSearcher(Searcher):
+    """Proposes the conductor's next trial, and tells it when one ended.
+
+    Ray's own OptunaSearch would tell Optuna that a trial stopped by the scheduler is complete, and leave one without a
+    metric running for ever; here the conductor knows how each ended.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        super().__init__(metric=None, mode=None)
+        self._trials = trials
+
+    def suggest(self, trial_id: str) -> Any:
+        """The next trial's job, None while there is none yet, or FINISHED."""
+        trial = self._trials.start(trial_id)
+        if trial is not None:
+            conductor = self._trials.conductor
+            return {"job": conductor.job(trial)}
+        return FINISHED if self._trials.conductor.finished() else None
+
+    def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
+        """A trial ended: by itself, by the scheduler, or with its actor."""
+        self._trials.conductor.on_end(
+            self._trials[trial_id], "the process that ran the trial died; see the logs" if error else None
+        )
+
+    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
+        """The objective is the conductor's."""
+        return True
+
+    def save(self, checkpoint_path: str) -> None:
+        """Nothing: the results folder is the truth."""
+
+    def restore(self, checkpoint_path: str) -> None:
+        """Nothing, as above."""
+
+
+class ArmScheduler(FIFOScheduler):
+    """One scheduler per arm: a trial is compared only with trials of its own arm, on fine-tuning reports of the search.
+
+    Replicates are never stopped early; the budget stops anything.
+    """
+
+    def __init__(self, trials: Trials) -> None:
+        super().__init__()
+        self._trials = trials
+        conductor = trials.conductor
+        self._arms: dict[str, TrialScheduler] = {}
+        for name, plan in conductor.plans.items():
+            self._arms[name] = make_scheduler(conductor.spec.search, conductor.objective, plan.longest)
+
+    def _of(self, trial: TuneTrial) -> TrialScheduler | None:
+        ours = self._trials[trial.trial_id]
+        return self._arms[ours.config.arm] if ours.stage == "search" else None
+
+    def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
+        """The next trial. Before that, a worker group that idles beside as many trials as may run is let go: another
+        sweep waits for what it holds. Tune would keep it until one more trial ends."""
+        conductor = self._trials.conductor
+        waiting = any(trial.status == TuneTrial.PENDING for trial in tune_controller.get_live_trials())
+        if conductor.squeezed and not waiting and conductor.num_running >= conductor.slots:
+            tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
+        return super().choose_trial_to_run(tune_controller)
+
+    def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """Enter a search trial into its arm's scheduler."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_add(tune_controller, trial)
+
+    def on_trial_error(self, tune_controller: Any, trial: TuneTrial) -> None:
+        """A trial's actor died."""
+        if scheduler := self._of(trial):
+            scheduler.on_trial_error(tune_controller, trial)
+
+    def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
+        """Go on, or stop."""
+        conductor, ours = self._trials.conductor, self._trials[trial.trial_id]
+        if conductor.must_stop(ours):
+            return TrialScheduler.STOP
+        scheduler = self._of(trial)
+        if scheduler is None or result.get("objective") is None:
+            return TrialScheduler.CONTINUE
+        if conductor.replaces(ours, result["epoch"], result["report"], result["objective"]):
+            return TrialScheduler.STOP
+        return scheduler.on_trial_result(tune_controller, trial, result)
+
+    def on_trial_complete(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> None:
+        """A trial ended by itself."""
+        if (scheduler := self._of(trial)) and result.get("objective") is not None:
+            scheduler.on_trial_complete(tune_controller, trial, result)
+
+
+class ReportCallback(Callback):
+    """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too."""
+
+    def __init__(self, trials: Trials, bury: Callable[[str], None]) -> None:
+        self._trials, self._bury = trials, bury
+
+    def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """A trial's driver died."""
+        self._bury(self._trials[trial.trial_id].trial_id)
+
+    def on_trial_result(
+        self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
+    ) -> None:
+        """One report."""
+        self._trials.conductor.on_report(self._trials[trial.trial_id], result["message"])
+
+
+def run_tune(
+    conductor: Conductor, trainable: Any, storage: str, driver: Mapping[str, float],
+    bury: Callable[[str], None] = lambda trial_id: None,
+) -> None:
+    """Let Tune run what the conductor proposes until it proposes no more.
+
+    Args:
+        conductor: Decides, and is told everything.
+        trainable: A class whose results carry a `message`, as `WarmTrial`'s do.
+        storage: Local folder for Tune's own bookkeeping, which nobody reads.
+        driver: Custom resource that a trial's driver needs.
+        bury: Called with the id of a trial whose driver died.
+    """
+    trials = Trials(conductor)
+    tune.Tuner(
+        # drivers live where the custom resource is, and take no CPU: a CPU per driver would deadlock a small machine
+        tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0, **driver}])),
+        tune_config=tune.TuneConfig(
+            num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
+            trial_name_creator=lambda trial: trials[trial.trial_id].trial_id,
+            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+        ),
+        run_config=tune.RunConfig(
+            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
+            callbacks=[ReportCallback(trials, bury)], failure_config=tune.FailureConfig(max_failures=0),
+            # while Tune saves one, the next trial is given a new actor, which is then thrown away
+            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+        ),
+    ).fit()

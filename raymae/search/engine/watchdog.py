@@ -1,0 +1,59 @@
+"""Says when nothing has moved for a while, and why; ends the waiting when the sweep is over."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from raymae.results.verdict.headline import duration
+from raymae.search.background import repeatedly
+
+if TYPE_CHECKING:
+    from raymae.search.decide.conductor import Conductor
+
+SILENCE_S = 120.0
+
+
+@contextmanager
+def watched(conductor: Conductor, hub: Any, *, silence_s: float = SILENCE_S) -> Iterator[None]:
+    """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
+
+    A sweep that is over does not wait for workers that have not come: a node might never be had.
+
+    Args:
+        conductor: Its `last_event` is the time of the last report or end.
+        hub: Handle of the hub, which knows what the slots do.
+        silence_s: Seconds; doubled after each warning in a row.
+    """
+    limit = silence_s
+
+    def look() -> None:
+        nonlocal limit
+        if conductor.interrupted or conductor.time_is_up():
+            hub.stop_waiting.remote()
+        silent = conductor.clock() - conductor.last_event
+        if silent < silence_s:
+            limit = silence_s
+        elif silent >= limit:
+            limit = 2 * silent
+            conductor.warn(f"no report for {duration(silent)}: {explain(hub)}")
+
+    with repeatedly(look, silence_s / 8, "watchdog"):
+        yield
+
+
+def explain(hub: Any) -> str:
+    """What every slot is doing, in words."""
+    import ray
+
+    try:
+        states = ray.get(hub.states.remote(), timeout=10)
+    except ray.exceptions.RayError as error:
+        return f"the hub does not answer ({type(error).__name__})"
+    counts: dict[str, int] = {}
+    for state in states.values():
+        counts[state] = counts.get(state, 0) + 1
+    free = {name: amount for name, amount in ray.available_resources().items() if name in ("CPU", "GPU")}
+    slots = "; ".join(f"{count} x {state}" if count > 1 else state for state, count in counts.items())
+    return f"{slots or 'no worker group has been started yet'} (free: {free or 'nothing'})"

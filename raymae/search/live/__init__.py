@@ -1,0 +1,1 @@
+"""A running sweep seen from outside: the terminal, `state.json`, and Ray's metrics."""

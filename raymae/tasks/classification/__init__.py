@@ -1,0 +1,5 @@
+"""Image classification."""
+
+from raymae.tasks.classification.task import Classification
+
+__all__ = ["Classification"]

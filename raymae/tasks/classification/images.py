@@ -1,0 +1,142 @@
+"""Labelled images on a device, cut into splits and batches, for classification.
+
+Shape suffixes: N images, B batch, C channels, H and W pixels.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from functools import lru_cache
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from raymae.data.find.locate import Located
+from raymae.data.images import SPLITS, ImageSet, hold_out, rank_within_class, read_images
+from raymae.data.synthetic.images import synthetic_images
+from raymae.errors import DataError
+from raymae.tasks.augment import Augmentation, mix
+from raymae.tasks.base import Batch
+
+MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
+HELD_OUT = 0.1  # of train, to select on where the data set has no split for it
+SUBSET_SEED = 0  # the splits and subsets are the same for every arm and seed
+
+
+class LabelledImages:
+    """A data set's images as bytes on a device, and which of them belong to which split.
+
+    Attributes:
+        images_NHWC: uint8. On the CPU memory-mapped where the data set is, so that workers share it.
+        labels_N: int64, below `num_classes`.
+        rows: Indices of the images of `train`, `val` and `test`, ascending.
+        num_classes: Classes kept.
+    """
+
+    def __init__(
+        self, images: ImageSet, image_size: int, num_classes: int, per_class: int, device: torch.device, name: str
+    ) -> None:
+        if num_classes > len(images.classes):
+            raise DataError(f"{name}: num_classes={num_classes}, but it has {len(images.classes)}; use at most that, "
+                            "or 0 for all")
+        kept = np.random.default_rng(SUBSET_SEED).permutation(len(images.classes))[: num_classes or None]
+        new_label = np.full(len(images.classes), -1)
+        new_label[np.sort(kept)] = np.arange(len(kept))
+        labels_N = new_label[images.labels_N]
+        rows = {split: np.flatnonzero((images.split_N == index) & (labels_N >= 0))
+                for index, split in enumerate(SPLITS)}
+        if not len(rows["test"]):  # a plain folder per class
+            held = hold_out(labels_N[rows["train"]], 2 * HELD_OUT, SUBSET_SEED + 1)
+            rows["train"], rows["test"] = rows["train"][~held], rows["train"][held]
+        if not len(rows["val"]):
+            held = hold_out(labels_N[rows["train"]], HELD_OUT, SUBSET_SEED)
+            rows["train"], rows["val"] = rows["train"][~held], rows["train"][held]
+        if per_class:
+            rank_N, _ = rank_within_class(labels_N[rows["train"]], SUBSET_SEED)
+            rows["train"] = rows["train"][rank_N < per_class]
+        for split, found in rows.items():
+            if not len(found):
+                raise DataError(f"{name}: no image is left for the {split} split; add images, or lift num_classes")
+        used = np.sort(np.concatenate(list(rows.values())))
+        pixels = images.images_NHWC
+        if device.type != "cpu" or pixels.shape[1] != image_size:  # else only what is read is brought into memory
+            pixels = _resized(pixels[used], image_size)
+            labels_N, rows = labels_N[used], {split: np.searchsorted(used, found) for split, found in rows.items()}
+        self.images_NHWC = torch.from_numpy(pixels).to(device)
+        self.labels_N = torch.from_numpy(labels_N).to(device)
+        self.rows, self.num_classes, self.device = rows, len(kept), device
+        self.mean_C11 = torch.tensor(MEAN, device=device)[:, None, None]
+        self.sd_C11 = torch.tensor(SD, device=device)[:, None, None]
+
+    def pixels(self, rows_B: Tensor) -> Tensor:
+        """Images as float `[B, C, H, W]` in [0, 1]."""
+        return self.images_NHWC[rows_B].permute(0, 3, 1, 2).float() / 255
+
+    def standardised(self, pixels_BCHW: Tensor) -> Tensor:
+        """From [0, 1] to the network's scale."""
+        return (pixels_BCHW - self.mean_C11) / self.sd_C11
+
+    def bytes_of(self, image_BCHW: Tensor) -> np.ndarray:
+        """From the network's scale to uint8 `[B, H, W, C]`."""
+        pixels = (image_BCHW.float() * self.sd_C11 + self.mean_C11).clamp(0, 1)
+        return (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+
+
+class ImageSource:
+    """One split as batches: gathered, augmented and mixed on the device, in one go each.
+
+    Args:
+        data: The images.
+        rows: Which of them.
+        augmentation: While training.
+        mixup: See `mix`.
+        cutmix: See `mix`.
+        labels: False for pretraining.
+    """
+
+    def __init__(
+        self, data: LabelledImages, rows: np.ndarray, augmentation: Augmentation, *, mixup: float = 0.0,
+        cutmix: float = 0.0, labels: bool = True,
+    ) -> None:
+        self.data, self.rows_N = data, torch.from_numpy(rows)
+        self.augmentation, self.mixup, self.cutmix, self.labels = augmentation, mixup, cutmix, labels
+
+    def __len__(self) -> int:
+        return len(self.rows_N)
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """`image` [B, C, H, W], standardised; `label` [B]; where mixed, `partner` (its label) and `share`, both [B]."""
+        rows_B = self.rows_N[index_B].to(self.data.device, non_blocking=True)
+        pixels_BCHW = self.data.pixels(rows_B)
+        batch: Batch = {"label": self.data.labels_N[rows_B]} if self.labels else {}
+        if generator is not None:
+            pixels_BCHW = self.augmentation(pixels_BCHW, generator)
+            if self.mixup or self.cutmix:
+                pixels_BCHW, partner_B, batch["share"] = mix(
+                    pixels_BCHW, generator, mixup=self.mixup, cutmix=self.cutmix)
+                batch["partner"] = batch["label"][partner_B]
+        return {"image": self.data.standardised(pixels_BCHW), **batch}
+
+
+def _resized(images_NHWC: np.ndarray, image_size: int) -> np.ndarray:
+    if images_NHWC.shape[1] == image_size:
+        return np.ascontiguousarray(images_NHWC)
+    parts = [
+        F.interpolate(part.permute(0, 3, 1, 2).float(), size=(image_size, image_size), mode="bilinear", antialias=True)
+        for part in torch.from_numpy(images_NHWC).split(1024)
+    ]
+    return torch.cat([part.round().byte().permute(0, 2, 3, 1) for part in parts]).contiguous().numpy()
+
+
+@lru_cache(maxsize=4)
+def prepare(
+    name: str, found: Located | None, image_size: int, num_classes: int, per_class: int, device: torch.device
+) -> LabelledImages:
+    """Read once per process: a worker keeps its images from trial to trial. `found` is None for generated ones."""
+    if found is None:
+        return LabelledImages(synthetic_images(image_size), image_size, num_classes, per_class, device,
+                              f"{name} (synthetic)")
+    images = read_images(replace(found, note=""), image_size)
+    return LabelledImages(images, image_size, num_classes, per_class, device, str(found.path))

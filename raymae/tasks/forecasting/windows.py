@@ -1,0 +1,120 @@
+"""Windows of a prepared series on a device, for forecasting.
+
+Shape suffixes: B batch, C series channels (the target first), L lookback steps, H horizon steps, T steps of the whole
+series, F time features.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from raymae.data.scaling import Scaler
+from raymae.data.series import Series, read_series
+from raymae.data.splits import protocol_splits
+from raymae.data.synthetic.series import synthetic_series
+from raymae.errors import DataError
+from raymae.tasks.base import Batch
+
+NUM_TIME_FEATURES = 6
+WEEK_S = 7 * 86_400
+
+
+class Windows:
+    """Windows of a series: for each first target step, the lookback before it and the horizon after it.
+
+    Args:
+        data: The prepared series.
+        starts: Index of every window's first target step.
+        lookback: L.
+        horizon: H.
+        every_channel: While training, draw for every window which channel is its own; else it is the target.
+    """
+
+    def __init__(self, data: Prepared, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
+        self.data, self.starts, self.lookback, self.horizon = data, starts.to(data.device), lookback, horizon
+        self.every_channel = every_channel
+
+    def __len__(self) -> int:
+        return len(self.starts)
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """`window` [B, C, L] with the own channel first, `channel` [B], `time` [B, 6, L], `target` [B, H]."""
+        start_B = self.starts[index_B.to(self.starts.device)]
+        channels = len(self.data.values_CT)
+        if self.every_channel and generator is not None:
+            channel_B = torch.randint(channels, (len(start_B),), generator=generator, device=generator.device)
+        else:
+            channel_B = torch.zeros_like(start_B)
+        windows_BCL = self.data.values_CT.unfold(1, self.lookback, 1)[:, start_B - self.lookback].transpose(0, 1)
+        if self.every_channel:
+            order_BC = (channel_B[:, None] + torch.arange(channels, device=channel_B.device)) % channels
+            windows_BCL = windows_BCL.gather(1, order_BC[..., None].expand(-1, -1, self.lookback))
+        time_BFL = self.data.time_FT.unfold(1, self.lookback, 1)[:, start_B - self.lookback].transpose(0, 1)
+        target_BH = self.data.values_CT[0].unfold(0, self.horizon, 1)[start_B]
+        return {"window": windows_BCL, "channel": channel_B, "time": time_BFL, "target": target_BH}
+
+
+class Prepared:
+    """A series scaled by its training part, on a device, with the target channel first.
+
+    Attributes:
+        values_CT: Float32, on the protocol's scale.
+        time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1].
+        change_C: Root mean square of one-step changes in the training part.
+        unit_C: Root mean square of changes over 1..horizon steps in the training part.
+    """
+
+    def __init__(self, series: Series, protocol: Literal["report", "field"], horizon: int, device: torch.device,
+                 name: str) -> None:
+        self.name, self.protocol, self.horizon, self.device = name, protocol, horizon, device
+        self.num_rows, self.step_s = len(series.values_TC), series.step_s
+        if protocol == "field" and self.step_s != 3600:
+            raise DataError(f"{name}: settings.protocol=field splits by months of hours, but rows are {self.step_s} s "
+                            "apart; use protocol=report")
+        train = self.splits(2)["train"]
+        self.num_train = int(train[-1]) + horizon
+        values_TC = np.roll(series.values_TC, -series.target_index, axis=1)
+        scaler = Scaler.fit(values_TC[: self.num_train], "minmax" if protocol == "report" else "standard")
+        scaled_TC = scaler.transform(values_TC)
+        self.values_CT = torch.as_tensor(scaled_TC.T.copy(), dtype=torch.float32, device=device)
+        self.time_FT = torch.as_tensor(_time_features(series.times), dtype=torch.float32, device=device)
+        self.change_C = self._typical_change((1,))
+        self.unit_C = self._typical_change(tuple(range(1, horizon + 1)))
+
+    def splits(self, lookback: int) -> Mapping[str, range]:
+        """First target steps of every split; val and test do not depend on the lookback."""
+        splits = protocol_splits(self.protocol, self.num_rows, lookback=lookback, horizon=self.horizon, name=self.name)
+        return {str(name): starts for name, starts in splits.items()}
+
+    def deviation(self, lookback: int) -> Tensor:
+        """C: root mean square of changes over the lags a window holds, the scale of levels relative to its end."""
+        return self._typical_change(tuple(sorted({max(1, lookback * k // 16) for k in range(1, 17)})))
+
+    def _typical_change(self, lags: tuple[int, ...]) -> Tensor:
+        train_CT = self.values_CT[:, : self.num_train].double()
+        squares = torch.stack([(train_CT[:, lag:] - train_CT[:, :-lag]).square().mean(dim=1) for lag in lags])
+        return squares.mean(dim=0).sqrt().clamp(min=1e-6).float()
+
+
+def _time_features(times: Any) -> np.ndarray:
+    seconds = times.astype("datetime64[s]").astype(np.int64)
+    day, week = 2 * np.pi * (seconds % 86_400) / 86_400, 2 * np.pi * (seconds % WEEK_S) / WEEK_S
+    return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)])
+
+
+@lru_cache(maxsize=8)
+def prepare(name: str, path: str | None, target: str, date_column: str, protocol: Literal["report", "field"],
+             horizon: int, device: torch.device) -> Prepared:
+    """Read once per process: a worker keeps its data from trial to trial."""
+    if path is None:
+        series = synthetic_series(target=target)
+    else:
+        series = read_series(Path(path), target=target, date_column=date_column)
+    return Prepared(series, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))

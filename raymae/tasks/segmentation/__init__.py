@@ -1,0 +1,5 @@
+"""Semantic segmentation of photographs."""
+
+from raymae.tasks.segmentation.task import Segmentation
+
+__all__ = ["Segmentation"]

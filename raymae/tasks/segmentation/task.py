@@ -1,0 +1,328 @@
+"""A class for every pixel of a photograph: ADE20K, CamVid, or any folder in their layout.
+
+Shape suffixes: B batch, C colours, H and X rows and columns of a padded image, S edge of a crop, N tokens, K classes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from raymae.data.find.locate import path_of
+from raymae.data.scenes import (
+    IGNORED,
+    Scenes,
+    SceneSplits,
+    class_pixels,
+    read_scenes,
+    read_unlabelled,
+    unlabelled_folder,
+)
+from raymae.data.synthetic.scenes import synthetic_scenes
+from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
+from raymae.models.masking import num_visible, random_mask
+from raymae.models.tokens import TokenGrid
+from raymae.models.upernet import UperNet
+from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
+from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
+from raymae.tasks.segmentation.crops import Crops, Whole, sliding_window, to_rgb
+
+LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
+NUM_PICTURES = 4
+
+
+class SegmentationParams(TrainingParams):
+    """Parameters of segmentation; those of every training loop are inherited."""
+
+    image_size: int = param(128, "shorter side to which images are resized once; scores are at this size",
+                            unit="pixels", ge=16)
+    crop_size: int = param(128, "edge of the crops that are learned from and of the windows that are scored",
+                           unit="pixels", kinds=LEARNING, ge=16)
+    crops: int = param(1, "crops of every image in an epoch", kinds=LEARNING, ge=1)
+    scale_min: float = param(0.5, "least factor by which an image is enlarged before it is cropped", kinds=LEARNING,
+                             gt=0)
+    scale_max: float = param(2.0, "largest such factor", kinds=LEARNING, gt=0)
+    flip: bool = param(True, "mirror half of the crops left to right", kinds=LEARNING)
+    colour_jitter: float = param(0.3, "largest relative change of brightness, contrast and saturation", kinds=LEARNING,
+                                 ge=0, lt=1)
+    overlap: float = param(0.33, "least share of a window that its neighbour sees too", kinds=LEARNING, ge=0, lt=1)
+    patch_size: int = param(16, "edge of a token", unit="pixels", kinds=LEARNING, ge=1)
+    encoder_dim: int = param(128, "width of the encoder", kinds=LEARNING, ge=8)
+    encoder_depth: int = param(6, "blocks of the encoder", kinds=LEARNING, ge=1)
+    encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
+    mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
+    drop_path: float = param(0.1, "stochastic depth of the last block", kinds=LEARNING, ge=0, lt=1)
+    upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, ge=8)
+    aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, ge=0)
+    mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
+    norm_target: bool = param(True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
+    pretrain_crop: int = param(0, "edge of the crops to pretrain on; 0 is crop_size", unit="pixels",
+                               kinds=("pretrained",), ge=0)
+    unlabelled: bool = param(False, "also pretrain on the images of unlabelled_images/, in or beside the data set",
+                             kinds=("pretrained",))
+    decoder_dim: int = param(64, "width of the decoder", kinds=("pretrained",), ge=8)
+    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
+    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
+
+
+class Segmentation(Task):
+    """Semantic segmentation with a ViT and UperNet."""
+
+    name = "segmentation"
+    Params = SegmentationParams
+    objective = Objective("miou", "max", "mean over classes of intersection over union")
+    metric_names = ("miou", "pixel_accuracy")
+    arms = {  # noqa: RUF012
+        "mae": Arm("pretrained", "ViT and UperNet, masked pretraining on all training images, then fine-tuning"),
+        "scratch": Arm("trained", "the same network and fine-tuning, from random weights"),
+        "majority": Arm("reference", "the class with the most training pixels, everywhere"),
+    }
+    sizes = {  # noqa: RUF012
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "image_size": 48, "crop_size": 48,
+                  "patch_size": 12, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16,
+                  "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75, "scale_max": 1.5},
+        "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "crops": 4, "eval_every": 2, "image_size": 96,
+                 "crop_size": 96, "patch_size": 12, "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32,
+                 "drop_path": 0.05},
+        "small": {"image_size": 256, "crop_size": 256, "patch_size": 16, "encoder_dim": 384, "encoder_depth": 12,
+                  "encoder_heads": 6, "decoder_dim": 192, "decoder_depth": 2, "decoder_heads": 6, "upernet_dim": 128},
+        "base": {"image_size": 512, "crop_size": 512, "patch_size": 16, "encoder_dim": 768, "encoder_depth": 12,
+                 "encoder_heads": 12, "decoder_dim": 512, "decoder_depth": 8, "decoder_heads": 16,
+                 "upernet_dim": 512},
+    }
+    eval_batch = 8
+
+    def __init__(self, config: TrialConfig, device: torch.device) -> None:
+        super().__init__(config, device)
+        p = self.params
+        self.folder = _folder(config.data)
+        self.data = _splits(self.folder, p.image_size)
+        self.num_classes = len(self.data.classes)
+        if self.arm.kind != "reference":
+            self.grid = TokenGrid((p.crop_size, p.crop_size), (p.patch_size, p.patch_size), 3)
+            self.pretrain_grid = self.grid
+        if self.arm.kind == "pretrained":
+            edge = p.pretrain_crop or p.crop_size
+            self.pretrain_grid = TokenGrid((edge, edge), (p.patch_size, p.patch_size), 3)
+
+    # -- data ----------------------------------------------------------------------------------------------------------
+
+    @classmethod
+    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+        """Learning arms need crops of whole patches, heads that divide widths, and an ordered range of scales."""
+        if arm not in cls.arms or cls.arms[arm].kind == "reference":
+            return []
+        found = []
+        patch, pretrained = int(params["patch_size"]), cls.arms[arm].kind == "pretrained"
+        for name in ("crop_size", "pretrain_crop") if pretrained else ("crop_size",):
+            size = int(params[name])
+            if size % patch:
+                near = [n for n in (size // patch * patch, (size // patch + 1) * patch) if n]
+                found.append((name, f"{name}={size} must be a multiple of patch_size={patch}; "
+                                    f"try {' or '.join(map(str, near))}"))
+            elif size and size // patch < 2:
+                found.append((name, f"{name}={size} is a single patch of patch_size={patch}; take at least "
+                                    f"{2 * patch}"))
+        found += uneven_heads(params, *(("encoder", "decoder") if pretrained else ("encoder",)))
+        if params["scale_min"] > params["scale_max"]:
+            found.append(("scale_min", f"scale_min={params['scale_min']} must not be above "
+                                       f"scale_max={params['scale_max']}"))
+        return found
+
+    @classmethod
+    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+        """Read and split as a trial would."""
+        p = cls.Params.model_validate(dict(params))
+        folder = _folder(data)
+        splits = _splits(folder, p.image_size)
+        more = f", {len(_extra(folder, p.image_size)):,} more to pretrain on" if params.get("unlabelled") else ""
+        counts = " / ".join(f"{len(getattr(splits, name)):,} {name}" for name in ("train", "val", "test"))
+        return f"{counts} images, {len(splits.classes)} classes, shorter side {p.image_size} pixels{more}"
+
+    def load(self, split: str) -> Source:
+        """Crops to learn from, whole images to score."""
+        p = self.params
+        if split in ("val", "test"):
+            return Whole(self.data.val if split == "val" else self.data.test, self.device)
+        scenes = self.data.train
+        if split == "pretrain":
+            extra = _extra(self.folder, p.image_size) if p.unlabelled else Scenes((), ())
+            scenes = Scenes(scenes.names + extra.names, scenes.images + extra.images)
+        elif getattr(p, "label_fraction", 1.0) < 1:
+            order = np.random.default_rng(self.config.seed).permutation(len(scenes))
+            kept = max(1, math.ceil(round(p.label_fraction * len(scenes), 6)))
+            scenes = scenes.take(sorted(order[:kept].tolist()))
+        pretraining = split == "pretrain"
+        return Crops(
+            scenes, self.device, self.pretrain_grid.size[0] if pretraining else p.crop_size,
+            scale=(p.scale_min, p.scale_max), flip=p.flip, jitter=0.0 if pretraining else p.colour_jitter,
+            repeats=p.crops,
+        )
+
+    # -- networks ------------------------------------------------------------------------------------------------------
+
+    def _encoder(self, grid: TokenGrid) -> Encoder:
+        p = self.params
+        embedding = PatchEmbedding(grid.token_dim, grid.shape, p.encoder_dim, like=self.pretrain_grid.shape)
+        return Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
+                       mlp_ratio=p.mlp_ratio)
+
+    def build(self) -> nn.Module:
+        """A crop in, its logits out; positions are those learned while pretraining, stretched over this crop."""
+        if self.arm.kind == "reference":
+            return nn.Identity()
+        return UperNet(self._encoder(self.grid), self.grid, self.num_classes, width=self.params.upernet_dim)
+
+    def build_pretraining(self) -> MaskedAutoencoder:
+        """Reconstructs the colours of hidden patches."""
+        p = self.params
+        return MaskedAutoencoder(
+            self._encoder(self.pretrain_grid), self.pretrain_grid.shape, decoder_dim=p.decoder_dim,
+            decoder_depth=p.decoder_depth, decoder_heads=p.decoder_heads, norm_target=p.norm_target,
+        )
+
+    # -- losses --------------------------------------------------------------------------------------------------------
+
+    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
+        """Any tokens."""
+        return random_mask(len(batch["image"]), self.pretrain_grid.num_tokens, self.params.mask_ratio, generator)
+
+    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
+        """Squared error on hidden patches."""
+        visible = num_visible(mask.shape[1], self.params.mask_ratio)
+        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
+        return model.loss(tokens_BNP, mask, num_visible=visible)  # type: ignore[operator]
+
+    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
+        """The batch with other colours in hidden patches."""
+        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
+        noise_BNP = torch.randn(tokens_BNP.shape, generator=generator, device=mask.device)
+        return {**batch, "image": self.pretrain_grid.unpatchify(torch.where(mask[..., None], noise_BNP, tokens_BNP))}
+
+    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
+        """What the encoder makes of a masked batch."""
+        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
+        return model.encoder.visible(tokens_BNP, mask)[0]  # type: ignore[operator,union-attr]
+
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Cross entropy over labelled pixels, the decoder's and the auxiliary head's."""
+        logits_BKSS, auxiliary_BKSS = model(batch["image"])
+        return _cross_entropy(logits_BKSS, batch["label"]) \
+            + self.params.aux_weight * _cross_entropy(auxiliary_BKSS, batch["label"])
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """The class of every pixel `[B, H, X]`, float so that a network without finite logits says NaN."""
+        predicted_BHX = torch.zeros(batch["label"].shape, device=self.device)
+        if self.arm.kind == "reference":
+            return predicted_BHX + float(class_pixels(self.data.train, self.num_classes).argmax())
+        p = self.params
+        for row, (rows, columns) in enumerate(batch["size"].tolist()):  # an image by itself, whatever is beside it
+            logits_KHX = sliding_window(lambda crops: model(crops)[0], batch["image"][row, :, :rows, :columns],
+                                        p.crop_size, overlap=p.overlap)
+            chosen_HX = logits_KHX.argmax(dim=0).float()
+            predicted_BHX[row, :rows, :columns] = chosen_HX + 0 * logits_KHX.sum(dim=0)
+        return predicted_BHX
+
+    def metrics(self) -> SegmentationMetrics:
+        """miou and pixel_accuracy over all labelled pixels of a split."""
+        return SegmentationMetrics(self.num_classes)
+
+    # -- pictures ------------------------------------------------------------------------------------------------------
+
+    @torch.no_grad()
+    def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
+        """After pretraining: original, masked, reconstruction of validation crops. After the test: image, truth,
+        prediction of test images."""
+        if phase == "pretrain":
+            return {"reconstruction": self._reconstruction(model)}
+        source = Whole(self.data.test, self.device)
+        batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURES, len(source))).long(), None)
+        colours = palette(self.num_classes)
+        image_BHXC, label_BHX = to_rgb(batch["image"]), batch["label"].cpu().numpy()
+        predicted_BHX = self.predict(model, batch).nan_to_num(IGNORED).long().cpu().numpy()
+        return {"prediction": _joined([image_BHXC, colours[label_BHX], colours[predicted_BHX]])}
+
+    def _reconstruction(self, model: nn.Module) -> np.ndarray:
+        scenes = self.data.val.take(range(min(NUM_PICTURES, len(self.data.val))))
+        source = Crops(Scenes(scenes.names, scenes.images), self.device, self.pretrain_grid.size[0])
+        batch = source.batch(torch.arange(len(source)), None)
+        mask_BN = self.draw_mask(batch, Generator(self.device).manual_seed(0))
+        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
+        shown = [tokens_BNP, tokens_BNP.masked_fill(mask_BN[..., None], 0), model.reconstruct(tokens_BNP, mask_BN)]  # type: ignore[operator]
+        return _joined([to_rgb(self.pretrain_grid.unpatchify(part)) for part in shown])
+
+
+class SegmentationMetrics(Metrics):
+    """A confusion matrix `[K, K]`: labelled pixels by true and by predicted class.
+
+    Args:
+        num_classes: K.
+    """
+
+    def __init__(self, num_classes: int) -> None:
+        super().__init__(num_classes**2)
+        self.num_classes = num_classes
+
+    def update(self, prediction: Tensor, batch: Batch) -> None:
+        """Add predicted classes `[B, H, X]`; what is ignored counts nowhere."""
+        counted = batch["label"] != IGNORED
+        truth_P, predicted_P = batch["label"][counted], prediction[counted]
+        if not torch.isfinite(predicted_P).all():
+            self.totals += math.nan
+            return
+        pair_P = truth_P * self.num_classes + predicted_P.long()
+        self.totals += torch.bincount(pair_P, minlength=self.num_classes**2).double().cpu()
+
+    def compute(self) -> dict[str, float]:
+        """`miou` is the mean over classes that occur, as truth or as prediction, of intersection over union."""
+        confusion_KK = self.totals.reshape(self.num_classes, self.num_classes)
+        hit_K = confusion_KK.diagonal()
+        union_K = confusion_KK.sum(dim=0) + confusion_KK.sum(dim=1) - hit_K
+        iou_K = (hit_K / union_K)[union_K != 0]
+        return {"miou": float(iou_K.mean()), "pixel_accuracy": float(hit_K.sum() / confusion_KK.sum())}
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """A fixed colour for every class, that of PASCAL VOC's tools, uint8 `[256, 3]`; black where a pixel is ignored."""
+    colours = np.zeros((256, 3), np.uint8)
+    for index in range(num_classes):
+        for bit in range(24):  # three bits of the class number at a time, from each colour's highest bit down
+            if (index + 1) >> bit & 1:
+                colours[index, bit % 3] |= 128 >> (bit // 3)
+    return colours
+
+
+def _joined(columns: list[np.ndarray]) -> np.ndarray:
+    """Images `[B, H, X, 3]` side by side, examples below each other, with a white line between them."""
+    framed = [np.pad(image_BHXC, ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255) for image_BHXC in columns]
+    return np.concatenate(np.concatenate(framed, axis=2), axis=0)[:-2, :-2]
+
+
+def _cross_entropy(logits_BKSS: Tensor, label_BSS: Tensor) -> Tensor:
+    summed = F.cross_entropy(logits_BKSS.float(), label_BSS, ignore_index=IGNORED, reduction="sum")
+    return summed / (label_BSS != IGNORED).sum().clamp(min=1)
+
+
+def _folder(data: Mapping[str, Any]) -> Path | None:
+    """Where the data set lies; None for synthetic."""
+    found = path_of(data)
+    return None if found is None else Path(found)
+
+
+def _splits(folder: Path | None, image_size: int) -> SceneSplits:
+    return synthetic_scenes(image_size) if folder is None else read_scenes(folder, image_size)
+
+
+def _extra(folder: Path | None, image_size: int) -> Scenes:
+    """Images without labels, but none that is scored."""
+    if folder is None:
+        return Scenes((), ())
+    splits = _splits(folder, image_size)
+    return read_unlabelled(unlabelled_folder(folder), image_size, frozenset(splits.val.names + splits.test.names))

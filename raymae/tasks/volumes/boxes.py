@@ -1,0 +1,261 @@
+"""Volumes on a device: transformed once per process, then cut into random boxes or scored whole.
+
+Shape suffixes: B batch, C channels, K classes, XYZ voxels along the three axes (of a box, or of a padded volume).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+from torch.nn import functional as F
+
+from raymae.data.synthetic.volumes import CLASSES, synthetic_volumes
+from raymae.data.volumes import Scan, VolumeSet, read_scan, read_volume_set, split_scans
+from raymae.tasks.base import Batch
+
+OUTSIDE = 255  # label of voxels that only fill a batch's box
+ATLAS_SIDE = 64
+Box = tuple[int, int, int]
+
+
+class Preparation(NamedTuple):
+    """How voxels become inputs.
+
+    Attributes:
+        spacing: Voxel size in mm along X, Y and Z; None leaves it as it is.
+        intensity: `ct` scales a window to [0, 1], `volume` standardises every volume by itself, `auto` is `ct` where
+            the data set says CT.
+        window: Hounsfield units that become 0 and 1.
+        num_classes: With the background; 0 for what the data set says.
+    """
+
+    spacing: tuple[float, float, float] | None
+    intensity: str
+    window: tuple[float, float]
+    num_classes: int
+
+
+class Volume(NamedTuple):
+    """One volume on a device; `foreground` indexes the flattened label, whose values are in `label_XYZ`."""
+
+    image_CXYZ: Tensor
+    label_XYZ: Tensor | None
+    foreground: Tensor
+
+
+class Prepared:
+    """The splits of a data set; each is read when it is first asked for, and kept.
+
+    Attributes:
+        classes: Their names, the background first.
+    """
+
+    def __init__(self, path: Path | None, how: Preparation, device: torch.device) -> None:
+        self.how, self.device = how, device
+        self.found: VolumeSet | None = None
+        self._is_read = False
+        self._splits: dict[str, tuple[Volume, ...]] = {}
+        if path is None:
+            names = (Scan(f"{index:03d}", Path(), None) for index in range(len(synthetic_volumes())))
+            self.scans = {**split_scans(names), "unlabelled": ()}
+            self.classes: tuple[str, ...] = CLASSES
+        else:
+            self.found = read_volume_set(path, num_classes=how.num_classes)
+            self.scans = {**self.found.splits, "unlabelled": self.found.unlabelled}
+            self.classes = self.found.classes
+
+    def split(self, name: str) -> tuple[Volume, ...]:
+        """`train`, `val`, `test` or `unlabelled`."""
+        if name not in self._splits:
+            self._splits[name] = tuple(self._volume(scan) for scan in self.scans[name])
+        return self._splits[name]
+
+    @property
+    def in_channels(self) -> int:
+        """C, of the first training volume."""
+        return len(self.split("train")[0].image_CXYZ)
+
+    def check(self) -> str:
+        """Read every file as it is, once, and describe the splits in one line."""
+        if self.found is not None and not self._is_read:
+            for scan in (scan for scans in self.scans.values() for scan in scans):
+                read_scan(scan, len(self.classes))
+            self._is_read = True
+        counts = " / ".join(f"{len(self.scans[name])} {name}" for name in ("train", "val", "test", "unlabelled"))
+        return f"{counts} volumes; {len(self.classes) - 1} classes: {', '.join(self.classes[1:])}"
+
+    def _volume(self, scan: Scan) -> Volume:
+        if self.found is None:
+            image_CXYZ, label_XYZ = synthetic_volumes()[int(scan.name)]
+            image: Tensor = torch.as_tensor(image_CXYZ)
+            label: Tensor | None = torch.as_tensor(label_XYZ)
+        else:
+            image, label = self._transform(*read_scan(scan, len(self.classes)))
+        foreground = torch.empty(0, dtype=torch.int64)
+        if label is not None:
+            label = label.to(self.device)
+            foreground = label.flatten().nonzero()[:, 0]
+        return Volume(image.to(self.device), label, foreground)
+
+    def _transform(
+        self, image_CXYZ: np.ndarray, label_XYZ: np.ndarray | None, affine: np.ndarray
+    ) -> tuple[Tensor, Tensor | None]:
+        """MONAI's transforms, with their usual settings: images are interpolated linearly, labels by the nearest."""
+        from monai.data import MetaTensor
+        from monai.transforms import Compose, NormalizeIntensity, Orientation, ScaleIntensityRange, Spacing
+
+        def grid(mode: str) -> Any:
+            steps: list[Any] = [Orientation(axcodes="RAS", labels=None)]
+            if self.how.spacing is not None:
+                steps.append(Spacing(pixdim=self.how.spacing, mode=mode))
+            return Compose(steps)
+
+        ct = self.how.intensity == "ct" or (self.how.intensity == "auto" and self.found is not None and self.found.ct)
+        low, high = self.how.window
+        scale = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True) if ct else NormalizeIntensity(channel_wise=True)
+        place = torch.as_tensor(affine)
+        image: Any = scale(grid("bilinear")(MetaTensor(image_CXYZ, affine=place)))
+        if label_XYZ is None:
+            return image.as_tensor().float().contiguous(), None
+        label: Any = grid("nearest")(MetaTensor(label_XYZ[None].astype(np.float32), affine=place))
+        return image.as_tensor().float().contiguous(), label.as_tensor()[0].round().to(torch.uint8).contiguous()
+
+    def atlas(self) -> Tensor:
+        """How often training labels have each class at each relative position: `[K, X, Y, Z]`."""
+        labels = [volume.label_XYZ for volume in self.split("train") if volume.label_XYZ is not None]
+        sizes = np.median([label.shape for label in labels], axis=0).astype(int)
+        sides = tuple(min(int(side), ATLAS_SIDE) for side in sizes)
+        summed = torch.zeros(len(self.classes), *sides, device=self.device)
+        for label in labels:
+            summed += resized(F.one_hot(label.long(), len(self.classes)).movedim(-1, 0).float(), sides)
+        return summed / len(labels)
+
+
+def resized(x_KXYZ: Tensor, size: Sequence[int]) -> Tensor:
+    """Linear interpolation to another size."""
+    return F.interpolate(x_KXYZ[None], size=tuple(size), mode="trilinear", align_corners=False)[0]
+
+
+def cut(volume: Tensor, start: Sequence[int], roi: Box) -> Tensor:
+    """A box of the last three axes; what lies outside of the volume is zero."""
+    size = volume.shape[-3:]
+    padding: list[int] = []
+    for axis in (2, 1, 0):
+        padding += [max(-start[axis], 0), max(start[axis] + roi[axis] - size[axis], 0)]
+    inside: Any = tuple(slice(max(at, 0), at + side) for at, side in zip(start, roi, strict=True))
+    return F.pad(volume[(..., *inside)], padding)
+
+
+def inside(x: Tensor, size: Tensor) -> Tensor:
+    """The volume in the last three axes, without the padding of `Whole`."""
+    part: Any = tuple(slice(int(side)) for side in size)
+    return x[(..., *part)]
+
+
+class Boxes:
+    """Boxes cut from volumes: one of each volume per epoch, or a fixed number.
+
+    While training, half of the boxes of labelled volumes are centred on the foreground and half on the background;
+    without labels they lie anywhere. Without a generator it is the volume's middle, unchanged.
+
+    Args:
+        volumes: Where they are cut from.
+        roi: Size of a box.
+        labelled: Whether labels are given, and decide where boxes lie.
+        num_boxes: Boxes per epoch, the volumes taken in turn; 0 for one of each.
+        flips: Mirror each axis with even chance.
+        jitter: Largest relative change of contrast, and of brightness in deviations of the box.
+    """
+
+    def __init__(
+        self, volumes: Sequence[Volume], roi: Box, *, labelled: bool, num_boxes: int = 0, flips: bool = False,
+        jitter: float = 0.0,
+    ) -> None:
+        self.volumes, self.roi, self.labelled = volumes, roi, labelled
+        self.num_boxes, self.flips, self.jitter = num_boxes, flips, jitter
+
+    def __len__(self) -> int:
+        return self.num_boxes or len(self.volumes)
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """`image` [B, C, *roi] and, where labelled, `label` [B, *roi], uint8."""
+        draws = [[0.5] * 9] * len(index_B)
+        if generator is not None:
+            draws = torch.rand(len(index_B), 9, generator=generator, device=generator.device).tolist()
+        images, labels = [], []
+        for index, draw in zip(index_B.tolist(), draws, strict=True):
+            volume = self.volumes[index % len(self.volumes)]
+            start = self._start(volume, draw, random=generator is not None)
+            axes = [axis for axis in (-3, -2, -1) if self.flips and draw[axis] < 0.5] if generator else []
+            image = cut(volume.image_CXYZ, start, self.roi).flip(axes)
+            if generator is not None and self.jitter:
+                contrast, shift = (self.jitter * (2 * value - 1) for value in draw[4:6])
+                image = image * (1 + contrast) + shift * image.std()
+            images.append(image)
+            if self.labelled and volume.label_XYZ is not None:
+                labels.append(cut(volume.label_XYZ, start, self.roi).flip(axes))
+        batch = {"image": torch.stack(images)}
+        return {**batch, "label": torch.stack(labels)} if self.labelled else batch
+
+    def _start(self, volume: Volume, draw: Sequence[float], *, random: bool) -> list[int]:
+        size = volume.image_CXYZ.shape[1:]
+        room = [extent - side for extent, side in zip(size, self.roi, strict=True)]
+        if not random:
+            return [space // 2 for space in room]
+        if not self.labelled:
+            return [int(part * (space + 1)) if space > 0 else space // 2
+                    for part, space in zip(draw, room, strict=False)]
+        total, count = int(np.prod(size)), len(volume.foreground)
+        flat = int(draw[0] * count)
+        if count and (draw[1] < 0.5 or count == total):
+            flat = int(volume.foreground[flat])
+        elif count:
+            flat = _background(volume.foreground, int(draw[0] * (total - count)))
+        else:
+            flat = int(draw[0] * total)
+        centre = np.unravel_index(flat, size)
+        return [min(max(int(at) - side // 2, 0), space) if space > 0 else space // 2
+                for at, side, space in zip(centre, self.roi, room, strict=True)]
+
+
+def _background(foreground: Tensor, rank: int) -> int:
+    """The voxel of that rank among those that are not foreground: as many are before it as foreground ones skip."""
+    before = foreground - torch.arange(len(foreground), device=foreground.device)
+    return rank + int(torch.searchsorted(before, rank, right=True))
+
+
+class Whole:
+    """Whole volumes for scoring, padded to the largest of the split so that they stack."""
+
+    def __init__(self, volumes: Sequence[Volume]) -> None:
+        self.volumes = volumes
+        sizes = [volume.image_CXYZ.shape[1:] for volume in volumes]
+        self.box = tuple(max(size[axis] for size in sizes) for axis in range(3))
+
+    def __len__(self) -> int:
+        return len(self.volumes)
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """`image` [B, C, X, Y, Z], `label` [B, X, Y, Z] with 255 in the padding, `size` [B, 3] of each volume."""
+        rows: list[Batch] = []
+        for index in index_B.tolist():
+            image, label, _ = self.volumes[index]
+            padding: list[int] = []
+            for extent, side in zip(reversed(image.shape[1:]), reversed(self.box), strict=True):
+                padding += [0, side - extent]
+            assert label is not None
+            rows.append({"image": F.pad(image, padding), "label": F.pad(label, padding, value=OUTSIDE),
+                         "size": torch.tensor(image.shape[1:], device=image.device)})
+        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+
+
+@lru_cache(maxsize=4)
+def prepare(path: str | None, how: Preparation, device: torch.device) -> Prepared:
+    """Once per process: a worker keeps its volumes from trial to trial."""
+    return Prepared(None if path is None else Path(path), how, device)

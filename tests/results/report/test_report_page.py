@@ -1,0 +1,215 @@
+"""The report's page in a real browser: quiet, drawn, readable, filtered, used from the keyboard, and inert."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raymae.results.report.report import write_report
+from tests.benchmarks.made_sweep import HOSTILE, make_sweep
+from tests.browser import DESKTOP, PHONE, console, low_contrast, overflow, show
+
+pytestmark = pytest.mark.xdist_group("chromium")
+
+
+def page(folder: Path, num_trials: int, num_reports: int = 6, **changes: Any) -> str:
+    store = make_sweep(folder / "made", num_trials, num_reports, **changes)
+    shares = {"mae": {"lr": 0.6, "mask_ratio": 0.4}, "scratch": {"lr": 1.0}}
+    return Path(write_report(store, importance=shares)[0]).as_uri()
+
+
+@pytest.fixture(scope="module")
+def plain(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page(tmp_path_factory.mktemp("plain"), 120, picture=True)
+
+
+@pytest.fixture(scope="module")
+def hostile(tmp_path_factory: pytest.TempPathFactory) -> str:
+    return page(tmp_path_factory.mktemp("hostile"), 60, hostile=True)
+
+
+def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, "it did not happen in time"
+        time.sleep(0.05)
+
+
+def scroll_through(browser: Any) -> None:
+    """Every figure comes into view, and is drawn."""
+    for plot in browser.find_elements("css selector", ".plot"):
+        browser.execute_script("arguments[0].scrollIntoView({behavior: 'instant', block: 'center'})", plot)
+        until(lambda plot=plot: plot.find_elements("css selector", ".main-svg")
+              or "none" in plot.get_attribute("class"))
+
+
+def rows(browser: Any) -> list[str]:
+    return [str(text) for text in browser.execute_script(
+        "return [...document.querySelectorAll('#table tbody tr')].map((row) => row.cells[0].textContent)")]
+
+
+@pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_it_is_readable_quiet_and_drawn(plain: str, chromium: Any, size: tuple[int, int], dark: bool) -> None:
+    show(chromium, plain, size, dark=dark)
+    scroll_through(chromium)
+    plots = chromium.find_elements("css selector", ".plot")
+    assert len(plots) == 5 + 3 + 4  # parameters; arms, importance, parallel; how the search went
+    assert chromium.find_elements("css selector", ".plot.none") == []
+    for plot in plots:
+        assert plot.find_elements("css selector", ".trace path, .trace rect, .bars path"), plot.get_attribute("id")
+    assert console(chromium) == []
+    assert overflow(chromium) == 0
+    assert low_contrast(chromium) == []
+    assert chromium.execute_script("return [...document.images].every((one) => one.complete && one.naturalWidth)")
+
+
+def test_text_in_the_figures_has_contrast(plain: str, chromium: Any) -> None:
+    for dark in (False, True):
+        show(chromium, plain, DESKTOP, dark=dark)
+        scroll_through(chromium)
+        pairs = chromium.execute_script("""
+            const texts = [...document.querySelectorAll('.plot text')];
+            return texts.filter((text) => text.textContent.trim()).map((text) => [
+                text.textContent, getComputedStyle(text).fill,
+                getComputedStyle(text.closest('.plot')).backgroundColor])""")
+        assert len(pairs) > 50
+        assert [one for one in pairs if contrast(one[1], one[2]) < 4.5] == []
+
+
+def contrast(first: str, second: str) -> float:
+    """WCAG's ratio of two colours `rgb(…)`."""
+    def light(color: str) -> float:
+        parts = [float(part) / 255 for part in color.partition("(")[2].rstrip(")").split(",")[:3]]
+        parts = [part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts]
+        return 0.2126 * parts[0] + 0.7152 * parts[1] + 0.0722 * parts[2]
+
+    low, high = sorted((light(first), light(second)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def test_the_filter_works_on_table_and_figures(plain: str, chromium: Any) -> None:
+    show(chromium, plain)
+    scroll_through(chromium)
+    shown = chromium.find_element("id", "shown")
+    until(lambda: "131 of 131" in shown.text)
+
+    def points() -> int:
+        chromium.execute_script("document.getElementById('response-2').scrollIntoView({behavior: 'instant'})")
+        return int(chromium.execute_script(
+            "return document.getElementById('response-2').data.filter((one) => one.mode === 'markers')"
+            ".reduce((sum, one) => sum + one.x.length, 0)"))
+
+    assert points() == 108  # the failed twelve have no score
+    box = chromium.find_element("id", "text")
+    for text, expected in [("mask_ratio>0.5", "mae"), ("arm=scratch status=completed", "scratch"), ("gru-00", "gru")]:
+        box.clear()
+        box.send_keys(text)
+        until(lambda: "131 of 131" not in shown.text and rows(chromium))
+        until(lambda expected=expected: {row.partition("-")[0] for row in rows(chromium)} == {expected})
+    until(lambda: points() < 108)
+    box.clear()
+    box.send_keys("NaN at step 7")
+    until(lambda: "12 of 131" in shown.text)
+    box.clear()
+    box.send_keys("no such trial")
+    until(lambda: "0 of 131" in shown.text)
+    until(lambda: chromium.find_elements("css selector", "#response-2.none"))
+    box.clear()
+    box.send_keys(" ")
+    chromium.find_element("css selector", "#status option:nth-child(3)").click()
+    until(lambda: "24 of 131" in shown.text or "12 of 131" not in shown.text)
+    chromium.find_element("css selector", "#arm-boxes input").click()
+    count = len(rows(chromium))
+    until(lambda: len(rows(chromium)) <= count and not any(row.startswith("mae") for row in rows(chromium)))
+    assert console(chromium) == []
+
+
+def test_the_keyboard_is_enough(plain: str, chromium: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    show(chromium, plain)
+
+    def press(*keys: str) -> Any:
+        for key in keys:
+            chromium.switch_to.active_element.send_keys(key)
+        return chromium.switch_to.active_element
+
+    assert press(Keys.TAB).text == "Skip to the answer"
+    assert press(Keys.ENTER).get_attribute("id") == "main"
+    seen = []
+    for _ in range(60):
+        element = press(Keys.TAB)
+        seen.append(element.get_attribute("id"))
+        width = chromium.execute_script("return getComputedStyle(document.activeElement).outlineWidth")
+        assert float(width.removesuffix("px")) >= 1, seen
+        if element.get_attribute("id") == "response-1":
+            break
+    assert seen.index("plot-arms") < seen.index("text") < seen.index("status") < seen.index("response-0")
+    press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
+    said = chromium.find_element("id", "said").get_attribute("textContent")
+    assert "val mse" in said
+    assert press(Keys.ARROW_LEFT)
+    assert chromium.find_element("id", "said").get_attribute("textContent") != said
+    assert chromium.find_elements("css selector", "#response-1 .hovertext")
+    before = chromium.execute_script("return document.getElementById('response-1').layout.yaxis.range")
+    press("+")
+    until(lambda: chromium.execute_script("return document.getElementById('response-1').layout.yaxis.range") != before)
+    press("0")
+    until(lambda: chromium.execute_script("return document.getElementById('response-1').layout.yaxis.range") == before)
+    chromium.execute_script("document.querySelector('#table th:nth-child(5) button').focus()")
+    first = rows(chromium)[0]
+    press(Keys.ENTER)
+    until(lambda: rows(chromium)[0] != first)
+    assert chromium.find_element("css selector", "#table th:nth-child(5)").get_attribute("aria-sort") == "descending"
+    chromium.find_element("id", "more").send_keys(Keys.ENTER)
+    until(lambda: len(rows(chromium)) == 131)
+    chromium.execute_script("document.getElementById('theme').focus()")
+    press(Keys.ENTER, Keys.ENTER)
+    assert chromium.find_element("id", "theme").text == "Theme: dark"
+    assert chromium.execute_script("return getComputedStyle(document.body).backgroundColor") == "rgb(20, 23, 27)"
+    assert console(chromium) == []
+
+
+def test_hostile_text_does_nothing(hostile: str, chromium: Any) -> None:
+    for size in (PHONE, DESKTOP):
+        show(chromium, hostile, size)
+        scroll_through(chromium)
+        assert "owned" not in chromium.title
+        assert console(chromium) == []  # neither an alert's script nor an image was tried
+        assert overflow(chromium) == 0
+    assert chromium.find_elements("css selector", "main img") == []
+    assert HOSTILE in chromium.find_element("css selector", "#failed summary").text
+    assert shlex.split(chromium.find_element("id", "command").text)[-1] == HOSTILE
+    legends = chromium.execute_script(
+        "return [...document.querySelectorAll('.legendtext')].map((one) => one.textContent)")
+    assert any(text.startswith("<script>document") for text in legends)
+
+
+def test_the_page_itself_forbids_scripts_and_requests(plain: str, chromium: Any) -> None:
+    show(chromium, plain)
+    chromium.execute_script("""
+        const script = document.createElement("script"); script.textContent = "document.title = 'owned'";
+        document.body.append(script);
+        document.body.insertAdjacentHTML("beforeend", "<img src=x onerror=\\"document.title='owned'\\">");
+        fetch("http://127.0.0.1:9/").catch(() => { window.refused = true; });""")
+    until(lambda: chromium.execute_script("return window.refused"))
+    assert chromium.title != "owned"
+    assert any("Content Security Policy" in message for message in console(chromium))
+
+
+@pytest.mark.slow
+def test_five_thousand_trials_open_at_once(chromium: Any, tmp_path: Path) -> None:
+    url = page(tmp_path, 5000, 50)
+    assert Path(url.removeprefix("file://")).stat().st_size < 10_000_000
+    started = time.monotonic()
+    show(chromium, url)
+    until(lambda: chromium.find_elements("css selector", "#plot-arms .main-svg"))
+    assert time.monotonic() - started < 3
+    scroll_through(chromium)
+    assert console(chromium) == []

@@ -1,0 +1,209 @@
+"""The conductor on a simulated clock: hundreds of trials in seconds, no Ray."""
+
+from __future__ import annotations
+
+import itertools
+
+import pytest
+
+from raymae.search.decide.conductor import Conductor
+from raymae.search.decide.trials import Trial
+from raymae.search.messages import NOT_STARTED
+from raymae.spec.load import parse_sweep
+from raymae.spec.resolve import arm_plan
+from raymae.tasks import schema_of
+
+TEXT = """
+name: simulated
+task: forecasting
+data: {name: ETTh1}
+arms: [mae, scratch, persistence]
+space:
+  lr: {loguniform: [1e-4, 1e-2]}
+  mask_ratio: {uniform: [0.2, 0.8], when: {arm: mae}}
+search: {num_trials: 6}
+replicates: 3
+"""
+
+
+class Recorder:
+    """Stands in for the store: keeps what it is told."""
+
+    def __init__(self, location):
+        self.location = str(location)
+        self.trials, self.reports, self.configs = [], [], {}
+
+    def add_trial(self, row):
+        self.trials.append(row)
+
+    def add_report(self, row):
+        self.reports.append(row)
+
+    def write_config(self, trial_id, config):
+        assert trial_id not in self.configs, "a trial is started once"
+        self.configs[trial_id] = config
+
+
+class Clock:
+    now = 0.0
+
+    def __call__(self):
+        return self.now
+
+
+def conductor(*overrides, slots=2, location="/nowhere"):
+    spec = parse_sweep(TEXT, "simulated.yaml", overrides, schema_of=schema_of)
+    schema = schema_of(spec.task)
+    plans = {name: arm_plan(spec, schema, name) for name in spec.arms}
+    clock = Clock()
+    made = Conductor(spec, plans, schema.objective, Recorder(location), source="real", slots=slots, clock=clock)
+    return made, made.store, clock
+
+
+def message(trial: Trial, epoch: int, value: float, *, final: bool, seconds: float, phase="finetune", error=None):
+    metrics = {"loss": 1.0, "val_mse": value} if phase == "finetune" else {"test_mse": value}
+    return {"phase": phase, "epoch": epoch, "step": epoch - 1, "metrics": metrics, "best": {"val_mse": value},
+            "seconds": seconds, "num_parameters": 1, "final": final, "error": error, "attempt": 0,
+            "host": "h", "pid": 1, "device": "cpu"}
+
+
+def run(made: Conductor, clock: Clock, *, seconds=10.0, value=lambda trial: trial.config.params.get("lr", 0.5)):
+    """End the longest-running trial, again and again, until nothing is left; returns the order of starts."""
+    order, live = [], []
+    for _ in range(10_000):
+        while (trial := made.next()) is not None:
+            order.append(trial)
+            live.append(trial)
+        if not live:
+            assert made.finished()
+            return order
+        assert len(live) <= made.slots
+        clock.now += seconds / made.slots
+        trial = live.pop(0)
+        if made.must_stop(trial):
+            made.on_report(trial, message(trial, 1, value(trial), final=False, seconds=seconds))
+        else:
+            made.on_report(trial, message(trial, 1, value(trial), final=trial.stage == "search", seconds=seconds))
+            if trial.stage == "replicate":
+                made.on_report(trial, message(trial, 2, value(trial), final=True, seconds=seconds, phase="test"))
+        made.on_end(trial)
+    raise AssertionError("the sweep does not end")
+
+
+def test_every_arm_gets_its_trials_and_its_best_is_replicated_on_fresh_seeds():
+    made, store, clock = conductor()
+    run(made, clock)
+    rows = {arm: [r for r in store.trials if r["arm"] == arm] for arm in ("mae", "scratch", "persistence")}
+    for arm, trials, seeds in (("mae", 6, 3), ("scratch", 6, 3), ("persistence", 1, 1)):
+        assert sum(r["stage"] == "search" for r in rows[arm]) == trials
+        assert sum(r["stage"] == "replicate" for r in rows[arm]) == seeds
+    for arm in ("mae", "scratch"):
+        search = [r for r in rows[arm] if r["stage"] == "search"]
+        again = [r for r in rows[arm] if r["stage"] == "replicate"]
+        best = min(search, key=lambda r: r["val_mse"])
+        assert {r["config_id"] for r in again} == {best["config_id"]}
+        assert len({r["seed"] for r in again}) == 3
+        assert not {r["seed"] for r in again} & {r["seed"] for r in search}
+        assert all("test_mse" in r for r in again)
+        assert not any("test_mse" in r for r in search)
+    assert [r["seed"] for r in rows["mae"] if r["stage"] == "replicate"] == [
+        r["seed"] for r in rows["scratch"] if r["stage"] == "replicate"
+    ], "arms are compared on the same seeds"
+    assert len(store.trials) == len(made.trials) == made.num_planned
+
+
+def test_arms_take_turns_so_that_an_interrupted_search_is_fair():
+    made, _, clock = conductor("search.num_trials=20", slots=1)
+    order = [trial for trial in run(made, clock) if trial.stage == "search"]
+    for index in range(2, 40):
+        counts = [sum(t.config.arm == arm for t in order[:index]) for arm in ("mae", "scratch")]
+        assert abs(counts[0] - counts[1]) <= 1
+
+
+def test_replicates_wait_until_the_arm_s_search_is_over():
+    made, _, clock = conductor(slots=3)
+    order = run(made, clock)
+    for arm in ("mae", "scratch"):
+        stages = [trial.stage for trial in order if trial.config.arm == arm]
+        assert stages == ["search"] * 6 + ["replicate"] * 3
+
+
+def test_the_budget_of_trials_is_shared_evenly():
+    made, store, clock = conductor("budget.num_trials=7")
+    run(made, clock)
+    counts = {arm: sum(r["arm"] == arm and r["stage"] == "search" for r in store.trials)
+              for arm in ("mae", "scratch", "persistence")}
+    assert counts == {"mae": 3, "scratch": 3, "persistence": 1}
+
+
+@pytest.mark.parametrize("minutes", [1, 2, 5])
+def test_the_budget_of_time_includes_the_replicates(minutes):
+    made, store, clock = conductor("search.num_trials=1000", f"budget.wall_minutes={minutes}")
+    run(made, clock, seconds=4.0)
+    assert clock.now <= 60 * minutes + 4.0
+    done = {arm: sum(r["arm"] == arm and r["stage"] == "replicate" and r["status"] == "completed" for r in store.trials)
+            for arm in ("mae", "scratch")}
+    assert done == {"mae": 3, "scratch": 3}, "the search ends early enough for every replicate"
+
+
+def test_a_failed_trial_is_recorded_and_never_chosen():
+    made, store, clock = conductor("search.num_trials=3")
+    failed = made.next()
+    made.on_report(failed, message(failed, 1, 0.0, final=True, seconds=1.0, error="the loss is nan"))
+    made.on_end(failed)
+    run(made, clock)
+    row = next(r for r in store.trials if r["trial_id"] == failed.trial_id)
+    assert (row["status"], row["error"]) == ("failed", "the loss is nan")
+    assert made.best(failed.config.arm).trial_id != failed.trial_id
+    assert len(made.ledger.of(failed.config.arm, "replicate")) == made.num_replicates(failed.config.arm)
+
+
+def test_an_arm_that_always_fails_has_no_replicates_and_does_not_block_the_others():
+    made, store, _ = conductor()
+    warnings = []
+    made.warn = warnings.append
+    for number in itertools.count():
+        trial = made.next()
+        if trial is None:
+            break
+        broken = trial.config.arm == "mae"
+        error = f"boom {number}" if broken else None
+        made.on_report(trial, message(trial, 1, 0.5, final=True, seconds=1.0, error=error))
+        made.on_end(trial)
+    assert made.finished()
+    assert not made.ledger.of("mae", "replicate")
+    assert len(made.ledger.of("scratch", "replicate")) == 3
+    failed = sum(r["status"] == "failed" for r in store.trials)
+    assert 3 <= failed <= 3 + made.slots, "an arm that fails systematically is given up"
+    assert len(warnings) == 1
+    assert "boom" in warnings[0]
+
+
+def test_stopped_trials_count_as_proposed_but_a_completed_one_is_preferred():
+    made, _, _clock = conductor("search.num_trials=2", "arms=[scratch]", "space.mask_ratio=null",
+                                "space={lr: {loguniform: [1e-4, 1e-2]}}")
+    first, second = made.next(), made.next()
+    made.on_report(first, message(first, 1, 0.1, final=False, seconds=1.0))
+    made.on_end(first)
+    made.on_report(second, message(second, 1, 0.2, final=True, seconds=1.0))
+    made.on_end(second)
+    assert (first.status, second.status) == ("stopped", "completed")
+    assert made.best("scratch") is second
+
+
+def test_an_actor_s_death_is_a_failure_with_its_reason():
+    made, store, _ = conductor()
+    trial = made.next()
+    made.on_end(trial, "the process died")
+    made.on_end(trial, "told twice")
+    assert [(r["status"], r["error"]) for r in store.trials] == [("failed", "the process died")]
+
+
+def test_a_trial_for_which_no_workers_came_is_left_for_the_next_run():
+    made, store, _ = conductor()
+    trial = made.next()
+    made.on_report(trial, {"error": NOT_STARTED, "final": True, "step": 0, "best": {}})
+    made.on_end(trial)
+    assert trial.status == "pending"
+    assert store.trials == []
+    assert made.num_running == 0
