@@ -23,7 +23,8 @@ from raymae.data.tables import Table, table_of
 from raymae.errors import ResultsError
 from raymae.results.store.store import Store
 from raymae.results.verdict.verdict import verdict_of
-from raymae.spec.trial import Scalar, TrialConfig, applies
+from raymae.spec.task import applies
+from raymae.spec.trial import Scalar, TrialConfig
 from raymae.tasks.imputation.cells import Prepared
 from raymae.tasks.imputation.task import Imputation
 from raymae.train.loop import run_trial

@@ -43,7 +43,7 @@ def real_data() -> Path:
 def make_config() -> Callable[..., TrialConfig]:
     """A trial of size `debug` with some parameters changed; those the arm does not have are left out."""
     from raymae.spec import TrialConfig
-    from raymae.spec.trial import applies
+    from raymae.spec.task import applies
     from raymae.tasks import task_class
 
     def make(task: str, arm: str, *, stage: Any = "search", seed: int = 0, data: Any = None,

@@ -12,7 +12,8 @@ from raymae.search.engine.connection import local_resources, slots
 from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
 from raymae.spec.space import combinations
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import TaskSchema, TrialConfig
+from raymae.spec.task import TaskSchema
+from raymae.spec.trial import TrialConfig
 from raymae.tasks import schema_of, task_class
 
 

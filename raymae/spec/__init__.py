@@ -3,7 +3,8 @@
 from raymae.spec.load import json_schema, load_sweep, parse_sweep
 from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
 from raymae.spec.sweep import DataSpec, SweepSpec
-from raymae.spec.trial import Arm, Objective, TaskSchema, TrainingParams, TrialConfig, param
+from raymae.spec.task import Arm, Objective, TaskSchema, TrainingParams, param
+from raymae.spec.trial import TrialConfig
 
 __all__ = [
     "Arm", "ArmPlan", "DataSpec", "Objective", "SweepSpec", "TaskSchema", "TrainingParams", "TrialConfig",

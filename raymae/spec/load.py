@@ -21,7 +21,7 @@ from raymae.errors import Problem, SpecError, unknown
 from raymae.spec.resolve import problems
 from raymae.spec.space import KINDS
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import TaskSchema
+from raymae.spec.task import TaskSchema
 from raymae.spec.uri import is_uri
 
 MAX_BYTES = 1_000_000

@@ -16,7 +16,8 @@ from raymae.errors import unknown
 from raymae.spec.constraints import Constraint
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import Arm, Stage, TaskSchema, TrainingParams, TrialConfig, applies, is_live
+from raymae.spec.task import Arm, TaskSchema, TrainingParams, applies, is_live
+from raymae.spec.trial import Stage, TrialConfig
 
 MAX_GRID = 10_000
 

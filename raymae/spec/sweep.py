@@ -8,7 +8,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from raymae.spec.space import Distribution, Model, Scalar
-from raymae.spec.trial import TrainingParams
+from raymae.spec.task import TrainingParams
 
 
 class DataSpec(Model):

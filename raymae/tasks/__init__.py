@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from raymae.spec.trial import TaskSchema
+    from raymae.spec.task import TaskSchema
     from raymae.tasks.base import Task
 
 TASKS = {

@@ -18,7 +18,8 @@ from torch import Generator, Tensor, nn
 from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.sweep import DataSpec
-from raymae.spec.trial import Arm, Objective, TaskSchema, TrainingParams, TrialConfig
+from raymae.spec.task import Arm, Objective, TaskSchema, TrainingParams
+from raymae.spec.trial import TrialConfig
 
 Batch = dict[str, Tensor]
 

@@ -9,7 +9,7 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
-from raymae.spec.trial import TrainingParams
+from raymae.spec.task import TrainingParams
 
 
 def make_optimiser(

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raymae.data.find.locate import Located
-from raymae.spec.trial import Arm, Objective, TrainingParams, param
+from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.tasks.base import Metrics, Task
 
 

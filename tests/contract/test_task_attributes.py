@@ -9,7 +9,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from raymae.spec import TrialConfig
-from raymae.spec.trial import ArmKind, Mode, TrainingParams, applies
+from raymae.spec.task import ArmKind, Mode, TrainingParams, applies
 from raymae.tasks import TASKS, schema_of, task_class
 from raymae.tasks.base import Task
 

@@ -9,7 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 
-from raymae.spec.trial import param
+from raymae.spec.task import param
 from raymae.tasks.forecasting.task import Forecasting, ForecastingParams
 
 

@@ -29,7 +29,7 @@ from raymae.results.store.folder import Place, json_bytes
 from raymae.results.store.manifest import SWEEP, check_same_sweep, described, move_aside, not_a_sweep, with_earlier
 from raymae.results.store.parts import Parts
 from raymae.spec import SweepSpec, TaskSchema
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 from raymae.results.store.columns import param_columns
 from raymae.results.verdict.pareto import pareto_front
 from raymae.spec import SweepSpec
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]

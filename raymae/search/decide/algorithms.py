@@ -14,7 +14,7 @@ from raymae.errors import TrialError
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
 from raymae.spec.sweep import SearchSpec
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
     pass

@@ -22,7 +22,7 @@ from raymae.search.decide.trials import Ledger, Trial
 from raymae.search.messages import NOT_STARTED
 from raymae.spec.resolve import ArmPlan, trial_config
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 
 REPLICATE_SEED = 10_000
 SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm

@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
 from raymae.spec.sweep import SearchSpec
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 
 QUARTER = 0.25
 FACTORS = (0.8, 1.25)

@@ -9,7 +9,8 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raymae.search.decide.population import Parent
-from raymae.spec.trial import Objective, Scalar, Stage, TrialConfig
+from raymae.spec.task import Objective
+from raymae.spec.trial import Scalar, Stage, TrialConfig
 
 
 @dataclass

@@ -8,7 +8,7 @@ from typing import Any
 from ray.tune.schedulers import AsyncHyperBandScheduler, FIFOScheduler, MedianStoppingRule, TrialScheduler
 
 from raymae.spec.sweep import SearchSpec
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 
 
 def make_scheduler(search: SearchSpec, objective: Objective, max_epochs: int) -> TrialScheduler:

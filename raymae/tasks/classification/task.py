@@ -22,7 +22,8 @@ from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
-from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
+from raymae.spec.task import Arm, Objective, TrainingParams, param
+from raymae.spec.trial import TrialConfig
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
 from raymae.tasks.classification.images import ImageSource, prepare

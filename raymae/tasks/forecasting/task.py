@@ -22,7 +22,8 @@ from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import MaskKind, draw_mask
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
-from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
+from raymae.spec.task import Arm, Objective, TrainingParams, param
+from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
 from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, WEEK_S, Prepared, Windows, prepare
 from raymae.tasks.lines import Panel, draw_lines

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Literal
 
-from raymae.spec.trial import TrainingParams, param
+from raymae.spec.task import TrainingParams, param
 
 TOKEN_ARMS = ("mae", "scratch")
 DENSE_ARMS = ("report_mae", "autoencoder")

@@ -28,7 +28,8 @@ from raymae.data.splits import labelled_windows
 from raymae.models.columns import Cells as Output
 from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.models.mae import Encoder
-from raymae.spec.trial import Arm, Objective, TrialConfig
+from raymae.spec.task import Arm, Objective
+from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Task, uneven_heads
 from raymae.tasks.imputation import adjust as adjusting
 from raymae.tasks.imputation.adjust import Adjustment, Predicted

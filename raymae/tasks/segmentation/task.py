@@ -30,7 +30,8 @@ from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
-from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
+from raymae.spec.task import Arm, Objective, TrainingParams, param
+from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
 from raymae.tasks.segmentation.crops import Crops, Whole, sliding_window, to_rgb
 

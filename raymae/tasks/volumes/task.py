@@ -20,7 +20,8 @@ from raymae.data.splits import labelled_windows
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
-from raymae.spec.trial import Arm, Objective, TrainingParams, TrialConfig, param
+from raymae.spec.task import Arm, Objective, TrainingParams, param
+from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
 from raymae.tasks.slices import most_labelled, slice_picture, table
 from raymae.tasks.volumes.boxes import OUTSIDE, Box, Boxes, Preparation, Prepared, Whole, inside, prepare, resized

@@ -12,7 +12,7 @@ from raymae.search.decide.algorithms import ArmStudy, contains, grid
 from raymae.search.engine.schedulers import make_scheduler
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 from raymae.tasks import schema_of
 
 TEXT = """

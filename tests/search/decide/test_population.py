@@ -13,7 +13,7 @@ from raymae.search.decide.population import Population
 from raymae.search.engine.workers import run_job
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 from raymae.tasks import schema_of
 from tests.search.decide.test_conductor import conductor, message
 

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from raymae.search.live.metrics import LATENCY_S, METRICS, PREFIX, Metrics
-from raymae.spec.trial import Objective
+from raymae.spec.task import Objective
 from tests.search.live.scrape import exported_ports
 
 DASHBOARD = Path(__file__).parents[2] / "docker" / "grafana" / "raymae.json"

@@ -1,0 +1,190 @@
+"""How a task describes itself without importing torch: its objective, its arms, its parameters.
+
+`TrainingParams` are the parameters that every training loop understands; a task derives its own from them, each field
+declared with `param()`. `TaskSchema` is the whole of it, which a sweep file is checked against.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from raymae.spec.space import Scalar
+
+Mode = Literal["min", "max"]
+ArmKind = Literal["pretrained", "trained", "reference"]
+
+
+@dataclass(frozen=True)
+class Objective:
+    """What a task is selected on.
+
+    Attributes:
+        metric: Name without prefix: `mse` is selected on as `val_mse` and reported as `test_mse`.
+        mode: Whether less or more is better.
+        unit: What one unit of it is, for people.
+    """
+
+    metric: str
+    mode: Mode
+    unit: str
+
+    @property
+    def val(self) -> str:
+        """Its column on the validation split, `val_mse`."""
+        return f"val_{self.metric}"
+
+    @property
+    def test(self) -> str:
+        """Its column on the test split, `test_mse`."""
+        return f"test_{self.metric}"
+
+    def better(self, a: float, b: float) -> bool:
+        """Whether `a` beats `b`."""
+        return a < b if self.mode == "min" else a > b
+
+
+@dataclass(frozen=True)
+class Arm:
+    """A method under comparison.
+
+    Attributes:
+        kind: `pretrained` (masked pretraining, then fine-tuning), `trained` (fine-tuning only) or `reference`
+            (nothing to train or search: persistence, a mean).
+        about: One line for people.
+    """
+
+    kind: ArmKind
+    about: str
+
+    def num_replicates(self, asked: int) -> int:
+        """Replicates it needs of those a sweep asks for: a reference has no randomness, so one says all."""
+        return min(asked, 1) if self.kind == "reference" else asked
+
+
+@dataclass(frozen=True)
+class Published:
+    """A number that somebody published for an arm, shown beside this project's.
+
+    Attributes:
+        metric: What was measured on the test split, without prefix.
+        value: The number; shares as fractions.
+        data: The data set it was measured on.
+        note: What has to be known about it.
+        settings: It is shown only for sweeps that have these settings.
+    """
+
+    metric: str
+    value: float
+    data: str
+    note: str = ""
+    settings: Mapping[str, Scalar] = field(default_factory=dict)
+
+
+def param(
+    default: Any, about: str, *, unit: str = "", arms: tuple[str, ...] = (), kinds: tuple[ArmKind, ...] = (),
+    live: bool = False, **bounds: Any,
+) -> Any:
+    """Declare one parameter: its default, one line of meaning, its unit, its bounds, and which arms have it.
+
+    Args:
+        default: Value where a sweep file says nothing.
+        about: One line for people.
+        unit: Unit of the value, "" for none.
+        arms: Arms that have this parameter; empty for all.
+        kinds: Kinds of arm that have it; empty for all.
+        live: Whether it may change between epochs of fine-tuning, as population-based training does.
+        **bounds: pydantic bounds: ge, gt, le, lt.
+    """
+    extra: dict[str, Any] = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live}
+    return Field(default, description=about, json_schema_extra=extra, **bounds)
+
+
+class TrainingParams(BaseModel):
+    """What every training loop understands. Tasks derive their own parameters from this."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+    epochs: int = param(10, "passes over the labelled training set", kinds=("pretrained", "trained"), ge=1)
+    pretrain_epochs: int = param(10, "passes over all inputs while pretraining", kinds=("pretrained",), ge=1)
+    batch_size: int = param(256, "examples per step over all workers", kinds=("pretrained", "trained"), ge=1)
+    lr: float = param(
+        1e-3, "peak learning rate, as the optimiser gets it", kinds=("pretrained", "trained"), live=True, gt=0
+    )
+    pretrain_lr: float = param(1e-3, "peak learning rate of pretraining", kinds=("pretrained",), gt=0)
+    weight_decay: float = param(0.05, "decoupled weight decay", kinds=("pretrained", "trained"), live=True, ge=0)
+    warmup_epochs: float = param(
+        1.0, "linear warm-up of the learning rate", unit="epochs", kinds=("pretrained", "trained"), ge=0
+    )
+    layer_decay: float = param(
+        1.0, "factor on the learning rate from each encoder layer to the one below", kinds=("pretrained", "trained"),
+        gt=0, le=1,
+    )
+    freeze_epochs: int = param(
+        0, "epochs in which only the head learns, before the whole network does", kinds=("pretrained",), ge=0
+    )
+    clip_norm: float = param(
+        1.0, "gradient norm is clipped to this; 0 is off", kinds=("pretrained", "trained"), live=True, ge=0
+    )
+    ema_decay: float = param(
+        0.0, "evaluate and keep an exponential moving average of the weights; 0 is off",
+        kinds=("pretrained", "trained"), ge=0, lt=1,
+    )
+    patience: int = param(
+        0, "stop after so many evaluations without a better validation score; 0 is never", unit="evaluations",
+        kinds=("pretrained", "trained"), ge=0,
+    )
+    eval_every: int = param(1, "epochs between evaluations", unit="epochs", kinds=("pretrained", "trained"), ge=1)
+    label_fraction: float = param(
+        1.0, "share of the labelled training set that fine-tuning sees; pretraining sees every input",
+        kinds=("pretrained", "trained"), gt=0, le=1,
+    )
+    precision: Literal["float32", "bfloat16"] = param(
+        "float32", "autocast to this while training", kinds=("pretrained", "trained")
+    )
+
+
+def is_live(params: type[TrainingParams], name: str) -> bool:
+    """Whether a parameter may change between epochs of fine-tuning."""
+    extra = params.model_fields[name].json_schema_extra
+    return isinstance(extra, dict) and bool(extra["live"])
+
+
+def applies(params: type[TrainingParams], name: str, arm: str, kind: ArmKind) -> bool:
+    """Whether the arm has the parameter at all."""
+    extra = params.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict), f"declare {name} with param()"
+    arms, kinds = extra["arms"], extra["kinds"]
+    return (not arms or arm in arms) and (not kinds or kind in kinds)  # type: ignore[operator]
+
+
+@dataclass(frozen=True)
+class TaskSchema:
+    """What the spec room needs to know about a task to check a sweep file against it.
+
+    Attributes:
+        name: Its name in the registry.
+        params: All its parameters, `TrainingParams` included.
+        arms: Its arms by name.
+        sizes: Named presets of parameters; `debug` always exists.
+        objective: What it is selected on.
+        metrics: Names of all its metrics, without prefix.
+        check: Called with an arm and complete parameters; returns what is impossible about them, as
+            (parameter name, message) pairs.
+        primary: The two arms whose difference the task is about: the pretrained one, and the same network without
+            pretraining. None where there is no such pair.
+        published: By arm, what others have published for it; the first of a metric counts.
+    """
+
+    name: str
+    params: type[TrainingParams]
+    arms: Mapping[str, Arm]
+    sizes: Mapping[str, Mapping[str, Scalar]]
+    objective: Objective
+    metrics: tuple[str, ...]
+    check: Callable[[str, Mapping[str, Any]], list[tuple[str, str]]]
+    primary: tuple[str, str] | None = None
+    published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
