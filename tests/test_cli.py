@@ -31,7 +31,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "fork": ["directory", "name", "--set", "--address", "--json"],
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
     "results": ["directory", "--json"],
-    "report": ["directory", "--to", "--json"],
+    "report": ["directory", "--to", "--figure", "--json"],
     "compare": ["directories", "--markdown", "--into", "--json"],
     "query": ["directory", "sql", "--format", "--output", "--json"],
     "watch": ["directory", "--once", "--every", "--json"],

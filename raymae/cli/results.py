@@ -28,23 +28,32 @@ def results(directory: str, as_json: bool) -> None:
 @main.command()
 @results_dir
 @click.option("--to", metavar="FOLDER", help="Folder or URI to write to. Default: the sweep's own folder.")
+@click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.svg",
+              help="Also write the verdict as a picture for a README, readable in light and dark.")
 @as_json
-@example("raymae report results/timeseries-mask")
-def report(directory: str, to: str | None, as_json: bool) -> None:
+@example("""
+raymae report results/timeseries-mask
+raymae report results/timeseries-mask --figure verdict.svg
+""")
+def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -> None:
     """Write report.html and report.md about the sweep in DIR, finished or not.
 
     The page opens without a network: verdict, arms, response curves, learning curves, pictures, every trial.
     """
+    from raymae.results.report.figure import write_figure
     from raymae.results.report.report import write_report
     from raymae.results.store.store import Store
     from raymae.search.decide.importance import importances
 
+    if figure is not None and figure.suffix != ".svg":
+        raise click.BadParameter(f"{figure.name} must end with .svg", param_hint="--figure")
     store = Store.open(directory)
     html, markdown = write_report(store, importance=importances(store), to=to)
-    if as_json:
-        click.echo(json.dumps({"html": html, "markdown": markdown}, indent=2))
-    else:
-        click.echo(f"{html}\n{markdown}")
+    written = {"html": html, "markdown": markdown}
+    if figure is not None:
+        write_figure(store, figure)
+        written["figure"] = str(figure)
+    click.echo(json.dumps(written, indent=2) if as_json else "\n".join(written.values()))
 
 
 @main.command()

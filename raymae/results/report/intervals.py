@@ -1,0 +1,157 @@
+"""The verdict as intervals: what each arm scored, and each difference around 0 with its better side named.
+
+The page draws these panels with plotly, `raymae report --figure` as SVG; both get rows, axis and words from here.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from raymae.results.verdict.headline import aligned, pair_decimals, significant
+
+# an arm's colour is its place in the task's own list of arms, so that it is the same in every sweep and figure
+LIGHT = ("#0b6fb8", "#c2410c", "#0a7d4f", "#8a3ab9", "#9a6700", "#be185d", "#0e7490", "#4d5766", "#6b7f00", "#7c2d12")
+DARK = ("#5cb3ff", "#ff9a5c", "#4fd39a", "#cf9bff", "#e8bd3c", "#ff8cc0", "#4fd8ec", "#b6c0cc", "#c3d94f", "#f0a98c")
+REACH = 4  # a row further from the important ones than so many of their widths would squeeze them into dots
+SHORT = 12  # characters of an arm's name that still fit beside "better"
+
+
+@dataclass(frozen=True)
+class Row:
+    """One interval.
+
+    Attributes:
+        label: Its name: an arm, or `a − b`.
+        arm: Whose colour it has: the arm, or the first of a pair.
+        value: The mean, or the difference.
+        interval: Its 95 % interval; None where there is none.
+        text: The numbers for people.
+        primary: Whether it is the comparison that the sweep is for.
+        beyond: -1 or 1 where it lies left or right of the axis, else 0.
+        note: Why there is no interval, or nothing.
+    """
+
+    label: str
+    arm: str
+    value: float
+    interval: tuple[float, float] | None
+    text: str
+    primary: bool = False
+    beyond: int = 0
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Panel:
+    """Intervals over one axis.
+
+    Attributes:
+        title: What is measured.
+        rows: Best first, the primary difference first.
+        axis: Where the axis begins and ends.
+        left: What the side left of 0 means; empty where there is no 0.
+        right: What the side right of it means.
+        missing: Why there are no rows; empty where there are some.
+    """
+
+    title: str
+    rows: tuple[Row, ...]
+    axis: tuple[float, float]
+    left: str = ""
+    right: str = ""
+    missing: str = ""
+
+
+def arms_panel(verdict: Mapping[str, Any]) -> Panel:
+    """The test scores of the arms, best first."""
+    objective = verdict["objective"]
+    column = f"test_{objective['metric']}"
+    scored = [(arm, arm["metrics"][column]) for arm in verdict["arms"] if column in arm["metrics"]]
+    decimals = aligned([score["mean"] for _, score in scored])
+    rows = []
+    for arm, score in scored:
+        interval = (score["ci95"][0], score["ci95"][1]) if score["ci95"] else None
+        half = f" ± {fixed((interval[1] - interval[0]) / 2, decimals)}" if interval else ""
+        rows.append(Row(arm["arm"], arm["arm"], score["mean"], interval, fixed(score["mean"], decimals) + half))
+    kinds = {arm["arm"]: arm["kind"] for arm, _ in scored}
+    anchors = [row for row in rows if kinds[row.arm] != "reference"] or rows
+    better = "less" if objective["mode"] == "min" else "more"
+    title = f"Test {objective['metric']}, mean and 95 % interval over seeds; {better} is better"
+    return _panel(title, rows, anchors, missing="No arm has a test score yet.")
+
+
+def differences_panel(verdict: Mapping[str, Any]) -> Panel:
+    """The differences between arms, the primary one first, around 0."""
+    objective, pairs = verdict["objective"], verdict["pairs"]
+    rows = []
+    for pair in pairs:
+        interval = tuple(pair["ci95"]) if pair["ci95"] else None
+        share = per_cent(pair, verdict)
+        text = fixed(pair["difference"], pair_decimals([pair])) if share is None else share
+        rows.append(Row(f"{pair['a']} − {pair['b']}", pair["a"], pair["difference"], interval, text,
+                        primary=bool(pair.get("primary")), note=pair.get("note", "")))
+    first = {pair["a"] for pair in pairs}
+    subject = first.pop() if len(first) == 1 and max(map(len, first)) <= SHORT else "first arm"
+    sides = (f"{subject} better", f"{subject} worse")
+    left, right = sides if objective["mode"] == "min" else sides[::-1]
+    title = f"Difference in test {objective['metric']} with its 95 % interval, and in % of the other arm's mean"
+    return _panel(title, rows, rows[:1], zero=True, left=left, right=right,
+                  missing="No difference yet: it takes the test scores of two arms.")
+
+
+def per_cent(pair: Mapping[str, Any], verdict: Mapping[str, Any]) -> str | None:
+    """A difference and its interval in per cent of the other arm's mean; None where that mean is 0."""
+    (mean,) = (arm["metrics"][pair["metric"]]["mean"] for arm in verdict["arms"] if arm["arm"] == pair["b"])
+    if not mean:
+        return None
+    shares = [100 * value / abs(mean) for value in (pair["difference"], *(pair["ci95"] or ()))]
+    half = (shares[2] - shares[1]) / 2 if len(shares) == 3 else abs(shares[0])
+    decimals = 1 if not half else max(0, min(6, 1 - math.floor(math.log10(half))))
+    difference, *interval = (("+" if share > 0 else "") + fixed(share, decimals) for share in shares)
+    return f"{difference} %" + (f" ({' to '.join(interval)})" if interval else "")
+
+
+def fixed(value: float, decimals: int | None) -> str:
+    """A number with so many decimals; None: as many as it needs itself."""
+    return significant(value) if decimals is None else f"{value:.{decimals}f}".replace("-", "−")
+
+
+def _panel(
+    title: str, rows: Sequence[Row], anchors: Sequence[Row], *, zero: bool = False, missing: str, **sides: str
+) -> Panel:
+    """A panel whose axis fits its most important rows; a row that is far away becomes an arrow at the axis' end."""
+    if not rows:
+        return Panel(title, (), (0.0, 1.0), missing=missing, **sides)
+    edges = [edge for row in anchors for edge in (row.value, *(row.interval or ()))] + [0.0] * zero
+    low, high = min(edges), max(edges)
+    width = high - low or abs(high) / 10 or 1.0
+    near = [row for row in rows if low - REACH * width <= row.value <= high + REACH * width]
+    edges += [min(max(edge, low - REACH * width), high + REACH * width)
+              for row in near for edge in (row.value, *(row.interval or ()))]
+    pad = 0.08 * (max(edges) - min(edges) or width)
+    axis = (min(edges) - pad, max(edges) + pad)
+    if zero:  # 0 never stands at the rim: both sides have a name
+        axis = (min(axis[0], -0.25 * axis[1]), max(axis[1], -0.25 * axis[0]))
+    placed = tuple(Row(**{**vars(row), "beyond": (row.value > axis[1]) - (row.value < axis[0])}) for row in rows)
+    return Panel(title, placed, axis, missing="", **sides)
+
+
+def ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
+    """Round numbers between two ends, at most so many, each with its text."""
+    step = 10.0 ** math.floor(math.log10((high - low) / most))
+    step = next(step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= most)
+    decimals = max(0, -math.floor(math.log10(step) + 1e-9))
+    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return [(number * step, fixed(number * step, decimals) if number else "0") for number in numbers]
+
+
+def places(arms: Iterable[str]) -> dict[str, int]:
+    """From arm to the number of its colour and symbol.
+
+    Args:
+        arms: Every arm that the task has, in the task's order.
+    """
+    return {arm: index for index, arm in enumerate(arms)}
