@@ -54,10 +54,11 @@ def figure(verdict: Mapping[str, Any], task_arms: Sequence[str]) -> str:
     colors = {arm: (LIGHT[index % len(LIGHT)], DARK[index % len(DARK)]) for arm, index in place.items()}
     title = f"{verdict['sweep']}: {verdict['task']} on {verdict['data']['name']} ({verdict['data']['source']} data)"
     answer = headline(verdict)
-    body, top = [], 36.0
+    body, top = [], 36.0  # y of the last line so far
     for line in textwrap.wrap(answer, 98):
         top += 20
         body.append(_text(PAD, top, line, "ink", size=14))
+    top += GAP / 2
     for panel in (arms_panel(verdict), differences_panel(verdict)):
         lines, top = _draw(panel, place, top + GAP)
         body += lines
