@@ -68,12 +68,12 @@ def _try(plan: Plan, arm: str) -> dict[str, Any]:
         shapes |= {key: list(value.shape) for key, value in batch.items()}
         if task.arm.kind != "reference":  # its prediction may be a whole trial's work, such as growing a forest
             shapes["prediction"] = list(task.predict(model, batch).shape)
-        if task.arm.kind == "pretrained":
-            pretraining = task.build_pretraining()
+        pretraining = task.pretraining()
+        if pretraining is not None:
             generator = torch.Generator().manual_seed(0)
             seen = task.load("pretrain").batch(torch.arange(2), generator)
-            mask = task.draw_mask(seen, generator)
-            float(task.pretrain_loss(pretraining, seen, mask))
+            mask = pretraining.draw_mask(seen, generator)
+            float(pretraining.loss(pretraining.build(), seen, mask))
             shapes["mask"] = list(mask.shape)
     return {"num_parameters": sum(p.numel() for p in model.parameters()), "shapes": shapes}
 

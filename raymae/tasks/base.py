@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -66,6 +66,43 @@ class Metrics(ABC):
             summed = self.totals.to(device)
             dist.all_reduce(summed)
             self.totals = summed.cpu()
+
+
+Model = TypeVar("Model", bound=nn.Module)
+
+
+class Pretraining(ABC, Generic[Model]):
+    """Masked pretraining of a task's encoder: which tokens are hidden, and what is predicted of them."""
+
+    @abstractmethod
+    def build(self) -> Model:
+        """The masked autoencoder, freshly initialised."""
+
+    @abstractmethod
+    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
+        """Choose the hidden tokens of a pretraining batch: bool `[B, N]`."""
+
+    @abstractmethod
+    def loss(self, model: Model, batch: Batch, mask: Tensor) -> Tensor:
+        """Reconstruction loss of a batch, a scalar mean over its examples."""
+
+    @abstractmethod
+    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
+        """Put random values into hidden tokens and leave the rest as it was, to test that nothing leaks.
+
+        Args:
+            batch: As `Task.load("pretrain")` makes it; left unchanged.
+            mask: Which tokens are hidden: bool `[B, N]`.
+            generator: Source of the values.
+        """
+
+    @abstractmethod
+    def encode_visible(self, model: Model, batch: Batch, mask: Tensor) -> Tensor:
+        """Everything that the encoder makes of a masked batch; must not depend on hidden tokens' values."""
+
+    def transfer(self, pretrained: Model, model: nn.Module) -> Coverage:
+        """Move the pretrained encoder into the network that is fine-tuned; every encoder key must arrive."""
+        return transfer(pretrained.get_submodule("encoder"), model)
 
 
 def uneven_heads(params: Mapping[str, Any], *parts: str) -> list[tuple[str, str]]:
@@ -151,31 +188,9 @@ class Task(ABC):
     def build(self) -> nn.Module:
         """The network that is fine-tuned and scored, freshly initialised. References have no parameters."""
 
-    @abstractmethod
-    def build_pretraining(self) -> nn.Module:
-        """The masked autoencoder, freshly initialised."""
-
-    @abstractmethod
-    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
-        """Which tokens of a pretraining batch are hidden: bool `[B, N]`."""
-
-    @abstractmethod
-    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """Reconstruction loss of a batch, a scalar mean over its examples."""
-
-    @abstractmethod
-    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
-        """The batch with random values in hidden tokens and the rest as it was, to test that nothing leaks.
-
-        Args:
-            batch: As `load("pretrain")` makes it; left unchanged.
-            mask: Which tokens are hidden: bool `[B, N]`.
-            generator: Source of the values.
-        """
-
-    @abstractmethod
-    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """All that the encoder of a masked autoencoder makes of a batch; must not depend on hidden tokens' values."""
+    def pretraining(self) -> Pretraining[Any] | None:
+        """How this trial's encoder is pretrained; None where its arm does not pretrain."""
+        return None
 
     @abstractmethod
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
@@ -192,10 +207,6 @@ class Task(ABC):
     def reported(self) -> tuple[str, ...]:
         """The metrics that this trial's data can have: all by default, fewer where some are of classes it lacks."""
         return self.metric_names
-
-    def transfer(self, pretrained: nn.Module, model: nn.Module) -> Coverage:
-        """Move the pretrained encoder into the network; every encoder key must arrive."""
-        return transfer(pretrained.get_submodule("encoder"), model)
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head (trained alone during `freeze_epochs`)."""

@@ -132,9 +132,11 @@ class _Trial:
         """Build the phase's network and optimiser."""
         self.phase, self.epoch = phase, 0
         seed_all(derive_seed(self.config.seed, phase, "init"))
-        self.model = self.task.build_pretraining() if phase == "pretrain" else self.task.build()
-        if pretrained is not None:
-            self.task.transfer(pretrained, self.model)
+        pretraining = self.task.pretraining()
+        self.model: nn.Module = pretraining.build() if pretraining and phase == "pretrain" else self.task.build()
+        if pretraining and pretrained is not None:
+            pretraining.transfer(pretrained, self.model)
+        self.pretraining = pretraining if phase == "pretrain" else None
         self.model.to(self.device)
         self.average: AveragedModel | None = None
         if self.task.arm.kind == "reference":
@@ -259,8 +261,8 @@ class _Trial:
     def _loss(self, batch: dict[str, Tensor], masks: torch.Generator) -> Tensor:
         half = self.params.precision == "bfloat16"
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=half):
-            if self.phase == "pretrain":
-                return self.task.pretrain_loss(self.model, batch, self.task.draw_mask(batch, masks))
+            if self.pretraining is not None:
+                return self.pretraining.loss(self.model, batch, self.pretraining.draw_mask(batch, masks))
             return self.task.finetune_loss(self.model, batch)
 
     def _average_gradients(self) -> None:

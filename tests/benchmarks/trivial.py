@@ -62,26 +62,11 @@ class Trivial(Task):
     def build(self) -> nn.Module:
         return nn.Linear(1, 1)
 
-    def build_pretraining(self) -> nn.Module:
-        raise AssertionError("no arm pretrains")
-
-    def draw_mask(self, batch: Any, generator: torch.Generator) -> torch.Tensor:
-        raise AssertionError("no arm pretrains")
-
-    def pretrain_loss(self, model: nn.Module, batch: Any, mask: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("no arm pretrains")
-
     def finetune_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
         return (model(batch["zero"]) - self.params.x).square().mean()
 
     def predict(self, model: nn.Module, batch: Any) -> torch.Tensor:
         return (model(batch["zero"]) - self.params.x).square()
-
-    def corrupt(self, batch: Any, mask: torch.Tensor, generator: torch.Generator) -> Any:
-        raise AssertionError("no arm pretrains")
-
-    def encode_visible(self, model: nn.Module, batch: Any, mask: torch.Tensor) -> torch.Tensor:
-        raise AssertionError("no arm pretrains")
 
     def metrics(self) -> TrivialMetrics:
         return TrivialMetrics(2)

@@ -26,7 +26,7 @@ def first(source: Source, count: int, generator: Generator | None = None) -> Bat
 def masked(task: Task) -> tuple[Batch, Tensor]:
     generator = Generator().manual_seed(3)
     batch = first(task.load("pretrain"), 5, generator)
-    return batch, task.draw_mask(batch, generator)
+    return batch, task.pretraining().draw_mask(batch, generator)
 
 
 def assert_falls(model: nn.Module, loss_of: Callable[[], Tensor]) -> None:
@@ -52,9 +52,15 @@ def loss_of_eval(model: nn.Module, loss_of: Callable[[], Tensor]) -> float:
 
 def test_pretraining_loss_is_finite_and_falls(make_task: MakeTask) -> None:
     task = make_task("pretrained")
-    model = task.build_pretraining()
+    pretraining = task.pretraining()
+    model = pretraining.build()
     batch, mask = masked(task)
-    assert_falls(model, lambda: task.pretrain_loss(model, batch, mask))
+    assert_falls(model, lambda: pretraining.loss(model, batch, mask))
+
+
+def test_only_arms_that_pretrain_have_a_pretraining(make_task: MakeTask) -> None:
+    for arm, about in make_task().arms.items():
+        assert (make_task(arm=arm).pretraining() is not None) == (about.kind == "pretrained"), arm
 
 
 def test_finetuning_loss_of_every_arm_is_finite_and_falls(make_task: MakeTask) -> None:
@@ -68,29 +74,32 @@ def test_finetuning_loss_of_every_arm_is_finite_and_falls(make_task: MakeTask) -
 
 def test_hidden_tokens_cannot_influence_the_encoder(make_task: MakeTask) -> None:
     task = make_task("pretrained")
-    model = task.build_pretraining().eval()
+    pretraining = task.pretraining()
+    model = pretraining.build().eval()
     for seed in range(3):
         generator = Generator().manual_seed(seed)
         batch = first(task.load("pretrain"), 5, generator)
-        mask = task.draw_mask(batch, generator)
+        mask = pretraining.draw_mask(batch, generator)
         assert mask.dtype == torch.bool
         assert mask.any(dim=1).all()
         assert not mask.all(dim=1).any()
-        other = task.corrupt(batch, mask, generator)
+        other = pretraining.corrupt(batch, mask, generator)
         assert any(not torch.equal(batch[key], other[key]) for key in batch)
-        clean = task.encode_visible(model, batch, mask)
-        assert torch.equal(clean, task.encode_visible(model, other, mask))
+        clean = pretraining.encode_visible(model, batch, mask)
+        assert torch.equal(clean, pretraining.encode_visible(model, other, mask))
         # the same check sees a leak: values of visible tokens do arrive, and hidden ones are what is predicted
-        assert not torch.allclose(clean, task.encode_visible(model, task.corrupt(batch, ~mask, generator), mask))
-        assert task.pretrain_loss(model, batch, mask) != task.pretrain_loss(model, other, mask)
+        seen = pretraining.corrupt(batch, ~mask, generator)
+        assert not torch.allclose(clean, pretraining.encode_visible(model, seen, mask))
+        assert pretraining.loss(model, batch, mask) != pretraining.loss(model, other, mask)
 
 
 def test_masks_follow_their_generator(make_task: MakeTask) -> None:
     task = make_task("pretrained")
+    pretraining = task.pretraining()
     batch = first(task.load("pretrain"), 16, Generator().manual_seed(0))
     generator = Generator().manual_seed(1)
-    once, later = task.draw_mask(batch, generator), task.draw_mask(batch, generator)
-    assert torch.equal(once, task.draw_mask(batch, Generator().manual_seed(1)))
+    once, later = pretraining.draw_mask(batch, generator), pretraining.draw_mask(batch, generator)
+    assert torch.equal(once, pretraining.draw_mask(batch, Generator().manual_seed(1)))
     assert not torch.equal(once, later)
 
 
@@ -182,12 +191,13 @@ def test_label_fraction_is_nested_and_leaves_pretraining_whole(make_task: MakeTa
 
 def test_pretrained_weights_arrive_key_by_key(make_task: MakeTask) -> None:
     task = make_task("pretrained")
-    pretrained, model = task.build_pretraining(), task.build()
+    pretraining = task.pretraining()
+    pretrained, model = pretraining.build(), task.build()
     heads = {key: value.clone() for key, value in model.state_dict().items() if task.is_head(key)}
     with torch.no_grad():
         for parameter in pretrained.parameters():
             parameter.add_(1.0)
-    coverage = task.transfer(pretrained, model)
+    coverage = pretraining.transfer(pretrained, model)
     arrived, expected = model.state_dict(), pretrained.get_submodule("encoder").state_dict()
     assert len(coverage.loaded) == len(expected) > 0
     assert not any(task.is_head(key) for key in coverage.loaded)
@@ -202,16 +212,17 @@ def test_pretrained_weights_arrive_key_by_key(make_task: MakeTask) -> None:
 
 def test_a_renamed_or_resized_encoder_weight_fails_the_trial(make_task: MakeTask) -> None:
     task = make_task("pretrained")
-    renamed: Any = task.build_pretraining()
+    pretraining = task.pretraining()
+    renamed: Any = pretraining.build()
     renamed.encoder.register_parameter("surplus", nn.Parameter(torch.zeros(1)))
     with pytest.raises(TransferError, match=r"surplus → .* have no counterpart|have no counterpart.*surplus"):
-        task.transfer(renamed, task.build())
-    resized: Any = task.build_pretraining()
+        pretraining.transfer(renamed, task.build())
+    resized: Any = pretraining.build()
     name, parameter = next(iter(resized.encoder.named_parameters()))
     owner = resized.encoder.get_submodule(name.rpartition(".")[0])
     setattr(owner, name.rpartition(".")[2], nn.Parameter(torch.zeros(*parameter.shape, 2)))
     model = task.build()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(TransferError, match=r"has shape .* expects"):
-        task.transfer(resized, model)
+        pretraining.transfer(resized, model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

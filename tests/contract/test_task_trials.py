@@ -164,15 +164,17 @@ def test_finetuning_starts_from_the_pretrained_encoder(
 
 @pytest.mark.parametrize(("name", "arm", "broken"), [
     *((*case, broken) for case in TRAINED for broken in ("finetune_loss", "predict")),
-    *((*case, "pretrain_loss") for case in PRETRAINED),
+    *((*case, "loss") for case in PRETRAINED),
 ])
 def test_nan_fails_the_trial_with_a_reason(
     name: str, arm: str, broken: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     cls = task_class(name)
-    whole = getattr(cls, broken)
-    monkeypatch.setattr(cls, broken, lambda self, *args: whole(self, *args) * math.nan)
-    reason = {"pretrain_loss": "the pretrain loss is nan in epoch 1", "finetune_loss": "the finetune loss is nan",
+    config = make_config(name, arm, epochs=1, pretrain_epochs=1, label_fraction=0.1)
+    owner = type(cls(config, torch.device("cpu")).pretraining()) if broken == "loss" else cls
+    whole = getattr(owner, broken)
+    monkeypatch.setattr(owner, broken, lambda self, *args: whole(self, *args) * math.nan)
+    reason = {"loss": "the pretrain loss is nan in epoch 1", "finetune_loss": "the finetune loss is nan",
               "predict": f"val_{cls.objective.metric} is nan after fine-tuning epoch 1"}[broken]
     with pytest.raises(TrialError, match=f"{reason}.*lower"):
-        list(run_trial(make_config(name, arm, epochs=1, pretrain_epochs=1, label_fraction=0.1)))
+        list(run_trial(config))

@@ -255,7 +255,7 @@ def test_metrics_by_hand() -> None:
 def test_pictures_show_the_original_and_keep_visible_patches(make_task: MakeTask) -> None:
     for norm_target in (False, True):
         task = make_task("mae", norm_target=norm_target)
-        model: Any = task.build_pretraining().eval()
+        model: Any = task.pretraining().build().eval()
         state = torch.get_rng_state()
         picture = task.pictures(model, "pretrain")["reconstruction"]
         assert torch.equal(state, torch.get_rng_state())
@@ -278,7 +278,7 @@ def test_compiled_networks_keep_their_keys(make_task: MakeTask, monkeypatch: pyt
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
     plain, fast = make_task("mae"), make_task("mae", compile=True)
     assert fast.build().state_dict().keys() == plain.build().state_dict().keys()
-    fast.build_pretraining()
+    fast.pretraining().build()
     assert compiled == ["PooledHead", "MaskedAutoencoder"]
 
 

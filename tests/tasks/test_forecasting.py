@@ -180,9 +180,10 @@ def test_features_come_from_visible_steps_only(normalise: str, covariates: str, 
     channels = 7 if covariates == "all" else 1
     for seed, kind in enumerate(["random", "suffix", "mixed"]):
         generator = Generator().manual_seed(seed)
-        mask = make_task("mae", mask_kind=kind).draw_mask(batch, generator)
+        pretraining = make_task("mae", mask_kind=kind).pretraining()
+        mask = pretraining.draw_mask(batch, generator)
         seen_BL = ~mask.repeat_interleave(6, dim=1)
-        other = task.corrupt(batch, mask, generator)
+        other = pretraining.corrupt(batch, mask, generator)
         assert torch.equal(other["window"][seen_BL[:, None].expand_as(other["window"])],
                            batch["window"][seen_BL[:, None].expand_as(other["window"])])
         features, own, base, unit = task.features(batch, mask)
@@ -210,7 +211,7 @@ def test_features_hold_level_change_and_time_in_this_order(make_task: MakeTask) 
     batch = some(task, "val")
     features = task.features(batch)[0]
     window = batch["window"]
-    torch.testing.assert_close(features[:, :7], (window - window[..., -1:]) / task.deviation_C[None, :, None])
+    torch.testing.assert_close(features[:, :7], (window - window[..., -1:]) / task.features.deviation_C[None, :, None])
     torch.testing.assert_close(features[:, 7:14, 1:], window.diff(dim=2) / task.data.change_C[None, :, None])
     assert not features[:, 7:14, 0].any()
     assert torch.equal(features[:, 14:], batch["time"])
@@ -222,7 +223,7 @@ def test_reference_channels_scale_with_the_channel_that_is_first(make_task: Make
     assert len(set(batch["channel"].tolist())) > 1
     for row, channel in enumerate(batch["channel"].tolist()):
         own_L = batch["window"][row, 0]
-        expected = (own_L - own_L[-1]) / task.deviation_C[channel]
+        expected = (own_L - own_L[-1]) / task.features.deviation_C[channel]
         torch.testing.assert_close(task.features(batch)[0][row, 0], expected)
         torch.testing.assert_close(task.features(batch)[3][row, 0], task.data.unit_C[channel])
 
@@ -230,7 +231,7 @@ def test_reference_channels_scale_with_the_channel_that_is_first(make_task: Make
 def test_random_masks_keep_the_last_token(make_task: MakeTask) -> None:
     task = make_task("mae", mask_kind="random", mask_ratio=0.75)
     batch = some(task, count=50)
-    mask = task.draw_mask(batch, Generator().manual_seed(0))
+    mask = task.pretraining().draw_mask(batch, Generator().manual_seed(0))
     assert mask.shape == (50, 4)
     assert (mask.sum(dim=1) == 3).all()
     assert not mask[:, -1].any()
@@ -324,7 +325,7 @@ def test_pictures_of_reconstructions(make_task: MakeTask) -> None:
     from raymae.tasks.lines import HIDDEN, MODEL
 
     task = make_task("mae", mask_ratio=0.5, mask_kind="suffix")
-    (name, picture), = task.pictures(task.build_pretraining().eval(), "pretrain").items()
+    (name, picture), = task.pictures(task.pretraining().build().eval(), "pretrain").items()
     assert name == "reconstruction"
     ground = np.where((picture == HIDDEN).all(axis=2))[1]
     red = np.where((picture == MODEL).all(axis=2))[1]

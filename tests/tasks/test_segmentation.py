@@ -225,8 +225,9 @@ def test_scores_of_images_of_several_sizes_do_not_depend_on_the_batch(make_task:
 
 def test_pretraining_and_finetuning_crops_may_differ(make_task: MakeTask) -> None:
     task = make_task("mae", crop_size=32, pretrain_crop=48)
-    pretrained, model = task.build_pretraining(), task.build()
-    coverage = task.transfer(pretrained, model)
+    pretraining = task.pretraining()
+    pretrained, model = pretraining.build(), task.build()
+    coverage = pretraining.transfer(pretrained, model)
     assert len(coverage.loaded) == len(pretrained.encoder.state_dict())
     assert task.load("pretrain").batch(torch.arange(2), None)["image"].shape == (2, 3, 48, 48)
     assert task.load("train").batch(torch.arange(2), None)["image"].shape == (2, 3, 32, 32)
@@ -307,7 +308,7 @@ def test_pictures_show_what_they_say(make_task: MakeTask) -> None:
     truth = picture[:rows, columns + 2 : 2 * columns + 2]
     label = source.batch(torch.tensor([0]), None)["label"][0].numpy()
     assert np.array_equal(truth, palette(5)[label])
-    masked = task.pictures(task.build_pretraining().eval(), "pretrain")["reconstruction"]
+    masked = task.pictures(task.pretraining().build().eval(), "pretrain")["reconstruction"]
     assert masked.shape == (4 * 34 - 2, 3 * 34 - 2, 3)
     assert (masked[:32, 34:66] == PAD).all(axis=2).mean() == pytest.approx(0.75, abs=0.02)
     original, rebuilt = masked[:32, :32], masked[:32, 68:100]

@@ -168,10 +168,11 @@ def test_shrunk_tokens_are_means_of_what_is_corrupted(make_task: MakeTask) -> No
     generator = Generator().manual_seed(0)
     batch = task.load("pretrain").batch(torch.arange(3), generator)
     assert batch["image"].shape == (3, 1, 16, 24, 16)
-    mask = task.draw_mask(batch, generator)
-    other, model = task.corrupt(batch, mask, generator), task.build_pretraining()
+    pretraining = task.pretraining()
+    mask = pretraining.draw_mask(batch, generator)
+    other, model = pretraining.corrupt(batch, mask, generator), pretraining.build()
     assert mask.shape == (3, 2 * 3 * 2)
-    assert torch.equal(task.encode_visible(model, batch, mask), task.encode_visible(model, other, mask))
+    assert torch.equal(*(pretraining.encode_visible(model, seen, mask) for seen in (batch, other)))
     assert task.build()(torch.randn(1, 1, 8, 12, 8)).shape == (1, 3, 8, 12, 8)
 
 
@@ -242,7 +243,8 @@ def test_real_mri_is_standardised_by_volume_and_pretrained_on(hippocampus: dict[
         assert one.label_XYZ.shape == one.image_CXYZ.shape[1:]
         assert set(one.label_XYZ.unique().tolist()) == {0, 1, 2}
     batch = task.load("pretrain").batch(torch.arange(4), Generator().manual_seed(0))
-    assert torch.isfinite(task.pretrain_loss(task.build_pretraining(), batch, task.draw_mask(batch, Generator())))
+    pretraining = task.pretraining()
+    assert torch.isfinite(pretraining.loss(pretraining.build(), batch, pretraining.draw_mask(batch, Generator())))
 
 
 def test_a_real_ct_is_resampled_windowed_and_joined_by_unlabelled_ones(

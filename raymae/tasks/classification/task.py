@@ -12,21 +12,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
 from raymae.data.images import labelled_images, locate_images
 from raymae.models.heads import PooledHead
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
 from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
 from raymae.tasks.augment import Augmentation
-from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
+from raymae.tasks.base import Batch, Metrics, Model, Task, uneven_heads
 from raymae.tasks.classification.images import ImageSource, prepare
+from raymae.tasks.pretraining import PatchPretraining
 
 LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
 NUM_PICTURED = 8
@@ -167,7 +167,13 @@ class Classification(Task):
             return nn.Identity()
         return self._compiled(PooledHead(self._encoder(self.params.drop_path), self.data.num_classes))
 
-    def build_pretraining(self) -> nn.Module:
+    def pretraining(self) -> PatchPretraining | None:
+        """Hidden patches of training images are reconstructed."""
+        if self.arm.kind != "pretrained":
+            return None
+        return PatchPretraining(self._autoencoder, self.grid, self.params.mask_ratio)
+
+    def _autoencoder(self) -> MaskedAutoencoder:
         """Reconstructs pixels; no stochastic depth while pretraining."""
         p = self.params
         return self._compiled(MaskedAutoencoder(
@@ -175,21 +181,12 @@ class Classification(Task):
             decoder_heads=p.decoder_heads, norm_target=p.norm_target,
         ))
 
-    def _compiled(self, model: nn.Module) -> nn.Module:
+    def _compiled(self, model: Model) -> Model:
         if self.params.compile:
             model.compile()
         return model
 
     # -- losses --------------------------------------------------------------------------------------------------------
-
-    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
-        """Random masks."""
-        return random_mask(len(batch["image"]), self.grid.num_tokens, self.params.mask_ratio, generator)
-
-    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """Squared error on hidden patches."""
-        visible = num_visible(self.grid.num_tokens, self.params.mask_ratio)
-        return model.loss(self.grid.patchify(batch["image"]), mask, num_visible=visible)  # type: ignore[operator]
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross entropy; that of a mixed image is the mixture of its two labels'."""
@@ -215,30 +212,16 @@ class Classification(Task):
         """top1, top5 and mean cross entropy."""
         return ClassificationMetrics()
 
-    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
-        """The batch with other pixels in hidden tokens."""
-        tokens_BNP = self.grid.patchify(batch["image"])
-        noise_BNP = torch.randn(tokens_BNP.shape, generator=generator, device=mask.device)
-        return {**batch, "image": self.grid.unpatchify(torch.where(mask[..., None], noise_BNP, tokens_BNP))}
-
-    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """What the encoder makes of a masked batch."""
-        return model.encoder.visible(self.grid.patchify(batch["image"]), mask)[0]  # type: ignore[operator,union-attr]
-
     @torch.no_grad()
     def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
         """`reconstruction`: validation images in columns; original, masked, and hidden patches filled in below."""
-        if phase != "pretrain":
+        pretraining = self.pretraining()
+        if phase != "pretrain" or pretraining is None:
             return {}
         source = self.load("val")
-        index_B = torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long()
-        batch = source.batch(index_B, None)
-        mask = self.draw_mask(batch, Generator(self.device).manual_seed(0))
-        tokens_BNP = self.grid.patchify(batch["image"])
-        grey_BNP = torch.zeros_like(tokens_BNP)  # the mean colour
-        rows = (tokens_BNP, torch.where(mask[..., None], grey_BNP, tokens_BNP),
-                model.reconstruct(tokens_BNP, mask))  # type: ignore[operator]
-        images = [self.data.bytes_of(self.grid.unpatchify(row)) for row in rows]
+        batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long(), None)
+        assert isinstance(model, MaskedAutoencoder)
+        images = [self.data.bytes_of(part) for part in pretraining.reconstruct(model, batch)]  # 0 is the mean colour
         framed = [np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255) for row in images]
         return {"reconstruction": np.concatenate([np.concatenate(list(row), axis=1) for row in framed])}
 

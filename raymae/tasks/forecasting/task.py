@@ -12,20 +12,21 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import MaskKind, draw_mask
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
-from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, WEEK_S, Prepared, Windows, prepare
+from raymae.tasks.forecasting.features import Features
+from raymae.tasks.forecasting.pretraining import WindowPretraining
+from raymae.tasks.forecasting.windows import WEEK_S, Prepared, Windows, prepare
 from raymae.tasks.lines import Panel, draw_lines
 
 TOKEN_ARMS = ("mae", "scratch")
@@ -106,9 +107,9 @@ class Forecasting(Task):
         p = self.params
         self.data = _prepare(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
-        self.deviation_C = self.data.deviation(p.lookback)
+        self.features = Features(self.data, p)
         if config.arm in TOKEN_ARMS:
-            self.grid = TokenGrid((p.lookback,), (p.patch_size,), self._num_features)
+            self.grid = TokenGrid((p.lookback,), (p.patch_size,), self.features.per_step)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -152,12 +153,6 @@ class Forecasting(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    @property
-    def _num_features(self) -> int:
-        """F: level and change of every input channel, then the time features."""
-        channels = len(self.data.values_CT) if self.params.covariates == "all" else 1
-        return 2 * channels + (0 if self.params.covariates == "none" else NUM_TIME_FEATURES)
-
     def _encoder(self) -> Encoder:
         p = self.params
         embedding = PatchEmbedding(self.grid.token_dim, self.grid.shape, p.encoder_dim)
@@ -172,84 +167,25 @@ class Forecasting(Task):
         if arm in TOKEN_ARMS:
             return FlattenHead(self._encoder(), p.horizon, dropout=p.dropout)
         if arm in RECURRENT_ARMS:
-            return Recurrent(arm, self._num_features, p.horizon, dim=p.rnn_dim, depth=p.rnn_depth)
+            return Recurrent(arm, self.features.per_step, p.horizon, dim=p.rnn_dim, depth=p.rnn_depth)
         if arm == "linear":
             return LinearHead(2 * p.lookback, p.horizon)
         return nn.Identity()
 
-    def build_pretraining(self) -> MaskedAutoencoder:
-        """Reconstructs level and change of the window's own channel."""
+    def pretraining(self) -> WindowPretraining | None:
+        """Level and change of the window's own channel are reconstructed in hidden patches."""
+        if self.arm.kind != "pretrained":
+            return None
+        return WindowPretraining(self._autoencoder, self.features, self.grid, self.params)
+
+    def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
         return MaskedAutoencoder(
             self._encoder(), self.grid.shape, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
             decoder_heads=p.decoder_heads, norm_target=p.norm_target, target_dim=2 * p.patch_size,
         )
 
-    # -- features ------------------------------------------------------------------------------------------------------
-
-    def features(self, batch: Batch, hidden_BN: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Normalised inputs, computed from visible steps only.
-
-        Args:
-            batch: As `Windows.batch` makes it.
-            hidden_BN: Tokens that must not influence the statistics or the features of visible steps.
-
-        Returns:
-            Features `[B, F, L]`; the own channel's level and change at every step, hidden ones included, `[B, 2, L]`;
-            and base and unit `[B, 1]`, such that a forecast is `base + unit * output`.
-        """
-        p = self.params
-        x_BCL, which_B = batch["window"], batch["channel"]
-        order_BC = (which_B[:, None] + torch.arange(x_BCL.shape[1], device=x_BCL.device)) % x_BCL.shape[1]
-        if p.covariates != "all":
-            x_BCL, order_BC = x_BCL[:, :1], order_BC[:, :1]
-        seen_BL = torch.ones_like(x_BCL[:, 0], dtype=torch.bool)
-        if hidden_BN is not None:
-            seen_BL = ~hidden_BN.repeat_interleave(p.patch_size, dim=1)
-        seen_B1L = seen_BL[:, None]
-        change_BCL = F.pad(x_BCL.diff(dim=2), (1, 0)) / self.data.change_C[order_BC][..., None]
-        # a change is visible where both its ends are
-        known_B1L = seen_B1L & F.pad(seen_B1L[..., :-1], (1, 0), value=False)
-        deviation_BC1 = self.deviation_C[order_BC][..., None]
-        unit_B1 = self.data.unit_C[which_B][:, None]
-        if p.normalise in ("last", "local"):
-            # index of the last visible step
-            last_B = (seen_BL * torch.arange(1, p.lookback + 1, device=x_BCL.device)).argmax(dim=1)
-            centre_BC1 = x_BCL.gather(2, last_B[:, None, None].expand(-1, x_BCL.shape[1], 1))
-        elif p.normalise == "revin":
-            count_B11 = seen_B1L.sum(dim=2, keepdim=True)
-            centre_BC1 = (x_BCL * seen_B1L).sum(dim=2, keepdim=True) / count_B11
-            variance = ((x_BCL - centre_BC1).square() * seen_B1L).sum(dim=2, keepdim=True) / count_B11
-            deviation_BC1 = (variance + 1e-4 * deviation_BC1.square()).sqrt()
-            unit_B1 = deviation_BC1[:, 0]
-        else:
-            centre_BC1, deviation_BC1 = torch.zeros_like(x_BCL[..., :1]), torch.ones_like(deviation_BC1)
-            unit_B1 = torch.ones_like(unit_B1)
-        level_BCL = (x_BCL - centre_BC1) / deviation_BC1
-        if p.normalise == "local":
-            mean_square = (change_BCL.square() * known_B1L).sum(dim=2, keepdim=True)
-            local_BC1 = (mean_square / known_B1L.sum(dim=2, keepdim=True).clamp(min=1) + 0.01).sqrt()
-            level_BCL, change_BCL = level_BCL / local_BC1, change_BCL / local_BC1
-            unit_B1 = unit_B1 * local_BC1[:, 0]
-        own_B2L = torch.stack([level_BCL[:, 0], change_BCL[:, 0]], dim=1)
-        parts = [level_BCL, change_BCL * known_B1L]
-        if p.covariates != "none":
-            parts.append(batch["time"])
-        return torch.cat(parts, dim=1), own_B2L, centre_BC1[:, 0], unit_B1
-
     # -- losses --------------------------------------------------------------------------------------------------------
-
-    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
-        """Random masks keep the last token: a forecaster's anchor."""
-        kind: MaskKind = self.params.mask_kind
-        return draw_mask(kind, len(batch["window"]), self.grid.num_tokens, self.params.mask_ratio, generator,
-                         keep_last=True)
-
-    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """Squared error on level and change of hidden patches of the window's own channel."""
-        features_BFL, own_B2L, _, _ = self.features(batch, mask)
-        target = TokenGrid((self.params.lookback,), (self.params.patch_size,), 2).patchify(own_B2L)
-        return model.loss(self.grid.patchify(features_BFL), mask, target_BNT=target)  # type: ignore[operator]
 
     def _output(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
         features_BFL, own_B2L, base_B1, unit_B1 = self.features(batch)
@@ -275,38 +211,24 @@ class Forecasting(Task):
         """mse and abs_error over all forecast values, skill against persistence."""
         return ForecastMetrics()
 
-    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
-        """The batch with other values in hidden tokens."""
-        hidden_B1L = mask.repeat_interleave(self.params.patch_size, dim=1)[:, None]
-        noise = torch.randn(batch["window"].shape, generator=generator, device=mask.device)
-        return {**batch, "window": torch.where(hidden_B1L, noise, batch["window"])}
-
-    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """What the encoder makes of a masked batch."""
-        features_BFL, _, _, _ = self.features(batch, mask)
-        return model.encoder.visible(self.grid.patchify(features_BFL), mask)[0]  # type: ignore[operator,union-attr]
-
     # -- pictures ------------------------------------------------------------------------------------------------------
 
     @torch.no_grad()
     def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
         """`reconstruction`: validation windows, hidden patches filled in; `forecast`: test steps beside forecasts."""
-        if phase == "pretrain":
-            return {"reconstruction": self._reconstructions(model)}
-        return {"forecast": self._forecasts(model)}
+        if phase == "test":
+            return {"forecast": self._forecasts(model)}
+        assert isinstance(model, MaskedAutoencoder)
+        return {"reconstruction": self._reconstructions(model)}
 
-    def _reconstructions(self, model: nn.Module) -> np.ndarray:
-        source = self.load("val")
+    def _reconstructions(self, model: MaskedAutoencoder) -> np.ndarray:
+        source, pretraining, size = self.load("val"), self.pretraining(), self.params.patch_size
+        assert pretraining is not None
         index_B = torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long()
-        batch = source.batch(index_B, None)
-        mask = self.draw_mask(batch, Generator(self.device).manual_seed(0))
-        features_BFL, own_B2L, _, _ = self.features(batch, mask)
-        grid = TokenGrid((self.params.lookback,), (self.params.patch_size,), 2)
-        filled_BNT = model.reconstruct(self.grid.patchify(features_BFL), mask, grid.patchify(own_B2L))  # type: ignore[operator]
-        level_BL, size = grid.unpatchify(filled_BNT)[:, 0].float().cpu().numpy(), self.params.patch_size
+        truth_BL, level_BL, mask = pretraining.reconstruct(model, source.batch(index_B, None))
         panels = []
-        for row, truth_L in enumerate(own_B2L[:, 0].cpu().numpy()):
-            hidden = [(k * size, (k + 1) * size) for k in torch.where(mask[row])[0].tolist()]
+        for row, truth_L in enumerate(truth_BL):
+            hidden = [(k * size, (k + 1) * size) for k in np.flatnonzero(mask[row]).tolist()]
             model_L = np.full_like(truth_L, np.nan)
             for first, last in hidden:
                 model_L[first:last] = level_BL[row, first:last]

@@ -36,6 +36,7 @@ from raymae.tasks.imputation.adjust import Adjustment, Predicted
 from raymae.tasks.imputation.cells import Cells, Prepared, ScalerKind, draw_cells, prepare
 from raymae.tasks.imputation.metrics import NAMES, ImputationMetrics
 from raymae.tasks.imputation.params import DENSE_ARMS, TOKEN_ARMS, ImputationParams
+from raymae.tasks.imputation.pretraining import CellPretraining
 from raymae.tasks.imputation.references import impute_by, most_frequent
 
 
@@ -146,28 +147,29 @@ class Imputation(Task):
         """The arm's network."""
         p, arm = self.params, self.config.arm
         if arm in TOKEN_ARMS:
-            embedding = ColumnEmbedding(self.data.num_categories, p.encoder_dim, frequencies=p.frequencies,
-                                        frequency_scale=p.frequency_scale)
-            encoder = Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
-                              dropout=p.dropout, mlp_ratio=p.mlp_ratio)
-            head = ColumnMeans(p.decoder_dim, self.centres_CK, self.data.deviation_C)
-            return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
-                                     decoder_heads=p.decoder_heads)
+            return self._transformer()
         if arm in DENSE_ARMS:
             return DenseAutoencoder(self.columns, p.hidden_dim, dropout=p.dropout, with_mask=arm == "report_mae")
         return nn.Identity()
 
-    def build_pretraining(self) -> ColumnTransformer:
-        """The same network: what fills cells in is what pretraining trains."""
-        model = self.build()
-        assert isinstance(model, ColumnTransformer)
-        return model
+    def _transformer(self) -> ColumnTransformer:
+        p = self.params
+        embedding = ColumnEmbedding(self.data.num_categories, p.encoder_dim, frequencies=p.frequencies,
+                                    frequency_scale=p.frequency_scale)
+        encoder = Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
+                          dropout=p.dropout, mlp_ratio=p.mlp_ratio)
+        head = ColumnMeans(p.decoder_dim, self.centres_CK, self.data.deviation_C)
+        return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
+                                 decoder_heads=p.decoder_heads)
+
+    def pretraining(self) -> CellPretraining | None:
+        """Re-masked cells are predicted by the network that is fine-tuned: what fills cells in is its decoder."""
+        if self.arm.kind != "pretrained":
+            return None
+        return CellPretraining(self._transformer, self._draw, self._loss, self.params.visible_weight,
+                               self.data.num_categories)
 
     # -- losses --------------------------------------------------------------------------------------------------------
-
-    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
-        """Missing cells, and some observed ones."""
-        return self._draw(batch["missing"], generator)
 
     def _loss(self, output: Output, batch: Batch, weight_BC: Tensor) -> Tensor:
         """Cross entropy over bins and squared error of the mean in units of the column's range, both weighted."""
@@ -175,11 +177,6 @@ class Imputation(Task):
         error_BC = ((output.mean_BC - batch["value"]) * self.span_C).square()
         loss_BC = chosen_BC + self.params.mean_weight * error_BC
         return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=1)
-
-    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """Over re-masked cells, and with less weight over visible ones; never over missing ones."""
-        weight_BC = torch.where(mask[:, 1:], 1.0, self.params.visible_weight) * ~batch["missing"]
-        return self._loss(model(batch["tokens"], mask), batch, weight_BC)
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Over re-masked cells only: what imputation is scored on."""
@@ -341,19 +338,6 @@ class Imputation(Task):
     def metrics(self) -> ImputationMetrics:
         """Errors and distances on the reference scale."""
         return ImputationMetrics(self.data, self.scaler)
-
-    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
-        """The batch with other values in hidden tokens."""
-        noise_BN1 = torch.rand(batch["tokens"].shape, generator=generator, device=mask.device)
-        counts_N1 = torch.tensor([[0], *([count] for count in self.data.num_categories)], device=mask.device)
-        noise_BN1 = torch.where(counts_N1 > 0, (noise_BN1 * counts_N1).floor(), noise_BN1)
-        return {**batch, "tokens": torch.where(mask[..., None], noise_BN1, batch["tokens"]),
-                "value": torch.where(mask[:, 1:], noise_BN1[:, 1:, 0], batch["value"])}
-
-    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """What the encoder makes of visible cells; rows are padded to the longest, and padding is nobody's input."""
-        x_BVD, _, padded_BV = model.encoder.encoder.visible(batch["tokens"], mask)  # type: ignore[union-attr,operator]
-        return x_BVD if padded_BV is None else x_BVD.masked_fill(padded_BV[..., None], 0.0)
 
     @torch.no_grad()
     def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:

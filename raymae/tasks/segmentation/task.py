@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
@@ -27,12 +27,12 @@ from raymae.data.scenes import (
 )
 from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
+from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.segmentation.crops import Crops, Whole, sliding_window, to_rgb
 
 LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
@@ -181,8 +181,13 @@ class Segmentation(Task):
             return nn.Identity()
         return UperNet(self._encoder(self.grid), self.grid, self.num_classes, width=self.params.upernet_dim)
 
-    def build_pretraining(self) -> MaskedAutoencoder:
-        """Reconstructs the colours of hidden patches."""
+    def pretraining(self) -> PatchPretraining | None:
+        """Colours of hidden patches of crops are reconstructed."""
+        if self.arm.kind != "pretrained":
+            return None
+        return PatchPretraining(self._autoencoder, self.pretrain_grid, self.params.mask_ratio)
+
+    def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
         return MaskedAutoencoder(
             self._encoder(self.pretrain_grid), self.pretrain_grid.shape, decoder_dim=p.decoder_dim,
@@ -190,27 +195,6 @@ class Segmentation(Task):
         )
 
     # -- losses --------------------------------------------------------------------------------------------------------
-
-    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
-        """Any tokens."""
-        return random_mask(len(batch["image"]), self.pretrain_grid.num_tokens, self.params.mask_ratio, generator)
-
-    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """Squared error on hidden patches."""
-        visible = num_visible(mask.shape[1], self.params.mask_ratio)
-        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
-        return model.loss(tokens_BNP, mask, num_visible=visible)  # type: ignore[operator]
-
-    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
-        """The batch with other colours in hidden patches."""
-        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
-        noise_BNP = torch.randn(tokens_BNP.shape, generator=generator, device=mask.device)
-        return {**batch, "image": self.pretrain_grid.unpatchify(torch.where(mask[..., None], noise_BNP, tokens_BNP))}
-
-    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """What the encoder makes of a masked batch."""
-        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
-        return model.encoder.visible(tokens_BNP, mask)[0]  # type: ignore[operator,union-attr]
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Cross entropy over labelled pixels, the decoder's and the auxiliary head's."""
@@ -242,6 +226,7 @@ class Segmentation(Task):
         """After pretraining: original, masked, reconstruction of validation crops. After the test: image, truth,
         prediction of test images."""
         if phase == "pretrain":
+            assert isinstance(model, MaskedAutoencoder)
             return {"reconstruction": self._reconstruction(model)}
         source = Whole(self.data.test, self.device)
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURES, len(source))).long(), None)
@@ -250,14 +235,12 @@ class Segmentation(Task):
         predicted_BHX = self.predict(model, batch).nan_to_num(IGNORED).long().cpu().numpy()
         return {"prediction": _joined([image_BHXC, colours[label_BHX], colours[predicted_BHX]])}
 
-    def _reconstruction(self, model: nn.Module) -> np.ndarray:
+    def _reconstruction(self, model: MaskedAutoencoder) -> np.ndarray:
         scenes = self.data.val.take(range(min(NUM_PICTURES, len(self.data.val))))
         source = Crops(Scenes(scenes.names, scenes.images), self.device, self.pretrain_grid.size[0])
-        batch = source.batch(torch.arange(len(source)), None)
-        mask_BN = self.draw_mask(batch, Generator(self.device).manual_seed(0))
-        tokens_BNP = self.pretrain_grid.patchify(batch["image"])
-        shown = [tokens_BNP, tokens_BNP.masked_fill(mask_BN[..., None], 0), model.reconstruct(tokens_BNP, mask_BN)]  # type: ignore[operator]
-        return _joined([to_rgb(self.pretrain_grid.unpatchify(part)) for part in shown])
+        batch, pretraining = source.batch(torch.arange(len(source)), None), self.pretraining()
+        assert pretraining is not None
+        return _joined([to_rgb(part) for part in pretraining.reconstruct(model, batch)])
 
 
 class SegmentationMetrics(Metrics):

@@ -12,17 +12,17 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
-from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
 from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
+from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.slices import most_labelled, slice_picture, table
 from raymae.tasks.volumes.boxes import OUTSIDE, Box, Boxes, Preparation, Prepared, Whole, inside, prepare, resized
 
@@ -107,7 +107,6 @@ class Volumes(Task):
             self.roi = box_of(p.roi_size)
             x, y, z = (side // p.shrink for side in self.roi)
             self.grid = TokenGrid((x, y, z), (p.patch_size,) * 3, self.data.in_channels)
-            self.full_grid = TokenGrid(self.roi, (p.patch_size * p.shrink,) * 3, self.data.in_channels)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -177,8 +176,16 @@ class Volumes(Task):
 
         return Unetr(self._encoder(), self.grid, len(self.data.classes), feature_size=self.params.feature_size)
 
-    def build_pretraining(self) -> MaskedAutoencoder:
-        """Reconstructs the intensities of hidden patches."""
+    def pretraining(self) -> PatchPretraining | None:
+        """Intensities of hidden patches of boxes are reconstructed."""
+        if self.arm.kind != "pretrained":
+            return None
+        p = self.params
+        image_grid = TokenGrid(self.roi, (p.patch_size * p.shrink,) * 3, self.data.in_channels)
+        return PatchPretraining(self._autoencoder, self.grid, p.mask_ratio, image_grid=image_grid,
+                                to_input=lambda image_BCXYZ: F.avg_pool3d(image_BCXYZ, p.shrink))
+
+    def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
         return MaskedAutoencoder(
             self._encoder(), self.grid.shape, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
@@ -187,37 +194,15 @@ class Volumes(Task):
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
-    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
-        """Uniformly at random."""
-        return random_mask(len(batch["image"]), self.grid.num_tokens, self.params.mask_ratio, generator)
-
-    def pretrain_loss(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """Squared error on hidden patches."""
-        visible = num_visible(mask.shape[1], self.params.mask_ratio)
-        return model.loss(self._tokens(batch), mask, num_visible=visible)  # type: ignore[operator]
-
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
         """Dice loss plus cross entropy."""
         return _dice_ce()(self._logits(model, batch["image"]).float(), batch["label"][:, None])
-
-    def _tokens(self, batch: Batch) -> Tensor:
-        return self.grid.patchify(F.avg_pool3d(batch["image"], self.params.shrink))
 
     def _logits(self, model: nn.Module, image_BCXYZ: Tensor) -> Tensor:
         shrink = self.params.shrink
         if shrink == 1:
             return model(image_BCXYZ)
         return F.interpolate(model(F.avg_pool3d(image_BCXYZ, shrink)), scale_factor=shrink, mode="trilinear")
-
-    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
-        """The batch with other values in hidden patches."""
-        tokens_BNP = self.full_grid.patchify(batch["image"])
-        noise = torch.randn(tokens_BNP.shape, generator=generator, device=mask.device)
-        return {**batch, "image": self.full_grid.unpatchify(torch.where(mask[..., None], noise, tokens_BNP))}
-
-    def encode_visible(self, model: nn.Module, batch: Batch, mask: Tensor) -> Tensor:
-        """What the encoder makes of a masked batch."""
-        return model.encoder.visible(self._tokens(batch), mask)[0]  # type: ignore[operator,union-attr]
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
@@ -250,18 +235,15 @@ class Volumes(Task):
 
     def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
         """Original, masked and reconstruction of validation boxes; or image, truth and prediction of test volumes."""
-        return {"reconstruction": self._reconstruction(model)} if phase == "pretrain" \
-            else {"prediction": self._prediction(model)}
+        if phase == "test":
+            return {"prediction": self._prediction(model)}
+        assert isinstance(model, MaskedAutoencoder)
+        return {"reconstruction": self._reconstruction(model)}
 
-    @torch.no_grad()
-    def _reconstruction(self, model: nn.Module) -> np.ndarray:
-        source = Boxes(self.data.split("val")[:NUM_PICTURED], self.roi, labelled=False)
-        batch = source.batch(torch.arange(len(source)), None)
-        mask = self.draw_mask(batch, Generator(self.device).manual_seed(0))
-        tokens_BNP = self._tokens(batch)
-        masked = tokens_BNP.masked_fill(mask[..., None], float(tokens_BNP.mean()))
-        rebuilt = model.reconstruct(tokens_BNP, mask)  # type: ignore[operator]
-        columns = [self.grid.unpatchify(part) for part in (tokens_BNP, masked, rebuilt)]
+    def _reconstruction(self, model: MaskedAutoencoder) -> np.ndarray:
+        source, pretraining = Boxes(self.data.split("val")[:NUM_PICTURED], self.roi, labelled=False), self.pretraining()
+        assert pretraining is not None
+        columns = pretraining.reconstruct(model, source.batch(torch.arange(len(source)), None), blank=None)
         rows, middle = [], self.grid.size[2] // 2
         for row in range(len(source)):
             cells = [column[row, 0].float().cpu().numpy() for column in columns]

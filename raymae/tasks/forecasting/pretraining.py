@@ -1,0 +1,78 @@
+"""Masked pretraining on windows of a series: the features of visible steps, never of hidden ones.
+
+Shape suffixes: B batch, F input features per step, L lookback steps, N tokens, P values in a token, T values predicted
+per token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch import Generator, Tensor
+
+from raymae.models.mae import MaskedAutoencoder
+from raymae.models.masking import draw_mask
+from raymae.models.tokens import TokenGrid
+from raymae.tasks.base import Batch, Pretraining
+from raymae.tasks.forecasting.features import Features
+
+
+class Reconstruction(NamedTuple):
+    """Levels of a window, as they are and with hidden patches filled in, `[B, L]`; which tokens are hidden `[B, N]`."""
+
+    truth_BL: np.ndarray
+    filled_BL: np.ndarray
+    hidden_BN: np.ndarray
+
+
+class WindowPretraining(Pretraining[MaskedAutoencoder]):
+    """Patches of a window are hidden, and level and change of the window's own channel predicted.
+
+    Args:
+        make: Makes the masked autoencoder.
+        features: Normalises windows.
+        grid: Cuts features into tokens.
+        params: `mask_kind` and `mask_ratio`.
+    """
+
+    def __init__(
+        self, make: Callable[[], MaskedAutoencoder], features: Features, grid: TokenGrid, params: Any
+    ) -> None:
+        self.make, self.features, self.grid, self.p = make, features, grid, params
+        self.target_grid = TokenGrid(grid.size, grid.patch_size, 2)
+
+    def build(self) -> MaskedAutoencoder:
+        """Reconstructs level and change of the window's own channel."""
+        return self.make()
+
+    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
+        """Random masks keep the last token: a forecaster's anchor."""
+        return draw_mask(self.p.mask_kind, len(batch["window"]), self.grid.num_tokens, self.p.mask_ratio, generator,
+                         keep_last=True)
+
+    def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
+        """Squared error on level and change of hidden patches of the window's own channel."""
+        features_BFL, own_B2L, _, _ = self.features(batch, mask)
+        return model.loss(self.grid.patchify(features_BFL), mask, target_BNT=self.target_grid.patchify(own_B2L))
+
+    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
+        """Put other values into hidden tokens."""
+        hidden_B1L = mask.repeat_interleave(self.grid.patch_size[0], dim=1)[:, None]
+        noise = torch.randn(batch["window"].shape, generator=generator, device=mask.device)
+        return {**batch, "window": torch.where(hidden_B1L, noise, batch["window"])}
+
+    def encode_visible(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
+        """Encode the visible patches: `[B, V, D]`."""
+        return model.encoder.visible(self.grid.patchify(self.features(batch, mask)[0]), mask)[0]
+
+    @torch.no_grad()
+    def reconstruct(self, model: MaskedAutoencoder, batch: Batch) -> Reconstruction:
+        """Fill in a batch's hidden patches, always the same ones, for a picture."""
+        mask_BN = self.draw_mask(batch, Generator(batch["window"].device).manual_seed(0))
+        features_BFL, own_B2L, _, _ = self.features(batch, mask_BN)
+        filled_BNT = model.reconstruct(self.grid.patchify(features_BFL), mask_BN, self.target_grid.patchify(own_B2L))
+        level_BL = self.target_grid.unpatchify(filled_BNT)[:, 0].float()
+        return Reconstruction(own_B2L[:, 0].cpu().numpy(), level_BL.cpu().numpy(), mask_BN.cpu().numpy())

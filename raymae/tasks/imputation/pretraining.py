@@ -1,0 +1,59 @@
+"""Masked pretraining on the cells of a table: observed cells are re-masked and predicted, missing ones never counted.
+
+Shape suffixes: B batch, C columns, N tokens (a class token, then the columns), V visible tokens, D width.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+from torch import Generator, Tensor
+
+from raymae.models.columns import Cells, ColumnTransformer
+from raymae.tasks.base import Batch, Pretraining
+
+
+class CellPretraining(Pretraining[ColumnTransformer]):
+    """Observed cells are hidden beside the missing ones, and predicted.
+
+    Args:
+        make: Makes the network, which is also the one that is fine-tuned.
+        draw: Chooses hidden cells from where cells are missing.
+        weighted_loss: Loss of predicted cells under a weight for each of them `[B, C]`.
+        visible_weight: Weight of visible cells beside 1 on hidden ones.
+        num_categories: Categories of every column; 0 for a numeric one.
+    """
+
+    def __init__(
+        self, make: Callable[[], ColumnTransformer], draw: Callable[[Tensor, Generator], Tensor],
+        weighted_loss: Callable[[Cells, Batch, Tensor], Tensor], visible_weight: float, num_categories: Sequence[int],
+    ) -> None:
+        self.make, self.draw, self.weighted_loss = make, draw, weighted_loss
+        self.visible_weight, self.num_categories = visible_weight, num_categories
+
+    def build(self) -> ColumnTransformer:
+        """Predicts every cell from the visible ones."""
+        return self.make()
+
+    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
+        """Hide missing cells, and some observed ones."""
+        return self.draw(batch["missing"], generator)
+
+    def loss(self, model: ColumnTransformer, batch: Batch, mask: Tensor) -> Tensor:
+        """Over re-masked cells, and with less weight over visible ones; never over missing ones."""
+        weight_BC = torch.where(mask[:, 1:], 1.0, self.visible_weight) * ~batch["missing"]
+        return self.weighted_loss(model(batch["tokens"], mask), batch, weight_BC)
+
+    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
+        """Put other values into hidden tokens."""
+        noise_BN1 = torch.rand(batch["tokens"].shape, generator=generator, device=mask.device)
+        counts_N1 = torch.tensor([[0], *([count] for count in self.num_categories)], device=mask.device)
+        noise_BN1 = torch.where(counts_N1 > 0, (noise_BN1 * counts_N1).floor(), noise_BN1)
+        return {**batch, "tokens": torch.where(mask[..., None], noise_BN1, batch["tokens"]),
+                "value": torch.where(mask[:, 1:], noise_BN1[:, 1:, 0], batch["value"])}
+
+    def encode_visible(self, model: ColumnTransformer, batch: Batch, mask: Tensor) -> Tensor:
+        """Encode the visible cells; rows are padded to the longest, and padding is nobody's input: `[B, V, D]`."""
+        x_BVD, _, padded_BV = model.encoder.encoder.visible(batch["tokens"], mask)
+        return x_BVD if padded_BV is None else x_BVD.masked_fill(padded_BV[..., None], 0.0)

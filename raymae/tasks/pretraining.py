@@ -1,0 +1,86 @@
+"""Masked pretraining on the patches of images, scenes and volumes.
+
+Shape suffixes: B batch, C channels, S spatial axes of a whole image, N tokens, P values in a token.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from raymae.models.mae import MaskedAutoencoder
+from raymae.models.masking import num_visible, random_mask
+from raymae.models.tokens import TokenGrid
+from raymae.tasks.base import Batch, Pretraining
+
+
+class Reconstruction(NamedTuple):
+    """Images `[B, C, *grid.size]` as they are, with hidden patches blanked out, and with them filled in."""
+
+    original: Tensor
+    masked: Tensor
+    rebuilt: Tensor
+
+
+class PatchPretraining(Pretraining[MaskedAutoencoder]):
+    """Any patches of a batch's `image` are hidden, and their values predicted.
+
+    Args:
+        make: Makes the masked autoencoder.
+        grid: Cuts what the network sees into tokens.
+        mask_ratio: Share of tokens hidden.
+        to_input: Makes what the network sees of images; they are seen as they are by default.
+        image_grid: Cuts the images themselves into the same tokens; `grid` by default.
+    """
+
+    def __init__(
+        self, make: Callable[[], MaskedAutoencoder], grid: TokenGrid, mask_ratio: float, *,
+        to_input: Callable[[Tensor], Tensor] | None = None, image_grid: TokenGrid | None = None,
+    ) -> None:
+        self.make, self.grid, self.mask_ratio = make, grid, mask_ratio
+        self.to_input, self.image_grid = to_input, image_grid or grid
+
+    def build(self) -> MaskedAutoencoder:
+        """Reconstructs hidden patches."""
+        return self.make()
+
+    def tokens(self, batch: Batch) -> Tensor:
+        """What the network sees: `[B, N, P]`."""
+        image_BCS = batch["image"]
+        return self.grid.patchify(image_BCS if self.to_input is None else self.to_input(image_BCS))
+
+    def draw_mask(self, batch: Batch, generator: Generator) -> Tensor:
+        """Hide the same number of tokens in every image, uniformly at random."""
+        return random_mask(len(batch["image"]), self.grid.num_tokens, self.mask_ratio, generator)
+
+    def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
+        """Squared error on hidden patches."""
+        return model.loss(self.tokens(batch), mask, num_visible=num_visible(mask.shape[1], self.mask_ratio))
+
+    def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
+        """Put other values into hidden patches."""
+        tokens_BNP = self.image_grid.patchify(batch["image"])
+        noise_BNP = torch.randn(tokens_BNP.shape, generator=generator, device=mask.device)
+        return {**batch, "image": self.image_grid.unpatchify(torch.where(mask[..., None], noise_BNP, tokens_BNP))}
+
+    def encode_visible(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
+        """Encode the visible patches: `[B, V, D]`."""
+        return model.encoder.visible(self.tokens(batch), mask)[0]
+
+    @torch.no_grad()
+    def reconstruct(self, model: MaskedAutoencoder, batch: Batch, *, blank: float | None = 0.0) -> Reconstruction:
+        """Fill in a batch's hidden patches, always the same ones, for a picture.
+
+        Args:
+            model: The pretrained autoencoder.
+            batch: Images.
+            blank: Value of a hidden patch where it is not filled in; None for the images' mean.
+        """
+        tokens_BNP = self.tokens(batch)
+        mask_BN = self.draw_mask(batch, Generator(tokens_BNP.device).manual_seed(0))
+        masked_BNP = tokens_BNP.masked_fill(mask_BN[..., None], float(tokens_BNP.mean()) if blank is None else blank)
+        shown = (tokens_BNP, masked_BNP, model.reconstruct(tokens_BNP, mask_BN))
+        return Reconstruction(*map(self.grid.unpatchify, shown))
