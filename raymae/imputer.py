@@ -22,7 +22,7 @@ from raymae.data.missing import hide_cells
 from raymae.data.tables import Table, table_of
 from raymae.errors import ResultsError
 from raymae.results.store.store import Store
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.judge import verdict_of
 from raymae.spec.task import applies
 from raymae.spec.trial import Scalar, TrialConfig
 from raymae.tasks.imputation.cells import Prepared
@@ -86,8 +86,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if task != Imputation.name:
             raise ResultsError(f"{root}: an imputer needs a sweep over the task {Imputation.name!r}, this one is over "
                                f"{task!r}")
-        arms = {arm["arm"]: arm for arm in verdict_of(store)["arms"]}
-        trial_id = arms[ARM]["val"]["trial_id"] if ARM in arms else None
+        trial_id = next((arm.val.trial_id for arm in verdict_of(store).arms if arm.arm == ARM), None)
         if trial_id is None:
             raise ResultsError(f"{root}: no completed trial of the arm {ARM!r}; finish the sweep first")
         params = store.configs()[trial_id]["params"]

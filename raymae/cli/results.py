@@ -22,7 +22,7 @@ def results(directory: str, as_json: bool) -> None:
     from raymae.results.views import show
 
     summary = show.summary(Store.open(directory))
-    show_value(summary, lambda: show.render(summary), as_json)
+    show_value(summary.to_json(), lambda: show.render(summary), as_json)
 
 
 @main.command()

@@ -143,6 +143,6 @@ def _run(
     except InterruptedSweepError as error:
         interrupted = error
     summary = show.summary(Store.open(Store.root_of(spec)))
-    show_value(summary, lambda: show.render(summary), as_json)
+    show_value(summary.to_json(), lambda: show.render(summary), as_json)
     if interrupted is not None:
         raise interrupted

@@ -6,11 +6,12 @@ import os
 from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raymae.errors import InterruptedSweepError, TrialError
 from raymae.results.store.store import Store
-from raymae.results.verdict.verdict import conclude
+from raymae.results.verdict.judge import conclude
+from raymae.results.verdict.verdict import Verdict
 from raymae.results.views.tensorboard import LiveEvents
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
@@ -31,7 +32,7 @@ PASSED_ON = (
 
 def run_sweep(
     plan: Plan, *, fresh: bool = False, extend: bool = False, retry_failed: bool = False, display: Display | None = None
-) -> dict[str, Any]:
+) -> Verdict:
     """Run a planned sweep on Ray and return the verdict, which is also in the results folder.
 
     Where an earlier run of the same sweep left results, only what is missing is done: trials that ended are kept, those

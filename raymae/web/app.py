@@ -18,8 +18,9 @@ from urllib.parse import quote, urlsplit
 from raymae import __version__
 from raymae.errors import ResourceError, ResultsError
 from raymae.results.report.report import render_report
-from raymae.results.verdict.headline import aligned, duration, synthetic
-from raymae.results.views.watch import number, running
+from raymae.results.verdict.headline import synthetic
+from raymae.results.verdict.numbers import aligned, duration, number
+from raymae.results.views.watch import running
 from raymae.web.catalog import Catalog
 
 if TYPE_CHECKING:

@@ -11,13 +11,13 @@ import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from html import escape
 from pathlib import Path
-from typing import Any
 
 from raymae.errors import ResultsError
 from raymae.results.report.intervals import DARK, LIGHT, Panel, Row, arms_panel, differences_panel, places, ticks
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.verdict import Verdict
 
 WIDTH, PAD, ROW, GAP = 760, 20, 26, 16
 LABEL_CHARACTERS, CHARACTER = 24, 7.2  # pixels of a character of 13 pixels, rather too many than too few
@@ -33,15 +33,14 @@ def write_figure(store: Store, to: Path) -> None:
     Raises:
         ResultsError: The file cannot be written, or the sweep not read.
     """
-    written = store.verdict()
-    verdict = written if written is not None and written["complete"] else verdict_of(store)
+    verdict = verdict_now(store)
     try:
         to.write_text(figure(verdict, list(store.meta()["task"]["arms"])), encoding="utf-8")
     except OSError as error:
         raise ResultsError(f"{to}: cannot write the figure: {error.strerror}; name another file") from None
 
 
-def figure(verdict: Mapping[str, Any], task_arms: Sequence[str]) -> str:
+def figure(verdict: Verdict, task_arms: Sequence[str]) -> str:
     """The verdict as an SVG: the answer, the arms' test scores, and the differences around 0.
 
     The same verdict gives the same bytes.
@@ -52,7 +51,7 @@ def figure(verdict: Mapping[str, Any], task_arms: Sequence[str]) -> str:
     """
     place = places(task_arms)
     colors = {arm: (LIGHT[index % len(LIGHT)], DARK[index % len(DARK)]) for arm, index in place.items()}
-    title = f"{verdict['sweep']}: {verdict['task']} on {verdict['data']['name']} ({verdict['data']['source']} data)"
+    title = f"{verdict.sweep}: {verdict.task} on {verdict.data.name} ({verdict.data.source} data)"
     answer = headline(verdict)
     body, top = [], 36.0  # y of the last line so far
     for line in textwrap.wrap(answer, 98):

@@ -25,11 +25,6 @@ BINS, ENOUGH = 8, 8
 ERROR_LENGTH = 300
 
 
-def last_attempts(trials: pd.DataFrame) -> pd.DataFrame:
-    """Of several attempts at one trial the last, in the order in which they ended."""
-    return trials.sort_values("attempt", kind="stable").drop_duplicates("trial_id", keep="last").sort_index()
-
-
 def searched(spec: SweepSpec, search: pd.DataFrame) -> list[dict[str, Any]]:
     """The parameters worth a figure: those of the space first, then any other that differs between trials.
 

@@ -6,11 +6,11 @@ The page draws these panels with plotly, `raymae report --figure` as SVG; both g
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
 
-from raymae.results.verdict.headline import aligned, pair_decimals, significant
+from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number
+from raymae.results.verdict.verdict import Pair, Verdict
 
 # an arm's colour is its place in the task's own list of arms, so that it is the same in every sweep and figure
 LIGHT = ("#0b6fb8", "#c2410c", "#0a7d4f", "#8a3ab9", "#9a6700", "#be185d", "#0e7490", "#4d5766", "#6b7f00", "#7c2d12")
@@ -65,58 +65,49 @@ class Panel:
     missing: str = ""
 
 
-def arms_panel(verdict: Mapping[str, Any]) -> Panel:
+def arms_panel(verdict: Verdict) -> Panel:
     """The test scores of the arms, best first."""
-    objective = verdict["objective"]
-    column = f"test_{objective['metric']}"
-    scored = [(arm, arm["metrics"][column]) for arm in verdict["arms"] if column in arm["metrics"]]
-    decimals = aligned([score["mean"] for _, score in scored])
+    objective = verdict.objective
+    scored = [(arm, score) for arm in verdict.arms if (score := verdict.test(arm)) is not None]
+    decimals = aligned([score.mean for _, score in scored])
     rows = []
     for arm, score in scored:
-        interval = (score["ci95"][0], score["ci95"][1]) if score["ci95"] else None
-        half = f" ± {fixed((interval[1] - interval[0]) / 2, decimals)}" if interval else ""
-        rows.append(Row(arm["arm"], arm["arm"], score["mean"], interval, fixed(score["mean"], decimals) + half))
-    kinds = {arm["arm"]: arm["kind"] for arm, _ in scored}
-    anchors = [row for row in rows if kinds[row.arm] != "reference"] or rows
-    better = "less" if objective["mode"] == "min" else "more"
-    title = f"Test {objective['metric']}, mean and 95 % interval over seeds; {better} is better"
+        half = f" ± {number(half_width(score.ci95), decimals)}" if score.ci95 else ""
+        rows.append(Row(arm.arm, arm.arm, score.mean, score.ci95, number(score.mean, decimals) + half))
+    anchors = [row for row, (arm, _) in zip(rows, scored, strict=True) if arm.kind != "reference"] or rows
+    better = "less" if objective.mode == "min" else "more"
+    title = f"Test {objective.metric}, mean and 95 % interval over seeds; {better} is better"
     return _panel(title, rows, anchors, missing="No arm has a test score yet.")
 
 
-def differences_panel(verdict: Mapping[str, Any]) -> Panel:
+def differences_panel(verdict: Verdict) -> Panel:
     """The differences between arms, the primary one first, around 0."""
-    objective, pairs = verdict["objective"], verdict["pairs"]
+    objective, pairs = verdict.objective, verdict.pairs
     rows = []
     for pair in pairs:
-        interval = tuple(pair["ci95"]) if pair["ci95"] else None
         share = per_cent(pair, verdict)
-        text = fixed(pair["difference"], pair_decimals([pair])) if share is None else share
-        rows.append(Row(f"{pair['a']} − {pair['b']}", pair["a"], pair["difference"], interval, text,
-                        primary=bool(pair.get("primary")), note=pair.get("note", "")))
-    first = {pair["a"] for pair in pairs}
+        text = number(pair.difference, interval_decimals([pair.ci95])) if share is None else share
+        rows.append(Row(f"{pair.a} − {pair.b}", pair.a, pair.difference, pair.ci95, text,
+                        primary=pair.primary, note=pair.note))
+    first = {pair.a for pair in pairs}
     subject = first.pop() if len(first) == 1 and max(map(len, first)) <= SHORT else "first arm"
     sides = (f"{subject} better", f"{subject} worse")
-    left, right = sides if objective["mode"] == "min" else sides[::-1]
-    title = f"Difference in test {objective['metric']} with its 95 % interval, and in % of the other arm's mean"
+    left, right = sides if objective.mode == "min" else sides[::-1]
+    title = f"Difference in test {objective.metric} with its 95 % interval, and in % of the other arm's mean"
     return _panel(title, rows, rows[:1], zero=True, left=left, right=right,
                   missing="No difference yet: it takes the test scores of two arms.")
 
 
-def per_cent(pair: Mapping[str, Any], verdict: Mapping[str, Any]) -> str | None:
+def per_cent(pair: Pair, verdict: Verdict) -> str | None:
     """A difference and its interval in per cent of the other arm's mean; None where that mean is 0."""
-    (mean,) = (arm["metrics"][pair["metric"]]["mean"] for arm in verdict["arms"] if arm["arm"] == pair["b"])
+    (mean,) = (arm.metrics[pair.metric].mean for arm in verdict.arms if arm.arm == pair.b)
     if not mean:
         return None
-    shares = [100 * value / abs(mean) for value in (pair["difference"], *(pair["ci95"] or ()))]
+    shares = [100 * value / abs(mean) for value in (pair.difference, *(pair.ci95 or ()))]
     half = (shares[2] - shares[1]) / 2 if len(shares) == 3 else abs(shares[0])
     decimals = 1 if not half else max(0, min(6, 1 - math.floor(math.log10(half))))
-    difference, *interval = (("+" if share > 0 else "") + fixed(share, decimals) for share in shares)
+    difference, *interval = (("+" if share > 0 else "") + number(share, decimals) for share in shares)
     return f"{difference} %" + (f" ({' to '.join(interval)})" if interval else "")
-
-
-def fixed(value: float, decimals: int | None) -> str:
-    """A number with so many decimals; None: as many as it needs itself."""
-    return significant(value) if decimals is None else f"{value:.{decimals}f}".replace("-", "−")
 
 
 def _panel(
@@ -144,8 +135,8 @@ def ticks(low: float, high: float, most: int = 6) -> list[tuple[float, str]]:
     step = 10.0 ** math.floor(math.log10((high - low) / most))
     step = next(step * factor for factor in (1, 2, 5, 10) if (high - low) / (step * factor) <= most)
     decimals = max(0, -math.floor(math.log10(step) + 1e-9))
-    numbers = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
-    return [(number * step, fixed(number * step, decimals) if number else "0") for number in numbers]
+    counts = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+    return [(count * step, number(count * step, decimals) if count else "0") for count in counts]
 
 
 def places(arms: Iterable[str]) -> dict[str, int]:

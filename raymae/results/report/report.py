@@ -14,10 +14,13 @@ from typing import Any
 
 from raymae.errors import ResultsError
 from raymae.results.report import figures
+from raymae.results.store.columns import last_attempts
 from raymae.results.store.folder import Place
 from raymae.results.store.store import Store
-from raymae.results.verdict.headline import duration, headline, p_value, significant, synthetic
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.headline import headline, synthetic
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.numbers import duration, p_cell, p_value, significant
+from raymae.results.verdict.verdict import Verdict, plain
 
 Importance = Mapping[str, Mapping[str, float]]
 
@@ -67,9 +70,8 @@ def write_report(store: Store, *, importance: Importance | None = None, to: str 
 def collect(store: Store, importance: Importance | None = None) -> dict[str, Any]:
     """Everything that the page and the Markdown show, as plain values."""
     objective, spec, trials = store.objective(), store.spec(), store.trials()
-    written = store.verdict()
-    verdict = written if written is not None and written["complete"] else verdict_of(store)
-    last = figures.last_attempts(trials)
+    verdict = verdict_now(store, trials)
+    last = last_attempts(trials).sort_index()  # in the order in which they ended
     search, all_search = (rows[rows["stage"] == "search"] for rows in (last, trials))
     params = figures.searched(spec, search)
     failed = last[last["status"] == "failed"]
@@ -77,7 +79,7 @@ def collect(store: Store, importance: Importance | None = None) -> dict[str, Any
     return {
         "verdict": verdict,
         "headline": headline(verdict),
-        "synthetic": synthetic(verdict),
+        "synthetic": synthetic(verdict.data.name, verdict.data.source),
         "about": {name: arm["about"] for name, arm in meta["task"]["arms"].items()},
         "num_trials": {word: int((last["status"] == word).sum()) for word in ("completed", "stopped", "failed")},
         "failed": [{"trial_id": row["trial_id"], "arm": row["arm"], "error": str(row["error"] or "no reason kept")}
@@ -92,10 +94,10 @@ def collect(store: Store, importance: Importance | None = None) -> dict[str, Any
         "spec": json.dumps(meta["spec"], indent=1, ensure_ascii=False),
         "plots": {
             "metric": objective.metric, "mode": objective.mode, "params": params,
-            "order": [arm["arm"] for arm in verdict["arms"]], "scores": _scores(verdict),
-            "pareto": verdict.get("pareto"),
-            "references": {arm["arm"]: figures.short(arm["val"]["score"]) for arm in verdict["arms"]
-                           if arm["kind"] == "reference" and arm["val"]["score"] is not None},
+            "order": [arm.arm for arm in verdict.arms], "scores": _scores(verdict),
+            "pareto": plain(verdict.pareto),
+            "references": {arm.arm: figures.short(arm.val.score) for arm in verdict.arms
+                           if arm.kind == "reference" and arm.val.score is not None},
             "trials": figures.trial_columns(last, objective, [param["name"] for param in params]),
             "responses": figures.responses(search, params, objective),
             "progress": figures.progress(all_search, objective),
@@ -104,12 +106,10 @@ def collect(store: Store, importance: Importance | None = None) -> dict[str, Any
     }
 
 
-def _scores(verdict: Mapping[str, Any]) -> list[dict[str, Any]]:
+def _scores(verdict: Verdict) -> list[dict[str, Any]]:
     """Mean and interval of every arm that has a test score."""
-    column = f"test_{verdict['objective']['metric']}"
-    return [{"arm": arm["arm"], "kind": arm["kind"], "mean": arm["metrics"][column]["mean"],
-             "ci95": arm["metrics"][column]["ci95"]}
-            for arm in verdict["arms"] if column in arm["metrics"]]
+    return [{"arm": arm.arm, "kind": arm.kind, "mean": test.mean, "ci95": test.ci95}
+            for arm in verdict.arms if (test := verdict.test(arm)) is not None]
 
 
 def _command(store: Store) -> str:
@@ -120,14 +120,14 @@ def _command(store: Store) -> str:
     return shlex.join(["raymae", *command[1:]])
 
 
-def _pictures(store: Store, verdict: Mapping[str, Any], last: Any) -> list[dict[str, str]]:
+def _pictures(store: Store, verdict: Verdict, last: Any) -> list[dict[str, str]]:
     """What each arm's best configuration does: the pictures of its first replicate that has any."""
     place, left = Place(store.root), PICTURE_BYTES
     found: list[dict[str, str]] = []
     names = place.names("pictures")
     replicates = last[last["stage"] == "replicate"]
-    for arm in verdict["arms"]:
-        ids = sorted(replicates[replicates["arm"] == arm["arm"]]["trial_id"])
+    for arm in verdict.arms:
+        ids = sorted(replicates[replicates["arm"] == arm.arm]["trial_id"])
         for trial in ids:
             mine = [name for name in names if name.startswith(f"{trial}-")]
             for name in mine:
@@ -136,7 +136,7 @@ def _pictures(store: Store, verdict: Mapping[str, Any], last: Any) -> list[dict[
                     continue
                 left -= len(data)
                 what = name.removeprefix(f"{trial}-").removesuffix(".png")
-                found.append({"arm": arm["arm"], "trial": trial, "what": what,
+                found.append({"arm": arm.arm, "trial": trial, "what": what,
                               "data": base64.b64encode(data).decode()})
             if mine:
                 break
@@ -187,25 +187,25 @@ def _hash(script: str) -> str:
 
 def markdown_of(found: Mapping[str, Any]) -> str:
     """The summary of what `collect` returned, as Markdown."""
-    verdict, metric = found["verdict"], found["verdict"]["objective"]["metric"]
+    verdict: Verdict = found["verdict"]
+    metric = verdict.objective.metric
     count = found["num_trials"]
-    lines = [f"# {_md(verdict['sweep'])}", "", f"**{_md(found['headline'])}**", ""]
-    lines += [f"{_md(verdict['task'])} on {_md(verdict['data']['name'])} ({verdict['data']['source']} data); "
+    lines = [f"# {_md(verdict.sweep)}", "", f"**{_md(found['headline'])}**", ""]
+    lines += [f"{_md(verdict.task)} on {_md(verdict.data.name)} ({verdict.data.source} data); "
               f"{count['completed']} trials completed, {count['stopped']} stopped, {count['failed']} failed.", ""]
     lines += [f"| arm | test {metric}, mean | 95 % interval | seeds | best val {metric} | compute |",
               "|---|---|---|---|---|---|"]
-    for arm in verdict["arms"]:
-        test = arm["metrics"].get(f"test_{metric}")
-        interval = " to ".join(map(significant, test["ci95"])) if test and test["ci95"] else "–"
-        lines.append(f"| {_md(arm['arm'])} | {significant(test and test['mean'])} | {interval} | {arm['n']} | "
-                     f"{significant(arm['val']['score'])} | {duration(arm['compute_s'])} |")
-    if verdict["pairs"]:
+    for arm in verdict.arms:
+        test = verdict.test(arm)
+        interval = " to ".join(map(significant, test.ci95)) if test and test.ci95 else "–"
+        lines.append(f"| {_md(arm.arm)} | {significant(test.mean if test else None)} | {interval} | {arm.n} | "
+                     f"{significant(arm.val.score)} | {duration(arm.compute_s)} |")
+    if verdict.pairs:
         lines += ["", "| difference | value | 95 % interval | p | p (Holm) | verdict |", "|---|---|---|---|---|---|"]
-        for pair in verdict["pairs"]:
-            interval = " to ".join(map(significant, pair["ci95"])) if pair["ci95"] else "–"
-            p, holm = (p_value(pair[key]).removeprefix("p ").removeprefix("= ") for key in ("p", "p_holm"))
-            lines.append(f"| {_md(pair['a'])} − {_md(pair['b'])} | {significant(pair['difference'])} | {interval} | "
-                         f"{p} | {holm} | {pair['verdict']} |")
+        for pair in verdict.pairs:
+            interval = " to ".join(map(significant, pair.ci95)) if pair.ci95 else "–"
+            lines.append(f"| {_md(pair.a)} − {_md(pair.b)} | {significant(pair.difference)} | {interval} | "
+                         f"{p_cell(pair.p)} | {p_cell(pair.p_holm)} | {pair.verdict} |")
     if found["importance"]:
         lines += ["", "## What mattered", ""]
         for arm, shares in found["importance"].items():

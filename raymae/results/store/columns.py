@@ -11,10 +11,13 @@ import operator
 import types
 import typing
 from collections.abc import Collection, Mapping
-from typing import Any, Literal, Union
+from typing import TYPE_CHECKING, Any, Literal, Union
 
 from raymae.errors import ResultsError, unknown
 from raymae.spec import TaskSchema
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
 Columns = Mapping[str, str]
 
@@ -52,6 +55,11 @@ _ALLOWED = {
 def is_metric(column: str) -> bool:
     """Whether a column holds a metric."""
     return column.startswith(("val_", "test_"))
+
+
+def is_test(column: str) -> bool:
+    """Whether a column holds a score on the test split."""
+    return column.startswith("test_")
 
 
 def param_columns(columns: Collection[str]) -> list[str]:
@@ -107,6 +115,11 @@ def _kinds(annotation: Any) -> set[type]:
     if annotation is types.NoneType:
         return set()
     return {annotation} if isinstance(annotation, type) else {object}
+
+
+def last_attempts(trials: pd.DataFrame) -> pd.DataFrame:
+    """Of several attempts at one trial the last, by number of attempt."""
+    return trials.sort_values("attempt", kind="stable").drop_duplicates("trial_id", keep="last")
 
 
 def arrow_schema(columns: Columns) -> Any:

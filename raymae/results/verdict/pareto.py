@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from typing import TYPE_CHECKING, Any
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from raymae.spec.task import Objective
 
@@ -11,28 +12,55 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
 
-def pareto_front(last: pd.DataFrame, objective: Objective, cost: str) -> list[dict[str, Any]]:
-    """The Pareto front over all arms, cheapest first.
+@dataclass(frozen=True)
+class FrontPoint:
+    """A completed search trial on the front.
+
+    Attributes:
+        arm: Its arm.
+        trial_id: The trial.
+        value: Its validation score in the objective.
+        cost: What it cost.
+    """
+
+    arm: str
+    trial_id: str
+    value: float
+    cost: float
+
+
+@dataclass(frozen=True)
+class Pareto:
+    """The front of metric and cost.
+
+    Attributes:
+        cost: A column that less is better of: `wall_s` or `num_parameters`.
+        front: Cheapest first.
+    """
+
+    cost: str
+    front: tuple[FrontPoint, ...]
+
+
+def pareto_front(last: pd.DataFrame, objective: Objective, cost: str) -> Pareto:
+    """The Pareto front over all arms: every completed search trial that no other beats in one and matches in the other.
+
+    References cost nothing to search and stand beside it, so they are left out.
 
     Args:
         last: The `trials` dataset, one row per trial.
-        objective: The metric.
+        objective: The metric, on validation.
         cost: A column that less is better of: `wall_s` or `num_parameters`.
-
-    Returns:
-        `arm`, `trial_id`, `value` (on validation) and `cost` of every completed search trial that no other beats in one
-        and matches in the other. References cost nothing to search and stand beside it, so they are left out.
     """
-    metric = f"val_{objective.metric}"
     done = last[(last["stage"] == "search") & (last["status"] == "completed")]
-    points: list[dict[str, Any]] = []
+    points = []
     for row in done[done["epochs_done"] > 0].to_dict("records"):
-        value, spent = float(row[metric]), float(row[cost])
-        if math.isfinite(value) and math.isfinite(spent):
-            points.append({"arm": str(row["arm"]), "trial_id": str(row["trial_id"]), "value": value, "cost": spent})
+        point = FrontPoint(str(row["arm"]), str(row["trial_id"]), float(row[objective.val]), float(row[cost]))
+        if math.isfinite(point.value) and math.isfinite(point.cost):
+            points.append(point)
     sign = 1.0 if objective.mode == "min" else -1.0
-    front: list[dict[str, Any]] = []
-    for point in sorted(points, key=lambda p: (p["cost"], sign * p["value"])):
-        if not front or sign * point["value"] < sign * front[-1]["value"]:
+    front: list[FrontPoint] = []
+    for point in sorted(points, key=lambda point: (point.cost, sign * point.value)):
+        if not front or objective.better(point.value, front[-1].value):
             front.append(point)
-    return front
+    return Pareto(cost, tuple(front))

@@ -1,276 +1,184 @@
-"""The verdict: does an arm help, by how much, and how sure are we.
+"""What a verdict says: every arm's scores, every pair's difference, and how sure each is.
 
-Means carry Student t intervals over the replicates' seeds. Differences are judged by Welch's t-test (Welch 1947,
-doi:10.1093/biomet/34.1-2.28); a deterministic reference is the constant of a one-sample t-test. p-values also
-come adjusted for all pairs of the sweep (Holm 1979, jstor:4615733). "helps" and "hurts" rest on the unadjusted 95 %
-interval.
+Every class has `to_json` of the whole and is made from it again by `Verdict.from_json`; fields stand in `verdict.json`
+under their own names and in their order, those with a default only where they differ from it.
 """
 
 from __future__ import annotations
 
-import math
-import warnings
-from collections.abc import Mapping, Sequence
-from itertools import combinations
-from typing import TYPE_CHECKING, Any
+from collections.abc import Mapping
+from dataclasses import MISSING, dataclass, fields, is_dataclass
+from typing import Any, Literal
 
-from raymae.results.store.columns import param_columns
-from raymae.results.verdict.pareto import pareto_front
-from raymae.spec import SweepSpec
-from raymae.spec.task import Objective
+from raymae.results.verdict.pareto import FrontPoint, Pareto
+from raymae.results.verdict.statistics import Interval, Score
+from raymae.spec.task import ArmKind, Objective
 
-if TYPE_CHECKING:
-    import pandas as pd  # type: ignore[import-untyped,unused-ignore]
-
-    from raymae.results.store.store import Store
-
-PRIMARY = ("mae", "scratch")
-LEVEL = 0.95
+Word = Literal["helps", "hurts", "no difference shown"]
 
 
-def verdict_of(store: Store, *, complete: bool | None = None) -> dict[str, Any]:
-    """The verdict over what a store holds now."""
-    meta = store.meta()
-    return verdict(
-        store.trials(), spec=store.spec(), objective=store.objective(), data=meta["data"],
-        kinds={name: arm["kind"] for name, arm in meta["task"]["arms"].items()}, complete=complete,
-    )
+@dataclass(frozen=True)
+class SweepData:
+    """The data set of a sweep.
 
-
-def conclude(store: Store) -> dict[str, Any]:
-    """The verdict at a sweep's end, over every row; it is also kept in the results folder.
-
-    Rows that the storage refused until now are written first: what waits in memory must not miss the answer.
-
-    Raises:
-        ResultsError: The storage kept failing.
+    Attributes:
+        name: Its name.
+        source: `real`, or `synthetic` for a generated stand-in.
+        fingerprint: Differs where the data differs.
     """
-    store.compact()
-    answer = verdict_of(store)
-    store.write_verdict(answer)
-    return answer
+
+    name: str
+    source: Literal["real", "synthetic"]
+    fingerprint: str
 
 
-def verdict(
-    trials: pd.DataFrame,
-    *,
-    spec: SweepSpec,
-    objective: Objective,
-    data: Mapping[str, Any],
-    kinds: Mapping[str, str],
-    complete: bool | None = None,
-) -> dict[str, Any]:
-    """Compare the arms of a sweep.
+@dataclass(frozen=True)
+class BestTrial:
+    """The completed search trial of an arm with the best validation score.
 
-    Args:
-        trials: The `trials` dataset. Of several attempts at one trial the last counts; all count as compute.
-        spec: The sweep.
-        objective: What is selected on; decides which direction is better.
-        data: `name`, `source` and `fingerprint`.
-        kinds: From arm to `pretrained`, `trained` or `reference`.
-        complete: Whether nothing is missing. By default: every arm has ended all its replicates (a reference one).
-
-    Returns:
-        Plain values without NaN, as `verdict.json` holds them: arms best first, pairs with the primary one first; where
-        the search minds a cost, `pareto` with its front.
+    Attributes:
+        metric: The column that it is best in, such as `val_mse`.
+        score: Its score; None where no trial has one.
+        trial_id: The trial; None where there is none.
     """
-    test = f"test_{objective.metric}"
-    last = trials.sort_values("attempt", kind="stable").drop_duplicates("trial_id", keep="last")
-    last = _of_the_best(last, objective)
-    arms = [_arm(name, kinds[name], trials[trials["arm"] == name], last[last["arm"] == name], objective)
-            for name in spec.arms]
-    arms.sort(key=lambda arm: _rank(arm, test, objective))
-    scores = {arm["arm"]: _scores(last[last["arm"] == arm["arm"]], test) for arm in arms}
-    pairs = [_pair(a, b, scores, kinds, test, objective) for a, b in _pairings([arm["arm"] for arm in arms], kinds)
-             if scores[a] and scores[b]]
-    _adjust(pairs)
-    if complete is None:
-        replicates = last[last["stage"] == "replicate"]
-        complete = spec.replicates > 0 and all(
-            int((replicates["arm"] == name).sum()) >= (1 if kinds[name] == "reference" else spec.replicates)
-            for name in spec.arms
-        )
-    front = {}
-    if spec.search.cost is not None:
-        front = {"pareto": {"cost": spec.search.cost, "front": pareto_front(last, objective, spec.search.cost)}}
-    return {
-        "sweep": spec.name,
-        "task": spec.task,
-        "objective": {"metric": objective.metric, "mode": objective.mode, "unit": objective.unit},
-        "data": {key: data[key] for key in ("name", "source", "fingerprint")},
-        "arms": arms,
-        "pairs": pairs,
-        "complete": bool(complete),
-        **front,
-    }
+
+    metric: str
+    score: float | None
+    trial_id: str | None
 
 
-def _of_the_best(last: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """Without replicates of configurations that a longer search has overtaken."""
-    replicates, drop = last["stage"] == "replicate", last["stage"].isna()
-    for name in last["arm"].unique():
-        mine = last["arm"] == name
-        best = _best(last[mine], objective)
-        current = mine & replicates & (last["config_id"] == (None if best is None else best["config_id"]))
-        if current.any():
-            drop |= mine & replicates & ~current
-    return last[~drop]
+@dataclass(frozen=True)
+class TrialCounts:
+    """How many trials of an arm ended in which way; of several attempts at one trial the last counts."""
+
+    completed: int
+    stopped: int
+    failed: int
 
 
-def _arm(name: str, kind: str, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective) -> dict[str, Any]:
-    done = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
-    test = f"test_{objective.metric}"
-    names = [test, *(c for c in last.columns if c.startswith("test_") and c != test)]
-    metrics = {column: statistics(found) for column in names if (found := _scores(last, column))}
-    best = _best(last, objective)
-    arm: dict[str, Any] = {
-        "arm": name,
-        "kind": kind,
-        "n": metrics[test]["n"] if test in metrics else 0,
-        "metrics": {column: {key: value[key] for key in ("mean", "sd", "ci95")} for column, value in metrics.items()},
-        "val": {
-            "metric": f"val_{objective.metric}",
-            "score": None if best is None else float(best[f"val_{objective.metric}"]),
-            "trial_id": None if best is None else str(best["trial_id"]),
-        },
-        "best_params": {} if best is None else _params(best),
-        "compute_s": _finite_sum(rows["wall_s"]),
-        "num_trials": {status: int((last["status"] == status).sum()) for status in ("completed", "stopped", "failed")},
-    }
-    if len(done) > arm["n"]:
-        arm["note"] = f"{len(done) - arm['n']} completed replicates have no finite {test} and are left out"
-    return arm
+@dataclass(frozen=True)
+class ArmResult:
+    """An arm, with the scores of its best configuration.
 
-
-def _scores(last: pd.DataFrame, column: str) -> list[float]:
-    """The finite scores of an arm's completed replicates."""
-    if column not in last:
-        return []
-    done = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
-    return [float(value) for value in done[column].to_numpy(float, na_value=math.nan) if math.isfinite(value)]
-
-
-def _best(last: pd.DataFrame, objective: Objective) -> Any:
-    column = f"val_{objective.metric}"
-    found = last[(last["stage"] == "search") & (last["status"] == "completed")]
-    values = found[column].to_numpy(float, na_value=math.nan)
-    found = found[[math.isfinite(value) for value in values]]
-    if found.empty:
-        return None
-    return found.sort_values([column, "ended_at", "trial_id"], ascending=[objective.mode == "min", True, True]).iloc[0]
-
-
-def _params(row: Any) -> dict[str, Any]:
-    import pandas as pd
-
-    present = {name: row[name] for name in param_columns(list(row.index)) if not pd.isna(row[name])}
-    return {name: value.item() if hasattr(value, "item") else value for name, value in present.items()}
-
-
-def _finite_sum(values: pd.Series) -> float:
-    return float(sum(value for value in values.to_numpy(float, na_value=math.nan) if math.isfinite(value)))
-
-
-def statistics(values: Sequence[float]) -> dict[str, Any]:
-    """Mean, standard deviation and 95 % t interval of the mean; the latter two are None for one value.
-
-    Args:
-        values: At least one finite number.
+    Attributes:
+        arm: Its name.
+        kind: `pretrained`, `trained` or `reference`.
+        n: Completed replicates with a finite test score in the objective.
+        metrics: Test scores by column, such as `test_mse`: the objective first, and only those that have a value.
+        val: Its best trial of the search.
+        best_params: That trial's parameters.
+        compute_s: Wall time of all its trials and all their attempts, in seconds.
+        num_trials: How its trials ended.
+        note: What is left out of the scores, or "".
     """
-    from scipy import stats
 
-    n = len(values)
-    if n == 1:
-        return {"n": 1, "mean": values[0], "sd": None, "ci95": None}
-    if _constant(values):
-        return {"n": n, "mean": values[0], "sd": 0.0, "ci95": [values[0], values[0]]}
-    mean = math.fsum(values) / n
-    sd = math.sqrt(math.fsum((value - mean) ** 2 for value in values) / (n - 1))
-    half = float(stats.t.ppf((1 + LEVEL) / 2, n - 1)) * sd / math.sqrt(n)
-    return {"n": n, "mean": mean, "sd": sd, "ci95": [mean - half, mean + half]}
-
-
-def _constant(values: Sequence[float]) -> bool:
-    return min(values) == max(values)
+    arm: str
+    kind: ArmKind
+    n: int
+    metrics: Mapping[str, Score]
+    val: BestTrial
+    best_params: Mapping[str, Any]
+    compute_s: float
+    num_trials: TrialCounts
+    note: str = ""
 
 
-def _rank(arm: Mapping[str, Any], test: str, objective: Objective) -> tuple[int, float]:
-    sign = 1.0 if objective.mode == "min" else -1.0
-    if test in arm["metrics"]:
-        return 0, sign * arm["metrics"][test]["mean"]
-    if arm["val"]["score"] is not None:
-        return 1, sign * arm["val"]["score"]
-    return 2, 0.0
+@dataclass(frozen=True)
+class Pair:
+    """Two arms compared on the objective's test scores.
+
+    Attributes:
+        a: The arm that the verdict is about.
+        b: The arm it is compared with.
+        metric: The column compared.
+        difference: Mean of `a` minus mean of `b`.
+        ci95: 95 % interval of the difference; None where there is none.
+        p: p-value of no difference; None where there is no interval.
+        p_holm: The same, adjusted for all pairs of the sweep.
+        n_a: Scored replicates of `a`.
+        n_b: Scored replicates of `b`.
+        verdict: What the interval says of `a`.
+        primary: Whether this is the comparison that the task is about.
+        note: Why there is no interval, or "".
+    """
+
+    a: str
+    b: str
+    metric: str
+    difference: float
+    ci95: Interval | None
+    p: float | None
+    p_holm: float | None
+    n_a: int
+    n_b: int
+    verdict: Word
+    primary: bool = False
+    note: str = ""
 
 
-def _pairings(arms: Sequence[str], kinds: Mapping[str, str]) -> list[tuple[str, str]]:
-    """Pretrained arms against all others, each pair once; all pairs where nothing is pretrained."""
-    if any(kinds[arm] == "pretrained" for arm in arms):
-        chosen = [(a, b) if kinds[a] == "pretrained" else (b, a) for a, b in combinations(arms, 2)
-                  if "pretrained" in (kinds[a], kinds[b])]
-    else:
-        chosen = list(combinations(arms, 2))
-    return sorted(chosen, key=lambda pair: pair != PRIMARY)
+@dataclass(frozen=True)
+class Verdict:
+    """The answer of a sweep, finished or not.
+
+    Attributes:
+        sweep: The sweep's name.
+        task: Its task.
+        objective: What is selected on.
+        data: Its data set.
+        arms: Best first.
+        pairs: The primary one first.
+        complete: Whether nothing is missing.
+        pareto: Where the search minds a cost: the trials that none beats in both.
+    """
+
+    sweep: str
+    task: str
+    objective: Objective
+    data: SweepData
+    arms: tuple[ArmResult, ...]
+    pairs: tuple[Pair, ...]
+    complete: bool
+    pareto: Pareto | None = None
+
+    def test(self, arm: ArmResult) -> Score | None:
+        """An arm's test score in the objective; None where it has none."""
+        return arm.metrics.get(self.objective.test)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values without NaN, as `verdict.json` holds them."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Verdict:
+        """The verdict that `to_json` wrote."""
+        pareto = found.get("pareto")
+        return cls(**{
+            **found,
+            "objective": Objective(**found["objective"]),
+            "data": SweepData(**found["data"]),
+            "arms": tuple(_arm(arm) for arm in found["arms"]),
+            "pairs": tuple(Pair(**{**pair, "ci95": _interval(pair["ci95"])}) for pair in found["pairs"]),
+            "pareto": pareto and Pareto(pareto["cost"], tuple(FrontPoint(**point) for point in pareto["front"])),
+        })
 
 
-def _pair(
-    a: str, b: str, scores: Mapping[str, Sequence[float]], kinds: Mapping[str, str], test: str, objective: Objective
-) -> dict[str, Any]:
-    x, y = scores[a], scores[b]
-    difference = math.fsum(x) / len(x) - math.fsum(y) / len(y)
-    interval, p, note = _test(x, y, {"x": (a, kinds[a]), "y": (b, kinds[b])})
-    word = "no difference shown"
-    if interval is not None and (interval[0] > 0 or interval[1] < 0):
-        word = "helps" if (interval[1] < 0) == (objective.mode == "min") else "hurts"
-    pair = {
-        "a": a, "b": b, "metric": test, "difference": difference, "ci95": interval, "p": p, "p_holm": None,
-        "n_a": len(x), "n_b": len(y), "verdict": word,
-    }
-    if (a, b) == PRIMARY:
-        pair["primary"] = True
-    if note:
-        pair["note"] = note
-    return pair
+def _arm(found: Mapping[str, Any]) -> ArmResult:
+    metrics = {column: Score(**{**score, "ci95": _interval(score["ci95"])})
+               for column, score in found["metrics"].items()}
+    return ArmResult(**{**found, "metrics": metrics, "val": BestTrial(**found["val"]),
+                        "num_trials": TrialCounts(**found["num_trials"])})
 
 
-def _test(
-    x: Sequence[float], y: Sequence[float], names: Mapping[str, tuple[str, str]]
-) -> tuple[list[float] | None, float | None, str]:
-    """Interval of mean(x) - mean(y), p-value, and why there are none."""
-    from scipy import stats
-
-    for values, other, side in ((x, y, "x"), (y, x, "y")):
-        arm, kind = names[side]
-        if len(values) > 1:
-            continue
-        if kind != "reference" or len(other) < 2:
-            return None, None, f"{arm} has {len(values)} scored replicate; an interval needs at least 2"
-    if _constant(x) and _constant(y):
-        return None, None, "neither side varies over its replicates, so there is no interval"
-    with warnings.catch_warnings():
-        # scipy warns of lost precision for nearly equal values; the interval is then honest about it anyway
-        warnings.simplefilter("ignore", RuntimeWarning)
-        if len(x) == 1:
-            result = stats.ttest_1samp(y, x[0])
-            low, high = result.confidence_interval(LEVEL)
-            interval = [x[0] - float(high), x[0] - float(low)]
-        elif len(y) == 1:
-            result = stats.ttest_1samp(x, y[0])
-            low, high = result.confidence_interval(LEVEL)
-            interval = [float(low) - y[0], float(high) - y[0]]
-        else:
-            result = stats.ttest_ind(x, y, equal_var=False)
-            low, high = result.confidence_interval(LEVEL)
-            interval = [float(low), float(high)]
-    p = float(result.pvalue)
-    if not all(map(math.isfinite, (*interval, p))):
-        return None, None, "the scores are too nearly equal for an interval"
-    return interval, p, ""
+def _interval(ends: list[float] | None) -> Interval | None:
+    return None if ends is None else (ends[0], ends[1])
 
 
-def _adjust(pairs: Sequence[dict[str, Any]]) -> None:
-    tested = sorted((pair for pair in pairs if pair["p"] is not None), key=lambda pair: pair["p"])
-    reached = 0.0
-    for index, pair in enumerate(tested):
-        reached = max(reached, min(1.0, pair["p"] * (len(tested) - index)))
-        pair["p_holm"] = reached
+def plain(value: Any) -> Any:
+    """A part of a verdict as JSON holds it; fields with a default only where they differ from it."""
+    if is_dataclass(value):
+        held = {field.name: (getattr(value, field.name), field.default) for field in fields(value)}
+        return {name: plain(part) for name, (part, default) in held.items() if default is MISSING or part != default}
+    if isinstance(value, Mapping):
+        return {name: plain(part) for name, part in value.items()}
+    return [plain(part) for part in value] if isinstance(value, (list, tuple)) else value

@@ -10,9 +10,10 @@ from raymae.errors import ResultsError
 from raymae.results.store.folder import Place
 from raymae.results.store.manifest import SWEEP
 from raymae.results.store.store import Store
-from raymae.results.verdict.headline import aligned, p_value, pair_decimals, significant
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number, p_value, significant
 from raymae.results.verdict.published import published
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.verdict import plain
 from raymae.spec import SweepSpec
 
 if TYPE_CHECKING:
@@ -63,24 +64,22 @@ def across(roots: Sequence[str]) -> list[dict[str, Any]]:
 
 
 def _sweep(store: Store) -> dict[str, Any]:
-    written = store.verdict()
-    verdict = written if written is not None and written["complete"] else verdict_of(store)
-    spec, metric = store.spec(), verdict["objective"]["metric"]
-    pairs = {pair["b"]: pair for pair in verdict["pairs"] if pair["a"] == "mae"}
+    verdict = verdict_now(store)
+    spec, objective = store.spec(), verdict.objective
+    pairs = {pair.b: plain(pair) for pair in verdict.pairs if pair.a == "mae"}
     arms = []
-    for arm in verdict["arms"]:
-        test = arm["metrics"].get(f"test_{metric}")
-        report = published(verdict["task"], arm["arm"], metric, spec.settings)
+    for arm in verdict.arms:
+        test = verdict.test(arm)
+        report = published(verdict.task, arm.arm, objective.metric, spec.settings)
         arms.append({
-            "arm": arm["arm"], "kind": arm["kind"], "n": arm["n"], "mean": test and test["mean"],
-            "ci95": test and test["ci95"], "pair": pairs.get(arm["arm"]),
+            "arm": arm.arm, "kind": arm.kind, "n": arm.n, "mean": test and test.mean, "ci95": test and test.ci95,
+            "pair": pairs.get(arm.arm),
             "report": report and {"metric": report.metric, "value": report.value, "data": report.data,
                                   "note": report.note},
         })
     return {
-        "sweep": verdict["sweep"], "root": store.root, "task": verdict["task"], "data": verdict["data"],
-        "settings": _settings(spec),
-        "metric": metric, "mode": verdict["objective"]["mode"], "complete": verdict["complete"],
+        "sweep": verdict.sweep, "root": store.root, "task": verdict.task, "data": plain(verdict.data),
+        "settings": _settings(spec), "metric": objective.metric, "mode": objective.mode, "complete": verdict.complete,
         "pair": pairs.get("scratch"), "arms": arms,
     }
 
@@ -164,7 +163,7 @@ def _score(arm: Mapping[str, Any]) -> str:
     """Mean ± half-width of its interval, which has two digits."""
     if arm["mean"] is None:
         return "–"
-    half = (arm["ci95"][1] - arm["ci95"][0]) / 2 if arm["ci95"] else None
+    half = half_width(arm["ci95"])
     decimals = aligned([half], 2, missing=None)
     return significant(arm["mean"]) if decimals is None else f"{arm['mean']:.{decimals}f} ± {half:.{decimals}f}"
 
@@ -172,10 +171,10 @@ def _score(arm: Mapping[str, Any]) -> str:
 def _interval(pair: Mapping[str, Any] | None) -> str:
     if pair is None:
         return "–"
-    decimals = pair_decimals([pair])
+    decimals = interval_decimals([pair["ci95"]])
     if decimals is None:
         return significant(pair["difference"])
-    value, low, high = (f"{number:.{decimals}f}".replace("-", "−") for number in (pair["difference"], *pair["ci95"]))
+    value, low, high = (number(end, decimals) for end in (pair["difference"], *pair["ci95"]))
     return f"{value} ({low} to {high})"
 
 

@@ -11,7 +11,8 @@ from typing import Any, Literal
 
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.headline import headline
-from raymae.results.verdict.verdict import verdict
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.verdict import ArmResult, Verdict, plain
 
 SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
 OVER = ("ended", "interrupted", "failed")
@@ -32,7 +33,7 @@ class Follower:
         self._store = Store.open(root)
         self._seen: dict[str, tuple[Collection[str], Any]] = {"trials": ((), None), "reports": ((), None)}
         self._sign: tuple[str, float] | None = None
-        self._answer: tuple[Any, dict[str, Any]] | None = None
+        self._answer: tuple[Any, Verdict] | None = None
 
     @property
     def root(self) -> str:
@@ -64,20 +65,10 @@ class Follower:
         tables = {name: table for name, (_, table) in self._seen.items()}
         known = (tables["trials"].num_rows, state["state"] if state else None)
         if self._answer is None or self._answer[0] != known:
-            self._answer = (known, self._verdict(tables["trials"]))
+            self._answer = (known, verdict_now(self._store, to_pandas(tables["trials"])))
         return self._progress(tables, state, self._answer[1])
 
-    def _verdict(self, trials: Any) -> dict[str, Any]:
-        written = self._store.verdict()
-        if written is not None and written["complete"]:
-            return written
-        meta = self._store.meta()
-        kinds = {name: arm["kind"] for name, arm in meta["task"]["arms"].items()}
-        return verdict(to_pandas(trials), spec=self._store.spec(), objective=self._store.objective(),
-                       data=meta["data"], kinds=kinds)
-
-    def _progress(self, tables: Mapping[str, Any], state: Mapping[str, Any] | None,
-                  answer: Mapping[str, Any]) -> dict[str, Any]:
+    def _progress(self, tables: Mapping[str, Any], state: Mapping[str, Any] | None, answer: Verdict) -> dict[str, Any]:
         import pyarrow.compute as pc
 
         trials, reports = tables["trials"], tables["reports"]
@@ -90,8 +81,8 @@ class Follower:
                    or last[one["trial_id"]]["attempt"] < one["attempt"]] if state and word == "running" else []
         latest = pc.max(reports["time"]).as_py() if reports.num_rows else None
         return {
-            "sweep": answer["sweep"], "task": answer["task"], "root": self._store.root, "data": answer["data"],
-            "objective": answer["objective"], "state": word, "note": note,
+            "sweep": answer.sweep, "task": answer.task, "root": self._store.root, "data": plain(answer.data),
+            "objective": plain(answer.objective), "state": word, "note": note,
             "started_at": state["started_at"] if state else self._store.meta()["created_at"],
             "elapsed_s": _elapsed(state, word), "left_s": state["left_s"] if state and word == "running" else None,
             "dashboard": state["dashboard"] or "" if state and word == "running" else "",
@@ -99,8 +90,8 @@ class Follower:
             "num_trials": {status: sum(row["status"] == status for row in last.values())
                            for status in ("completed", "stopped", "failed")},
             "num_reports": reports.num_rows, "last_report": latest and latest.isoformat(),
-            "arms": [_arm(arm, last, planned.get(arm["arm"], {"search": 0, "replicates": 0}), answer["objective"])
-                     for arm in answer["arms"]],
+            "arms": [_arm(answer, arm, last, planned.get(arm.arm, {"search": 0, "replicates": 0}))
+                     for arm in answer.arms],
             "running": running,
             "failures": [{"trial_id": row["trial_id"], "error": row["error"] or ""}
                          for row in last.values() if row["status"] == "failed"][-NUM_FAILURES:],
@@ -115,9 +106,9 @@ class Follower:
                        "replicates": min(spec.replicates, 1) if name in trivial else spec.replicates}
                 for name in spec.arms}
 
-    def _state(self, state: Mapping[str, Any] | None, answer: Mapping[str, Any]) -> tuple[str, str]:
+    def _state(self, state: Mapping[str, Any] | None, answer: Verdict) -> tuple[str, str]:
         if state is None:
-            return ("ended", "") if answer["complete"] else ("unknown", "no driver has given a sign of life here")
+            return ("ended", "") if answer.complete else ("unknown", "no driver has given a sign of life here")
         if state["state"] == "interrupted":
             return "interrupted", "interrupted; the same command goes on"
         if state["state"] != "running":
@@ -155,15 +146,15 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _arm(arm: Mapping[str, Any], last: Mapping[str, Mapping[str, Any]], planned: Mapping[str, int],
-         objective: Mapping[str, Any]) -> dict[str, Any]:
-    mine = [row for row in last.values() if row["arm"] == arm["arm"]]
+def _arm(verdict: Verdict, arm: ArmResult, last: Mapping[str, Mapping[str, Any]],
+         planned: Mapping[str, int]) -> dict[str, Any]:
+    mine = [row for row in last.values() if row["arm"] == arm.arm]
     search, replicates = (sum(row["stage"] == stage for row in mine) for stage in ("search", "replicate"))
-    test = arm["metrics"].get(f"test_{objective['metric']}")
+    test = verdict.test(arm)
     return {
-        "arm": arm["arm"], "kind": arm["kind"],
+        "arm": arm.arm, "kind": arm.kind,
         "search": {"done": search, "planned": max(planned["search"], search)},
         "replicates": {"done": replicates, "planned": max(planned["replicates"], replicates)},
-        "num_trials": arm["num_trials"], "best": arm["val"]["score"], "best_trial": arm["val"]["trial_id"],
-        "test": test and {"mean": test["mean"], "ci95": test["ci95"]}, "compute_s": arm["compute_s"],
+        "num_trials": plain(arm.num_trials), "best": arm.val.score, "best_trial": arm.val.trial_id,
+        "test": test and {"mean": test.mean, "ci95": plain(test.ci95)}, "compute_s": arm.compute_s,
     }

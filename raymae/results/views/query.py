@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any, Literal
 from raymae.errors import QueryError
 from raymae.results.store.columns import arrow_schema
 from raymae.results.store.store import Store, to_pandas
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.verdict import plain
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -102,19 +103,17 @@ def _arms(store: Store) -> Any:
     """One row per arm, best first, from the verdict."""
     import pyarrow as pa
 
-    written = store.verdict()
-    answer = written if written is not None and written["complete"] else verdict_of(store)
-    pairs = {pair["b"]: pair for pair in answer["pairs"] if pair["a"] == "mae"}
+    verdict = verdict_now(store)
+    pairs = {pair.b: pair for pair in verdict.pairs if pair.a == "mae"}
     rows = []
-    for arm in answer["arms"]:
-        test = arm["metrics"].get(f"test_{answer['objective']['metric']}") or {"mean": None, "sd": None, "ci95": None}
-        low, high = test["ci95"] or (None, None)
-        pair = pairs.get(arm["arm"], {"difference": None, "p": None, "verdict": None})
+    for arm in verdict.arms:
+        test, pair = verdict.test(arm), pairs.get(arm.arm)
+        low, high = (test and test.ci95) or (None, None)
         rows.append({
-            "arm": arm["arm"], "kind": arm["kind"], "seeds": arm["n"], "test": test["mean"], "sd": test["sd"],
-            "low": low, "high": high, "best_val": arm["val"]["score"], "best_trial": arm["val"]["trial_id"],
-            **arm["num_trials"], "compute_s": arm["compute_s"], "mae_minus": pair["difference"], "p": pair["p"],
-            "verdict": pair["verdict"],
+            "arm": arm.arm, "kind": arm.kind, "seeds": arm.n, "test": test and test.mean, "sd": test and test.sd,
+            "low": low, "high": high, "best_val": arm.val.score, "best_trial": arm.val.trial_id,
+            **plain(arm.num_trials), "compute_s": arm.compute_s, "mae_minus": pair and pair.difference,
+            "p": pair and pair.p, "verdict": pair and pair.verdict,
         })
     return pa.Table.from_pylist(rows, schema=arrow_schema(_ARM_COLUMNS))
 

@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.store import Store
-from raymae.results.verdict.headline import aligned, duration, headline, p_value, pair_decimals, significant, synthetic
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.headline import headline, synthetic
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.numbers import (
+    aligned,
+    column,
+    duration,
+    half_width,
+    interval_decimals,
+    number,
+    p_cell,
+)
+from raymae.results.verdict.verdict import ArmResult, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -17,147 +28,147 @@ _COLORS = {"helps": "green", "hurts": "red", "no difference shown": "yellow"}
 _METRICS_PER_TABLE = 3
 
 
-def summary(store: Store) -> dict[str, Any]:
-    """Everything about a sweep's state, also while it runs; what `raymae results --json` prints.
+@dataclass(frozen=True)
+class Summary:
+    """A sweep's state, also while it runs.
 
-    Returns:
-        `sweep`, `root`, `task`, `headline`, `num_trials` (started, unfinished, and by status over all attempts),
-        `num_reports`, and `verdict`: the one written at the end, or computed from what is there.
+    Attributes:
+        root: Its folder.
+        num_trials: Trials `started` and `unfinished`, and by status over all attempts.
+        num_reports: Reports of all trials.
+        verdict: The one written at the end, or computed from what is there.
     """
+
+    root: str
+    num_trials: dict[str, int]
+    num_reports: int
+    verdict: Verdict
+
+    def to_json(self) -> dict[str, Any]:
+        """What `raymae results --json` prints."""
+        return {
+            "sweep": self.verdict.sweep, "root": self.root, "task": self.verdict.task,
+            "headline": headline(self.verdict), "num_trials": self.num_trials, "num_reports": self.num_reports,
+            "verdict": self.verdict.to_json(),
+        }
+
+
+def summary(store: Store) -> Summary:
+    """Everything about a sweep's state."""
     trials = store.trials()
     ended = set(trials["trial_id"])
-    written = store.verdict()
-    verdict = written if written is not None and written["complete"] else verdict_of(store)
     started = set(store.configs()) | ended
-    return {
-        "sweep": verdict["sweep"],
-        "root": store.root,
-        "task": verdict["task"],
-        "headline": headline(verdict),
-        "num_trials": {
+    return Summary(
+        root=store.root,
+        num_trials={
             "started": len(started),
             "unfinished": len(started - ended),
             **{status: int((trials["status"] == status).sum()) for status in ("completed", "stopped", "failed")},
         },
-        "num_reports": store.table("reports").num_rows,
-        "verdict": verdict,
-    }
+        num_reports=store.table("reports").num_rows,
+        verdict=verdict_now(store, trials),
+    )
 
 
-def render(summary: Mapping[str, Any]) -> RenderableType:
-    """The whole page: state, leaderboard, other metrics, pairs, headline.
-
-    Args:
-        summary: What `summary` returned.
-    """
+def render(summary: Summary) -> RenderableType:
+    """The whole page: state, leaderboard, other metrics, pairs, headline."""
     from rich.console import Group
     from rich.text import Text
 
-    verdict, count = summary["verdict"], summary["num_trials"]
-    state = "complete" if verdict["complete"] else "unfinished"
-    data = verdict["data"]
+    verdict, count = summary.verdict, summary.num_trials
+    state = "complete" if verdict.complete else "unfinished"
     head = Text.assemble(
-        (summary["sweep"], "bold"), f"  {summary['task']} on {data['name']} ({data['source']} data), {state}: ",
+        (verdict.sweep, "bold"), f"  {verdict.task} on {verdict.data.name} ({verdict.data.source} data), {state}: ",
         f"{count['completed']} trials completed, {count['stopped']} stopped, {count['failed']} failed, ",
         f"{count['unfinished']} running or interrupted",
     )
     parts: list[RenderableType] = [head, "", leaderboard(verdict)]
-    others = other_metrics(verdict)
-    if others is not None:
-        parts += ["", others]
-    if verdict["pairs"]:
-        parts += ["", pairs(verdict)]
-    if "pareto" in verdict:
-        parts += ["", front(verdict)]
+    for section in (other_metrics(verdict), pairs(verdict), front(verdict)):
+        if section is not None:
+            parts += ["", section]
     return Group(*parts, "", Text(headline(verdict), style="bold"))
 
 
-def front(verdict: Mapping[str, Any]) -> RenderableType:
-    """The search trials that nobody beats in both metric and cost, cheapest first."""
-    objective, cost, points = verdict["objective"], verdict["pareto"]["cost"], verdict["pareto"]["front"]
+def front(verdict: Verdict) -> RenderableType | None:
+    """The search trials that nobody beats in both metric and cost, cheapest first; None where cost is not minded."""
+    if verdict.pareto is None:
+        return None
+    cost, points = verdict.pareto.cost, verdict.pareto.front
     table = _table()
     table.add_column("trial", style="bold", no_wrap=True)
     table.add_column("arm", no_wrap=True)
-    table.add_column(f"val_{objective['metric']}", justify="right")
+    table.add_column(verdict.objective.val, justify="right")
     table.add_column(cost, justify="right")
-    for point, value in zip(points, _numbers([point["value"] for point in points]), strict=True):
-        shown = duration(point["cost"]) if cost == "wall_s" else f"{point['cost']:,.0f}"
-        table.add_row(_escaped(point["trial_id"]), _escaped(point["arm"]), value, shown)
-    return _titled(f"Pareto front of val_{objective['metric']} and {cost}, over the search", table, verdict)
+    for point, value in zip(points, column(point.value for point in points), strict=True):
+        spent = duration(point.cost) if cost == "wall_s" else f"{point.cost:,.0f}"
+        table.add_row(_escaped(point.trial_id), _escaped(point.arm), value, spent)
+    return _titled(f"Pareto front of {verdict.objective.val} and {cost}, over the search", table, verdict)
 
 
-def leaderboard(verdict: Mapping[str, Any]) -> RenderableType:
+def leaderboard(verdict: Verdict) -> RenderableType:
     """Arms best first: trials, best validation score, test score with the half-width of its interval, compute."""
-    objective, arms = verdict["objective"], verdict["arms"]
-    unit = f", {objective['unit']}" if objective["unit"] else ""
-    better = "less" if objective["mode"] == "min" else "more"
+    objective, arms = verdict.objective, verdict.arms
+    unit = f", {objective.unit}" if objective.unit else ""
+    better = "less" if objective.mode == "min" else "more"
     table = _table()
     table.add_column("arm", style="bold", no_wrap=True)
     table.add_column("kind", no_wrap=True)
-    for title in ("done", "stop", "fail"):
+    for title in ("done", "stop", "fail", f"best {objective.val}", f"{objective.test} ± 95 %", "seeds"):
         table.add_column(title, justify="right")
-    table.add_column(f"best val_{objective['metric']}", justify="right")
-    table.add_column(f"test_{objective['metric']} ± 95 %", justify="right")
-    table.add_column("seeds", justify="right")
     table.add_column("compute", justify="right", no_wrap=True)
-    best = _numbers([arm["val"]["score"] for arm in arms])
-    test = _means(arms, f"test_{objective['metric']}")
+    best = column(arm.val.score for arm in arms)
+    test = _means(arms, objective.test)
     for arm, val_score, test_score in zip(arms, best, test, strict=True):
-        count = arm["num_trials"]
-        failed = f"[red]{count['failed']}[/]" if count["failed"] else "0"
-        table.add_row(
-            _escaped(arm["arm"]), arm["kind"], str(count["completed"]), str(count["stopped"]), failed, val_score,
-            test_score, str(arm["n"]), duration(arm["compute_s"]),
-        )
-    return _titled(f"Arms, best first ({objective['metric']}{unit}; {better} is better)", table, verdict)
+        count = arm.num_trials
+        failed = f"[red]{count.failed}[/]" if count.failed else "0"
+        table.add_row(_escaped(arm.arm), arm.kind, str(count.completed), str(count.stopped), failed, val_score,
+                      test_score, str(arm.n), duration(arm.compute_s))
+    return _titled(f"Arms, best first ({objective.metric}{unit}; {better} is better)", table, verdict)
 
 
-def other_metrics(verdict: Mapping[str, Any]) -> RenderableType | None:
+def other_metrics(verdict: Verdict) -> RenderableType | None:
     """The test scores that the sweep does not select on, or None where there are none."""
     from rich.console import Group
 
-    selected = f"test_{verdict['objective']['metric']}"
-    names = list(dict.fromkeys(name for arm in verdict["arms"] for name in arm["metrics"] if name != selected))
-    tables: list[RenderableType] = []
+    columns = dict.fromkeys(name for arm in verdict.arms for name in arm.metrics if name != verdict.objective.test)
+    names, tables = list(columns), []
     for start in range(0, len(names), _METRICS_PER_TABLE):
         table = _table()
         table.add_column("arm", style="bold", no_wrap=True)
-        columns = names[start:start + _METRICS_PER_TABLE]
-        for name in columns:
+        part = names[start:start + _METRICS_PER_TABLE]
+        for name in part:
             table.add_column(name, justify="right")
-        cells = [_means(verdict["arms"], name) for name in columns]
-        for index, arm in enumerate(verdict["arms"]):
-            table.add_row(_escaped(arm["arm"]), *(column[index] for column in cells))
+        cells = [_means(verdict.arms, name) for name in part]
+        for arm, *scores in zip(verdict.arms, *cells, strict=True):
+            table.add_row(_escaped(arm.arm), *scores)
         tables.append(table)
     title = "Other test metrics, mean ± half-width of the 95 % interval"
     return _titled(title, Group(*tables), verdict) if tables else None
 
 
-def pairs(verdict: Mapping[str, Any]) -> RenderableType:
-    """Differences between arms with interval, p-value and verdict; the primary pair first."""
+def pairs(verdict: Verdict) -> RenderableType | None:
+    """Differences between arms with interval, p-value and verdict, the primary pair first; None without pairs."""
+    if not verdict.pairs:
+        return None
     table = _table()
     table.add_column("arms", style="bold", no_wrap=True)
     for title in ("difference", "95 % interval", "p", "p (Holm)"):
         table.add_column(title, justify="right")
     table.add_column("verdict")
-    found = verdict["pairs"]
-    common = pair_decimals(found)
-    for pair in found:
-        shown = pair_decimals([pair]) if common is None else common
-        interval = "–" if pair["ci95"] is None else " to ".join(_number(edge, shown) for edge in pair["ci95"])
-        p, holm = (p_value(pair[key]).removeprefix("p ").removeprefix("= ") for key in ("p", "p_holm"))
+    common = interval_decimals(pair.ci95 for pair in verdict.pairs)
+    for pair in verdict.pairs:
+        decimals = interval_decimals([pair.ci95]) if common is None else common
+        interval = "–" if pair.ci95 is None else " to ".join(number(end, decimals) for end in pair.ci95)
         table.add_row(
-            _escaped(f"{pair['a']} − {pair['b']}") + (" *" if pair.get("primary") else ""),
-            _number(pair["difference"], shown), interval, p, holm,
-            f"[{_COLORS[pair['verdict']]}]{pair['verdict']}[/]",
+            _escaped(f"{pair.a} − {pair.b}") + (" *" if pair.primary else ""), number(pair.difference, decimals),
+            interval, p_cell(pair.p), p_cell(pair.p_holm), f"[{_COLORS[pair.verdict]}]{pair.verdict}[/]",
         )
-    notes = [f"{pair['a']} − {pair['b']}: {pair['note']}" for pair in found if pair.get("note")]
-    if any(pair.get("primary") for pair in found):
+    notes = [f"{pair.a} − {pair.b}: {pair.note}" for pair in verdict.pairs if pair.note]
+    if any(pair.primary for pair in verdict.pairs):
         notes.insert(0, "* the comparison this sweep is for")
     table.caption = _escaped("\n".join(notes)) or None
     table.caption_justify = "left"
-    title = f"Differences in test_{verdict['objective']['metric']}, first arm minus second"
-    return _titled(title, table, verdict)
+    return _titled(f"Differences in {verdict.objective.test}, first arm minus second", table, verdict)
 
 
 def _table() -> Table:
@@ -167,14 +178,14 @@ def _table() -> Table:
     return Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
 
 
-def _titled(title: str, shown: RenderableType, verdict: Mapping[str, Any]) -> RenderableType:
+def _titled(title: str, content: RenderableType, verdict: Verdict) -> RenderableType:
     """Title above; and above that, where the data is synthetic, the banner."""
     from rich.console import Group
     from rich.text import Text
 
-    warning = synthetic(verdict)
+    warning = synthetic(verdict.data.name, verdict.data.source)
     banner = [Text(f" {warning} ", style="bold yellow on red")] if warning else []
-    return Group(*banner, Text(title, style="bold"), shown)
+    return Group(*banner, Text(title, style="bold"), content)
 
 
 def _escaped(text: str) -> str:
@@ -183,24 +194,12 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-def _number(value: float | None, decimals: int | None) -> str:
-    if value is None or decimals is None:
-        return significant(value)
-    return f"{value:.{decimals}f}".replace("-", "−")
-
-
-def _numbers(values: Sequence[float | None]) -> list[str]:
-    decimals = aligned(values)
-    return [_number(value, decimals) for value in values]
-
-
-def _means(arms: Sequence[Mapping[str, Any]], name: str) -> list[str]:
-    found = [arm["metrics"].get(name) for arm in arms]
-    decimals = aligned([metric and metric["mean"] for metric in found])
-    half = [_number((metric["ci95"][1] - metric["ci95"][0]) / 2, decimals) if metric and metric["ci95"] else ""
-            for metric in found]
+def _means(arms: Iterable[ArmResult], name: str) -> list[str]:
+    scores = [arm.metrics.get(name) for arm in arms]
+    decimals = aligned(score.mean if score else None for score in scores)
+    half = ["" if score is None or score.ci95 is None else number(half_width(score.ci95), decimals) for score in scores]
     width = max(map(len, half), default=0)
     # the means line up although a single seed has no interval
-    return ["–" if metric is None else f"{_number(metric['mean'], decimals)}"
+    return ["–" if score is None else number(score.mean, decimals)
             + (f" ± {text:>{width}}" if text else " " * (width + 3 if width else 0))
-            for metric, text in zip(found, half, strict=True)]
+            for score, text in zip(scores, half, strict=True)]

@@ -8,7 +8,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResultsError
-from raymae.results.verdict.headline import aligned, duration, significant, synthetic
+from raymae.results.verdict.headline import synthetic
+from raymae.results.verdict.numbers import aligned, duration, number, significant
 from raymae.results.views.progress import OVER, Follower
 
 if TYPE_CHECKING:
@@ -139,7 +140,7 @@ def panel(seen: Mapping[str, Any]) -> RenderableType:
                  ProgressBar(total=max(seen["num_planned"], 1), completed=min(seen["num_ended"], seen["num_planned"])),
                  f"{seen['num_ended']}/{seen['num_planned']}")
     parts: list[RenderableType] = [head]
-    if warning := synthetic(seen):
+    if warning := synthetic(seen["data"]["name"], seen["data"]["source"]):
         parts.insert(0, Text(warning, style="bold yellow"))
     if seen["note"]:
         parts.append(Text(seen["note"], style="yellow"))
@@ -177,13 +178,6 @@ def _arms(seen: Mapping[str, Any]) -> RenderableType:
             number(arm["best"], best), number(arm["test"] and arm["test"]["mean"], test), Text(now),
         )
     return table
-
-
-def number(value: float | None, decimals: int | None) -> str:
-    """A number of a column whose numbers have so many decimals; None: as many as it needs itself."""
-    if value is None or decimals is None:
-        return significant(value)
-    return f"{value:.{decimals}f}".replace("-", "−")
 
 
 def running(one: Mapping[str, Any]) -> str:

@@ -18,7 +18,8 @@ import optuna
 from raymae.errors import ResultsError
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline
-from raymae.results.verdict.verdict import verdict_of
+from raymae.results.verdict.judge import verdict_of
+from raymae.results.verdict.verdict import Verdict, plain
 from raymae.search.decide.algorithms import optuna_distribution
 from raymae.spec.sweep import SweepSpec
 
@@ -156,13 +157,13 @@ def _add_curves(storage: optuna.storages.RDBStorage, study: optuna.Study, curves
             connection.execute(Model.__table__.insert(), rows)
 
 
-def _attributes(store: Store, spec: SweepSpec, answer: Mapping[str, Any], arms: list[str]) -> dict[str, Any]:
+def _attributes(store: Store, spec: SweepSpec, answer: Verdict, arms: list[str]) -> dict[str, Any]:
     """What a study says about itself, and each of its arms: test scores belong to replicates, not to trials."""
     data = store.meta()["data"]
     described = {
-        f"arm {arm['arm']}": {"kind": arm["kind"], "seeds": arm["n"], "best": arm["val"], "test": arm["metrics"],
-                              "best_params": arm["best_params"], "compute_s": arm["compute_s"]}
-        for arm in answer["arms"] if arm["arm"] in arms
+        f"arm {arm.arm}": {"kind": arm.kind, "seeds": arm.n, "best": plain(arm.val), "test": plain(arm.metrics),
+                           "best_params": plain(arm.best_params), "compute_s": arm.compute_s}
+        for arm in answer.arms if arm.arm in arms
     }
     return {"sweep": spec.name, "task": spec.task, "data": data["name"], "data_source": data["source"],
             "answer": headline(answer), **described}

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
-from raymae.results.verdict.headline import duration
+from raymae.results.verdict.numbers import duration
 from raymae.search.background import repeatedly
 
 if TYPE_CHECKING:

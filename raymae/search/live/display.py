@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 from rich.table import Table
 from rich.text import Text
 
-from raymae.results.verdict.headline import duration, significant
+from raymae.results.verdict.numbers import duration, significant
 
 if TYPE_CHECKING:
     from raymae.search.decide.conductor import Conductor

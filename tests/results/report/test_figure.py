@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 
 from raymae.cli import main
-from raymae.results import Store, verdict_of
+from raymae.results import Store, Verdict, verdict_of
 from raymae.results.report.figure import INKS, figure
 from raymae.results.report.intervals import DARK, LIGHT, arms_panel, differences_panel, ticks
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
@@ -28,7 +28,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 @pytest.fixture
 def verdict(made: Store) -> dict[str, Any]:
-    return copy.deepcopy(verdict_of(made))
+    return verdict_of(made).to_json()
 
 
 def texts(svg: str) -> list[str]:
@@ -36,20 +36,20 @@ def texts(svg: str) -> list[str]:
 
 
 def test_the_better_side_depends_on_the_objective(verdict: dict[str, Any]) -> None:
-    less = differences_panel(verdict)
+    less = differences_panel(Verdict.from_json(verdict))
     assert (less.left, less.right) == ("mae better", "mae worse")
     verdict["objective"]["mode"] = "max"
-    more = differences_panel(verdict)
+    more = differences_panel(Verdict.from_json(verdict))
     assert (more.left, more.right) == ("mae worse", "mae better")
-    found = texts(figure(verdict, ARMS))
+    found = texts(figure(Verdict.from_json(verdict), ARMS))
     assert "← mae worse" in found
     assert "mae better →" in found
     verdict["pairs"][1]["a"] = "gru"
-    assert differences_panel(verdict).left == "first arm worse"
+    assert differences_panel(Verdict.from_json(verdict)).left == "first arm worse"
 
 
 def test_the_primary_difference_comes_first_and_0_is_inside(verdict: dict[str, Any]) -> None:
-    panel = differences_panel(verdict)
+    panel = differences_panel(Verdict.from_json(verdict))
     assert panel.rows[0].label == "mae − scratch"
     assert [row.primary for row in panel.rows] == [True, False, False]
     assert panel.axis[0] < 0 < panel.axis[1]
@@ -63,34 +63,35 @@ def test_differences_are_in_per_cent_of_the_other_arm(verdict: dict[str, Any]) -
     (other,) = (arm for arm in verdict["arms"] if arm["arm"] == pair["b"])
     other["metrics"]["test_mse"]["mean"] = 0.5
     pair |= {"difference": -0.01, "ci95": [-0.025, 0.005]}
-    assert differences_panel(verdict).rows[0].text == "−2.0 % (−5.0 to +1.0)"
+    assert differences_panel(Verdict.from_json(verdict)).rows[0].text == "−2.0 % (−5.0 to +1.0)"
     pair["ci95"] = None
-    assert differences_panel(verdict).rows[0].text == "−2.0 %"
+    assert differences_panel(Verdict.from_json(verdict)).rows[0].text == "−2.0 %"
     other["metrics"]["test_mse"]["mean"] = 0.0
-    assert "%" not in differences_panel(verdict).rows[0].text
+    assert "%" not in differences_panel(Verdict.from_json(verdict)).rows[0].text
 
 
 def test_a_far_reference_is_an_arrow_and_squeezes_nothing(verdict: dict[str, Any]) -> None:
-    before = arms_panel(verdict)
+    before = arms_panel(Verdict.from_json(verdict))
     assert [row.label for row in before.rows if row.beyond] == ["persistence"]
     assert max(row.value for row in before.rows if not row.beyond) < before.axis[1] < 0.95
     assert before.rows[-1].text.startswith("0.95")  # the number is there all the same
-    ends = figure(verdict, ARMS).count("v10z")
-    assert ends == sum(row.beyond != 0 for panel in (before, differences_panel(verdict)) for row in panel.rows) == 2
+    differences = differences_panel(Verdict.from_json(verdict))
+    ends = figure(Verdict.from_json(verdict), ARMS).count("v10z")
+    assert ends == sum(row.beyond != 0 for panel in (before, differences) for row in panel.rows) == 2
 
 
 def test_an_unfinished_sweep_says_what_is_missing(verdict: dict[str, Any]) -> None:
     verdict["pairs"] = []
     for arm in verdict["arms"]:
         arm["metrics"], arm["n"] = {}, 0
-    found = texts(figure(verdict, ARMS))
+    found = texts(figure(Verdict.from_json(verdict), ARMS))
     assert "No arm has a test score yet." in found
     assert "No difference yet: it takes the test scores of two arms." in found
 
 
 def test_an_arm_keeps_its_colour_whatever_its_rank(verdict: dict[str, Any]) -> None:
     verdict["arms"].reverse()
-    root = ElementTree.fromstring(figure(verdict, ("other", *ARMS)))
+    root = ElementTree.fromstring(figure(Verdict.from_json(verdict), ("other", *ARMS)))
     dots = [dot.get("class") for dot in root.iter(f"{SVG}circle")]
     assert {arm["arm"] for arm in verdict["arms"][1:]} == {"mae", "scratch", "gru"}
     assert dots[:3] == [f"arm{('other', *ARMS).index(arm['arm'])}" for arm in verdict["arms"][1:]]
@@ -114,8 +115,8 @@ def test_every_colour_is_readable_on_the_pictures_own_background(scheme: int) ->
 
 
 def test_nothing_is_loaded_or_run_and_the_same_verdict_gives_the_same_bytes(verdict: dict[str, Any]) -> None:
-    text = figure(verdict, ARMS)
-    assert text == figure(copy.deepcopy(verdict), ARMS)
+    text = figure(Verdict.from_json(verdict), ARMS)
+    assert text == figure(Verdict.from_json(copy.deepcopy(verdict)), ARMS)
     assert not {"script", "image", "use", "foreignObject", "a"} & {
         node.tag.removeprefix(SVG) for node in ElementTree.fromstring(text).iter()}
     assert "url(" not in text
@@ -131,11 +132,11 @@ def test_hostile_names_stay_text(verdict: dict[str, Any], name: str) -> None:
             arm["arm"] = name
     for pair in verdict["pairs"]:
         pair |= {key: name for key in ("a", "b") if pair[key] == "gru"}
-    root = ElementTree.fromstring(figure(verdict, ("mae", "scratch", name)))
+    root = ElementTree.fromstring(figure(Verdict.from_json(verdict), ("mae", "scratch", name)))
     assert {node.tag.removeprefix(SVG) for node in root.iter()} == {
         "svg", "title", "desc", "style", "rect", "text", "line", "path", "circle"}
     if name == HOSTILE:
-        assert any(name in text for text in texts(figure(verdict, ("mae", "scratch", name))))
+        assert any(name in text for text in texts(figure(Verdict.from_json(verdict), ("mae", "scratch", name))))
 
 
 @pytest.mark.parametrize(("low", "high", "expected"), [

@@ -14,7 +14,8 @@ import pytest
 from tiny_task import report, tiny_spec, trial
 
 from raymae.errors import ResultsError
-from raymae.results import Store, figures
+from raymae.results import Store
+from raymae.results.report import figures
 from raymae.results.report.report import (
     collect,
     json_in_html,
@@ -131,7 +132,7 @@ def test_learning_curves_are_few_and_name_their_role(found: dict[str, Any]) -> N
         mine = [curve for curve in curves if curve["arm"] == arm and curve["phase"] == "finetune"]
         assert [curve["role"] for curve in mine].count("best") == 1
         assert 2 < len(mine) <= figures.CURVES_PER_ARM + 1
-    best = next(arm for arm in found["verdict"]["arms"] if arm["arm"] == "mae")["val"]["trial_id"]
+    best = next(arm for arm in found["verdict"].arms if arm.arm == "mae").val.trial_id
     assert {curve["trial"] for curve in curves if curve["role"] == "best" and curve["arm"] == "mae"} == {best}
 
 

@@ -18,7 +18,7 @@ from tiny_task import report, trial
 from raymae.errors import ResultsError
 from raymae.results import Store
 from raymae.results.store.folder import Place
-from raymae.results.verdict.verdict import conclude
+from raymae.results.verdict.judge import conclude
 
 Make = Callable[..., Store]
 WRITER = Path(__file__).with_name("write_until_killed.py")
@@ -31,9 +31,10 @@ def keys(frame: pd.DataFrame, *names: str) -> list[tuple[Any, ...]]:
 @pytest.mark.parametrize("lines", [1, 17, 44])
 def test_a_killed_writer_loses_nothing_it_acknowledged(tmp_path: Path, lines: int) -> None:
     acknowledged: list[tuple[str, str, int]] = []
+    paths = os.pathsep.join([str(WRITER.parents[1]), os.environ.get("PYTHONPATH", "")])  # where tiny_task lies
     for start in (0, 1000):
         process = subprocess.Popen([sys.executable, str(WRITER), str(tmp_path / "ett"), str(start)],
-                                   stdout=subprocess.PIPE, text=True)
+                                   stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": paths})
         assert process.stdout is not None
         for _ in range(lines):
             kind, name, step = process.stdout.readline().split()
@@ -213,8 +214,8 @@ def test_the_last_verdict_counts_what_the_storage_refused_until_then(
     store.add_trial(trial("t2", stage="replicate", test_mse=0.6))
     assert store.trials().empty
     answer = conclude(store)
-    assert {arm["arm"]: arm["n"] for arm in answer["arms"]}["mae"] == 2
-    assert store.verdict() == answer
+    assert {arm.arm: arm.n for arm in answer.arms}["mae"] == 2
+    assert store.verdict() == answer.to_json()
 
 
 def test_a_trial_is_never_seen_before_its_reports(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -10,9 +10,10 @@ import pytest
 from tiny_task import report, tiny_spec, trial
 
 from raymae.errors import ResultsError
-from raymae.results import Store, across, query, summary
+from raymae.results import Store, query, summary
 from raymae.results.report.report import write_report
 from raymae.results.store.folder import Place
+from raymae.results.views import compare as across
 
 Make = Callable[..., Store]
 
@@ -39,7 +40,7 @@ def test_a_sweep_on_s3(make_store: Make, root: str) -> None:
     assert found.configs() == {"t1": {"arm": "mae"}}
     assert found.checkpoint_path("t1") == f"{root}/checkpoints/t1"
     assert query(root, "SELECT count(*) AS n FROM reports")["n"].tolist() == [3]
-    assert summary(found)["num_trials"]["completed"] == 1
+    assert summary(found).num_trials["completed"] == 1
     assert query(root, "SELECT completed FROM arms WHERE arm = 'mae'")["completed"].tolist() == [1]
     Place(root).write("pictures/t1-seed0-x.png", b"png")
     page, _ = write_report(found)

@@ -23,12 +23,13 @@ def test_the_front_holds_whom_nobody_beats(make_store: Make) -> None:
     ):
         store.add_trial(trial(trial_id, arm, status=status, val_mse=value, wall_s=seconds, epochs_done=3))
     store.add_trial(trial("p", "persistence", val_mse=0.3, wall_s=0.0, epochs_done=0))
-    found = verdict_of(store)["pareto"]
-    assert found["cost"] == "wall_s"
-    assert [(p["trial_id"], p["arm"], p["value"], p["cost"]) for p in found["front"]] == [
+    found = verdict_of(store).pareto
+    assert found is not None
+    assert found.cost == "wall_s"
+    assert [(p.trial_id, p.arm, p.value, p.cost) for p in found.front] == [
         ("b", "mae", 0.20, 10.0), ("c", "scratch", 0.15, 50.0), ("a", "mae", 0.10, 100.0)]
     render(summary(store))
 
 
 def test_no_cost_no_front(make_store: Make) -> None:
-    assert "pareto" not in verdict_of(make_store())
+    assert "pareto" not in verdict_of(make_store()).to_json()

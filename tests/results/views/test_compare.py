@@ -10,12 +10,13 @@ import pytest
 from tiny_task import tiny_schema, tiny_spec, trial
 
 from raymae.errors import ResultsError
-from raymae.results import Store, across
+from raymae.results import Store
 from raymae.results.verdict.published import REPORT, published
+from raymae.results.views import compare as across
 from raymae.tasks import TASKS, task_class
 
 Make = Callable[..., Store]
-README = Path(__file__).parents[2] / "README.md"
+README = Path(__file__).parents[3] / "README.md"
 
 
 def fill(store: Store, scores: dict[str, list[float]]) -> None:

@@ -11,7 +11,7 @@ from rich.console import Console
 from tiny_task import DATA, report, trial
 
 from raymae.results import Store, render, summary
-from raymae.results.verdict.headline import aligned, duration, p_value, significant
+from raymae.results.verdict.numbers import aligned, duration, p_value, significant
 
 Make = Callable[..., Store]
 
@@ -62,7 +62,7 @@ def test_an_unfinished_sweep_has_a_summary(make_store: Make, tmp_path: Path) -> 
     store.write_config("t2", {})
     store.add_report(report("t1", 0))
     store.add_trial(trial("t1", val_mse=0.25))
-    found = summary(Store.open(tmp_path / "ett"))
+    found = summary(Store.open(tmp_path / "ett")).to_json()
     assert found == json.loads(json.dumps(found, allow_nan=False))
     assert found["num_trials"] == {"started": 2, "unfinished": 1, "completed": 1, "stopped": 0, "failed": 0}
     assert found["num_reports"] == 1
@@ -71,11 +71,11 @@ def test_an_unfinished_sweep_has_a_summary(make_store: Make, tmp_path: Path) -> 
 
 def test_a_written_verdict_counts_once_it_is_complete(make_store: Make) -> None:
     store = finished(make_store)
-    verdict = {**summary(store)["verdict"], "task": "as written"}
+    verdict = {**summary(store).verdict.to_json(), "task": "as written"}
     store.write_verdict({**verdict, "complete": False})
-    assert summary(store)["task"] == "tiny"
+    assert summary(store).verdict.task == "tiny"
     store.write_verdict({**verdict, "complete": True})
-    assert summary(store)["task"] == "as written"
+    assert summary(store).verdict.task == "as written"
 
 
 @pytest.mark.parametrize(
