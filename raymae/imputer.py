@@ -82,10 +82,9 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             ResultsError: No sweep there, of another task, or without a completed trial of that arm.
         """
         store = Store.open(root)
-        task = store.spec().task
-        if task != Imputation.name:
-            raise ResultsError(f"{root}: an imputer needs a sweep over the task {Imputation.name!r}, this one is over "
-                               f"{task!r}")
+        task, wanted = store.spec().task, Imputation.schema.name
+        if task != wanted:
+            raise ResultsError(f"{root}: an imputer needs a sweep over the task {wanted!r}, this one is over {task!r}")
         trial_id = next((arm.val.trial_id for arm in verdict_of(store).arms if arm.arm == ARM), None)
         if trial_id is None:
             raise ResultsError(f"{root}: no completed trial of the arm {ARM!r}; finish the sweep first")
@@ -108,7 +107,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
         where = {"name": "table", "source": "memory"}
-        self.config_ = TrialConfig(Imputation.name, ARM, self._params(len(frame)), where, seed)
+        self.config_ = TrialConfig(Imputation.schema.name, ARM, self._params(len(frame)), where, seed)
         self._task = Imputation(self.config_, torch.device("cpu"), data)
         with tempfile.TemporaryDirectory() as folder:
             for report in run_trial(self.config_, device=self._task.device, task=self._task):
@@ -157,18 +156,18 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def _params(self, num_rows: int) -> dict[str, Scalar]:
         """Every parameter that the arm has."""
-        kind = Imputation.arms[ARM].kind
+        kind = Imputation.schema.arms[ARM].kind
         often = min(max(MANY // num_rows, 1), MOST)
         passes: dict[str, Scalar] = {name: often * count for name, count in PASSES.items()}
         given = {**DEFAULTS, **passes, "eval_every": 2 * often, **(self.settings or {})}
-        unknown = [name for name in given if name not in Imputation.Params.model_fields]
+        unknown = [name for name in given if name not in Imputation.schema.params.model_fields]
         if unknown:
-            raise ValueError(f"settings: {unknown[0]!r} is no parameter of the task {Imputation.name!r}")
-        params = Imputation.Params.model_validate(given).model_dump()
-        problems = Imputation.check(ARM, params)
+            raise ValueError(f"settings: {unknown[0]!r} is no parameter of the task {Imputation.schema.name!r}")
+        params = Imputation.schema.params.model_validate(given).model_dump()
+        problems = Imputation.schema.check(ARM, params)
         if problems:
             raise ValueError(f"settings: {problems[0][1]}")
-        return {name: value for name, value in params.items() if applies(Imputation.Params, name, ARM, kind)}
+        return {name: value for name, value in params.items() if applies(Imputation.schema.params, name, ARM, kind)}
 
     def _prepared(self, table: Table, seed: int) -> Prepared:
         hidden_RC = hide_cells(table.values_RC, "mcar", self.held_out, seed)

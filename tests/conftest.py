@@ -44,15 +44,15 @@ def make_config() -> Callable[..., TrialConfig]:
     """A trial of size `debug` with some parameters changed; those the arm does not have are left out."""
     from raymae.spec import TrialConfig
     from raymae.spec.task import applies
-    from raymae.tasks import task_class
+    from raymae.tasks import schema_of
 
     def make(task: str, arm: str, *, stage: Any = "search", seed: int = 0, data: Any = None,
              **changes: Any) -> TrialConfig:
-        cls = task_class(task)
-        defaults = {name: field.get_default() for name, field in cls.Params.model_fields.items()}
-        merged = {**defaults, **cls.sizes["debug"], **changes}
+        schema = schema_of(task)
+        defaults = {name: field.get_default() for name, field in schema.params.model_fields.items()}
+        merged = {**defaults, **schema.sizes["debug"], **changes}
         params = {name: value for name, value in merged.items()
-                  if applies(cls.Params, name, arm, cls.arms[arm].kind)}
+                  if applies(schema.params, name, arm, schema.arms[arm].kind)}
         return TrialConfig(task, arm, params, data or SYNTHETIC, seed, stage)
 
     return make

@@ -47,4 +47,4 @@ def schema_of(name: str) -> TaskSchema:
     Raises:
         KeyError: No such task; its argument lists the names there are.
     """
-    return task_class(name).schema()
+    return task_class(name).schema

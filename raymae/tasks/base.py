@@ -18,7 +18,7 @@ from torch import Generator, Tensor, nn
 from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.sweep import DataSpec
-from raymae.spec.task import Arm, Objective, TaskSchema, TrainingParams
+from raymae.spec.task import TaskSchema
 from raymae.spec.trial import TrialConfig
 
 Batch = dict[str, Tensor]
@@ -105,22 +105,6 @@ class Pretraining(ABC, Generic[Model]):
         return transfer(pretrained.get_submodule("encoder"), model)
 
 
-def uneven_heads(params: Mapping[str, Any], *parts: str) -> list[tuple[str, str]]:
-    """Widths that their attention heads do not divide, as `Task.check` returns problems.
-
-    Args:
-        params: Holds `<part>_dim` and `<part>_heads`.
-        parts: `encoder`, `decoder`.
-    """
-    found = []
-    for part in parts:
-        dim, heads = int(params[f"{part}_dim"]), int(params[f"{part}_heads"])
-        if dim % heads:
-            found.append((f"{part}_dim", f"{part}_dim={dim} must be a multiple of {part}_heads={heads}; "
-                                         f"try {dim // heads * heads or heads}"))
-    return found
-
-
 class Task(ABC):
     """A problem, under one trial's configuration.
 
@@ -129,38 +113,18 @@ class Task(ABC):
         device: Where models and batches live.
 
     Class attributes:
-        name: Its name in the registry.
-        Params: Its parameters, derived from `TrainingParams`; every field is declared with `param()`.
-        objective: What trials are selected on.
-        metric_names: All its metrics, without prefix.
-        arms: Its arms.
-        sizes: Presets of parameters; `debug` trains in seconds on a CPU.
+        schema: Its name, parameters, arms, sizes, objective and metrics.
         eval_batch: Examples scored at once; less where one is large. Does not change a score.
     """
 
-    name: ClassVar[str]
-    Params: ClassVar[type[TrainingParams]]
-    objective: ClassVar[Objective]
-    metric_names: ClassVar[tuple[str, ...]]
-    arms: ClassVar[Mapping[str, Arm]]
-    sizes: ClassVar[Mapping[str, Mapping[str, Any]]]
+    schema: ClassVar[TaskSchema]
     eval_batch: ClassVar[int] = 1024
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.arm = self.arms[config.arm]
-        self.params: Any = self.Params.model_validate(dict(config.params))
-
-    @classmethod
-    def schema(cls) -> TaskSchema:
-        """The task's description for the spec room."""
-        return TaskSchema(cls.name, cls.Params, cls.arms, cls.sizes, cls.objective, cls.metric_names, cls.check)
-
-    @classmethod
-    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """What is impossible about an arm's parameters, as (parameter, message) pairs; empty if nothing is."""
-        return []
+        self.arm = self.schema.arms[config.arm]
+        self.params: Any = self.schema.params.model_validate(dict(config.params))
 
     @classmethod
     def locate(cls, data: Mapping[str, Any]) -> Located:
@@ -206,7 +170,7 @@ class Task(ABC):
 
     def reported(self) -> tuple[str, ...]:
         """The metrics that this trial's data can have: all by default, fewer where some are of classes it lacks."""
-        return self.metric_names
+        return self.schema.metrics
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head (trained alone during `freeze_epochs`)."""

@@ -123,7 +123,7 @@ class _Trial:
     def _hold(self, epoch: int) -> None:
         """Let the parameters hold that a fine-tuning epoch has; pretraining has those of the first."""
         if self.config.earlier:
-            self.task.params = self.task.Params.model_validate(self.config.params_at(epoch))
+            self.task.params = self.task.schema.params.model_validate(self.config.params_at(epoch))
         self.params = self.task.params
 
     # -- phases --------------------------------------------------------------------------------------------------------
@@ -199,11 +199,11 @@ class _Trial:
         """Evaluate on validation; keep the weights if they are the best so far; decide on early stopping."""
         model = self.average.module if self.average is not None else self.model
         scores = self._evaluate(model, "val")
-        name = f"val_{self.task.objective.metric}"
+        name = self.task.schema.objective.val
         if not math.isfinite(scores[name]):
             raise TrialError(f"{name} is {scores[name]} after fine-tuning epoch {self.epoch}; lower lr "
                              f"({self.params.lr:g}) or clip_norm ({self.params.clip_norm:g})")
-        if not self.best or self.task.objective.better(scores[name], self.best[name]):
+        if not self.best or self.task.schema.objective.better(scores[name], self.best[name]):
             self.best, self.stale = scores, 0
             self.best_weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
         else:

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from raymae.data.find.locate import Located
-from raymae.spec.task import Arm, Objective, TrainingParams, param
+from raymae.spec.task import Arm, Objective, TaskSchema, TrainingParams, param
 from raymae.tasks.base import Metrics, Task
 
 
@@ -41,12 +41,10 @@ class Numbers:
 class Trivial(Task):
     """Fits one number to one number."""
 
-    name = "trivial"
-    Params = TrivialParams
-    objective = Objective("loss", "min", "")
-    metric_names = ("loss",)
-    arms = {"scratch": Arm("trained", "one weight")}  # noqa: RUF012
-    sizes = {"debug": {"epochs": 3}}  # noqa: RUF012
+    schema = TaskSchema(
+        name="trivial", params=TrivialParams, arms={"scratch": Arm("trained", "one weight")},
+        sizes={"debug": {"epochs": 3}}, objective=Objective("loss", "min", ""), metrics=("loss",),
+    )
 
     @classmethod
     def locate(cls, data: Any) -> Located:

@@ -40,7 +40,7 @@ def make_task(request: pytest.FixtureRequest, make_config: Callable[..., TrialCo
     cls = task_class(name)
 
     def make(kind: str = "pretrained", *, arm: str | None = None, **changes: Any) -> Task:
-        arm = arm or next(arm for arm, about in cls.arms.items() if about.kind == kind)
+        arm = arm or next(arm for arm, about in cls.schema.arms.items() if about.kind == kind)
         torch.manual_seed(0)
         return cls(make_config(name, arm, data=data, **changes), torch.device("cpu"))
 

@@ -59,12 +59,12 @@ def test_pretraining_loss_is_finite_and_falls(make_task: MakeTask) -> None:
 
 
 def test_only_arms_that_pretrain_have_a_pretraining(make_task: MakeTask) -> None:
-    for arm, about in make_task().arms.items():
+    for arm, about in make_task().schema.arms.items():
         assert (make_task(arm=arm).pretraining() is not None) == (about.kind == "pretrained"), arm
 
 
 def test_finetuning_loss_of_every_arm_is_finite_and_falls(make_task: MakeTask) -> None:
-    for arm, about in make_task().arms.items():
+    for arm, about in make_task().schema.arms.items():
         if about.kind != "reference":
             task = make_task(arm=arm)
             model = task.build()
@@ -126,12 +126,12 @@ def shaken(task: Task) -> nn.Module:
 
 
 def test_evaluation_in_batches_of_3_equals_one_batch(make_task: MakeTask) -> None:
-    for arm in make_task().arms:
+    for arm in make_task().schema.arms:
         task = make_task(arm=arm)
         model, source = shaken(task), FirstExamples(task.load("val"), 50)
         one, three = (evaluate(task, model, source, batch_size=size) for size in (len(source), 3))
         assert three == pytest.approx(one, rel=2e-5, abs=1e-7), arm  # float32 products differ with the batch's size
-        assert set(one) == set(task.reported()) <= set(task.metric_names)
+        assert set(one) == set(task.reported()) <= set(task.schema.metrics)
 
         batch = source.batch(torch.arange(len(source)), None)
         with torch.no_grad():
@@ -166,7 +166,7 @@ def test_evaluation_shared_by_more_ranks_than_examples(make_task: MakeTask) -> N
 
 
 def test_references_have_nothing_to_train(make_task: MakeTask) -> None:
-    for arm, about in make_task().arms.items():
+    for arm, about in make_task().schema.arms.items():
         size = sum(parameter.numel() for parameter in make_task(arm=arm).build().parameters())
         assert (size == 0) == (about.kind == "reference"), arm
 

@@ -13,12 +13,12 @@ import torch
 
 from raymae.errors import TrialError
 from raymae.spec import TrialConfig
-from raymae.tasks import TASKS, task_class
+from raymae.tasks import TASKS, schema_of, task_class
 from raymae.train import Report, evaluate, run_trial
 
-ARMS = [(name, arm) for name in TASKS for arm in task_class(name).arms]
-TRAINED = [(name, arm) for name, arm in ARMS if task_class(name).arms[arm].kind != "reference"]
-PRETRAINED = [(name, arm) for name, arm in ARMS if task_class(name).arms[arm].kind == "pretrained"]
+ARMS = [(name, arm) for name in TASKS for arm in schema_of(name).arms]
+TRAINED = [(name, arm) for name, arm in ARMS if schema_of(name).arms[arm].kind != "reference"]
+PRETRAINED = [(name, arm) for name, arm in ARMS if schema_of(name).arms[arm].kind == "pretrained"]
 # Everything that a trial carries from epoch to epoch.
 RICH: dict[str, Any] = {"pretrain_epochs": 2, "epochs": 3, "freeze_epochs": 1, "ema_decay": 0.7, "patience": 9,
                         "label_fraction": 0.3}
@@ -58,7 +58,7 @@ def assert_same(got: Any, wanted: Any, path: str = "") -> None:
 @pytest.mark.parametrize("stage", ["search", "replicate"])
 def test_the_stream_of_reports(name: str, arm: str, stage: str, make_config: MakeConfig, run: Callable) -> None:
     cls = task_class(name)
-    kind = cls.arms[arm].kind
+    kind = cls.schema.arms[arm].kind
     config, reports, _ = run(make_config(name, arm, stage=stage, **RICH))
     reported = cls(config, torch.device("cpu")).reported()
     assert [report.step for report in reports] == list(range(len(reports)))
@@ -74,8 +74,8 @@ def test_the_stream_of_reports(name: str, arm: str, stage: str, make_config: Mak
     for report in reports:
         assert report.metrics.keys() == names[report.phase]
         assert all(isinstance(value, float) and not math.isnan(value) for value in report.metrics.values())
-        selected = f"val_{cls.objective.metric}"
-        if selected in report.metrics and (best is None or cls.objective.better(report.metrics[selected], best)):
+        selected = cls.schema.objective.val
+        if selected in report.metrics and (best is None or cls.schema.objective.better(report.metrics[selected], best)):
             best = report.metrics[selected]
         assert report.best.get(selected) == best
         assert report.num_parameters == 0 if kind == "reference" else report.num_parameters > 0
@@ -175,6 +175,6 @@ def test_nan_fails_the_trial_with_a_reason(
     whole = getattr(owner, broken)
     monkeypatch.setattr(owner, broken, lambda self, *args: whole(self, *args) * math.nan)
     reason = {"loss": "the pretrain loss is nan in epoch 1", "finetune_loss": "the finetune loss is nan",
-              "predict": f"val_{cls.objective.metric} is nan after fine-tuning epoch 1"}[broken]
+              "predict": f"{cls.schema.objective.val} is nan after fine-tuning epoch 1"}[broken]
     with pytest.raises(TrialError, match=f"{reason}.*lower"):
         list(run_trial(config))

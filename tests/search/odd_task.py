@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import os
 import time
+from dataclasses import replace
 from typing import Any, Literal
 
 import torch
 from torch import Tensor, nn
 
 from raymae.spec.task import param
-from raymae.tasks.forecasting.task import Forecasting, ForecastingParams
+from raymae.tasks.forecasting.schema import SCHEMA, ForecastingParams
+from raymae.tasks.forecasting.task import Forecasting
 
 
 class OddParams(ForecastingParams):
@@ -25,8 +27,7 @@ class OddParams(ForecastingParams):
 class Odd(Forecasting):
     """Goes wrong in the second epoch of fine-tuning."""
 
-    name = "odd"
-    Params = OddParams
+    schema = replace(SCHEMA, name="odd", params=OddParams)
     calls = 0
 
     def load(self, split: str) -> Any:

@@ -145,8 +145,9 @@ def test_a_network_s_imputations_are_adjusted(make_config: Callable[..., TrialCo
     plain, moved = columns(), columns(match_cost=0.02)
     assert moved.std(axis=0).sum() > 1.02 * plain.std(axis=0).sum()
     assert np.isfinite(columns(match_cost=0.02, mechanism="own_value")).all()
-    assert Imputation.check("mae", {**make_config("imputation", "mae").params, "match": 0.3, "match_cost": 0.1})[0][1] \
-        .endswith("both say how far imputed values are moved; set one of them to 0")
+    params = {**make_config("imputation", "mae").params, "match": 0.3, "match_cost": 0.1}
+    assert Imputation.schema.check("mae", params)[0][1].endswith(
+        "both say how far imputed values are moved; set one of them to 0")
 
 
 def test_that_moving_mends_errors_is_not_counted_on() -> None:

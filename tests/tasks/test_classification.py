@@ -292,7 +292,7 @@ def test_compiled_networks_keep_their_keys(make_task: MakeTask, monkeypatch: pyt
 def test_impossible_parameters_are_refused(
     changes: dict[str, Any], key: str, message: str, make_config: Callable[..., TrialConfig]
 ) -> None:
-    [(found, text)] = Classification.check("mae", make_config("classification", "mae", **changes).params)
+    [(found, text)] = Classification.schema.check("mae", make_config("classification", "mae", **changes).params)
     assert found == key
     assert message in text
 
@@ -300,7 +300,7 @@ def test_impossible_parameters_are_refused(
 def test_sizes_have_the_parameters_they_say(make_task: MakeTask) -> None:
     for size, millions in (("lite", 2.7), ("small", 9.5), ("base", 85.1)):
         task = make_task("scratch", **{"image_size": 64, "patch_size": 8, "encoder_dim": 192, "encoder_depth": 9,
-                                       "encoder_heads": 6, **Classification.sizes[size]})
+                                       "encoder_heads": 6, **Classification.schema.sizes[size]})
         with torch.device("meta"):
             count = sum(parameter.numel() for parameter in task.build().parameters())
         assert count / 1e6 == pytest.approx(millions, abs=0.1), size
@@ -311,7 +311,7 @@ def test_debug_replaces_the_shipped_sweeps_sizes() -> None:
     spec = parse_sweep(text, "classification_mask.yaml", ["size=debug"], schema_of=schema_of)
     for arm in spec.arms:
         fixed = arm_plan(spec, schema_of("classification"), arm).fixed
-        debug = Classification.sizes["debug"]
+        debug = Classification.schema.sizes["debug"]
         assert {name: fixed[name] for name in debug.keys() & fixed.keys()} == {
             name: debug[name] for name in debug.keys() & fixed.keys()}
 

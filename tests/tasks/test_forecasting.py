@@ -289,7 +289,7 @@ def test_impossible_combinations_are_named(
 ) -> None:
     # what a sweep file says about parameters the arm does not have is passed along as well
     params = {**make_config("forecasting", "mae").params, **changes}
-    assert Forecasting.check(arm, params) == found
+    assert Forecasting.schema.check(arm, params) == found
 
 
 def test_impossible_values_in_check_do_fail_when_built(make_task: MakeTask) -> None:

@@ -55,7 +55,7 @@ def test_bayesian_ridge_on_the_real_housing(real_data: Path, make_task: MakeTask
 
 
 def test_every_arm_and_seed_faces_the_same_cells(make_task: MakeTask) -> None:
-    arms = [make_task(arm, seed=seed) for seed, arm in enumerate(Imputation.arms)]
+    arms = [make_task(arm, seed=seed) for seed, arm in enumerate(Imputation.schema.arms)]
     first = arms[0].load("test").batch(torch.arange(50), None)
     for task in arms[1:]:
         batch = task.load("test").batch(torch.arange(50), None)
@@ -64,7 +64,7 @@ def test_every_arm_and_seed_faces_the_same_cells(make_task: MakeTask) -> None:
     assert not torch.equal(first["scored"], other["scored"])
 
 
-@pytest.mark.parametrize("arm", Imputation.arms)
+@pytest.mark.parametrize("arm", Imputation.schema.arms)
 @pytest.mark.parametrize("protocol", ["transductive", "inductive"])
 def test_no_arm_depends_on_the_truth_of_cells_taken_away(
     arm: str, protocol: str, make_task: MakeTask, monkeypatch: pytest.MonkeyPatch

@@ -344,4 +344,4 @@ def test_impossible_combinations_are_named(
     arm: str, changes: dict[str, Any], found: list[str], make_config: Callable[..., TrialConfig]
 ) -> None:
     params = {**make_config("segmentation", "mae", **SMALL).params, **changes}
-    assert [message for _, message in Segmentation.check(arm, params)] == found
+    assert [message for _, message in Segmentation.schema.check(arm, params)] == found

@@ -188,7 +188,8 @@ def test_shrunk_tokens_are_means_of_what_is_corrupted(make_task: MakeTask) -> No
     ("scratch", {"decoder_dim": 13}, ""),
 ])
 def test_impossible_combinations_are_named(arm: str, changes: dict[str, Any], found: str, make_config: Any) -> None:
-    messages = [message for _, message in Volumes.check(arm, {**make_config("volumes", "mae").params, **changes})]
+    params = {**make_config("volumes", "mae").params, **changes}
+    messages = [message for _, message in Volumes.schema.check(arm, params)]
     assert any(found in message for message in messages) if found else not messages
 
 

@@ -18,89 +18,25 @@ from torch.nn import functional as F
 from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.heads import FlattenHead, LinearHead
-from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
+from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
-from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
-from raymae.tasks.base import Batch, Metrics, Task, uneven_heads
+from raymae.tasks.base import Batch, Metrics, Task
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
+from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
 from raymae.tasks.forecasting.windows import WEEK_S, Prepared, Windows, prepare
 from raymae.tasks.lines import Panel, draw_lines
+from raymae.tasks.transformer import autoencoder, encoder
 
-TOKEN_ARMS = ("mae", "scratch")
 NUM_PICTURED, SHOWN_STEPS = 3, 168
-RECURRENT_ARMS = ("rnn", "lstm", "gru")
-LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
-
-
-class ForecastingParams(TrainingParams):
-    """Parameters of forecasting; those of every training loop are inherited."""
-
-    target: str = param("OT", "the channel to forecast")
-    date_column: str = param("date", "the CSV's column of timestamps")
-    protocol: Literal["report", "field"] = param(
-        "report",
-        "report: 70/20/10 % in time, scaled to [-1, 1] by the training range; field: 12/4/4 months of hours, "
-        "standardised by the training part",
-    )
-    horizon: int = param(1, "steps forecast", unit="steps", ge=1)
-    lookback: int = param(96, "steps of context", unit="steps", kinds=LEARNING, ge=2)
-    covariates: Literal["none", "time", "all"] = param(
-        "all", "inputs beside the channel itself: hour and weekday, or those and all other channels", kinds=LEARNING
-    )
-    normalise: Literal["last", "local", "revin", "none"] = param(
-        "local",
-        "last: subtract the window's last value; local: also divide by its typical one-step change; revin: subtract "
-        "the window's mean and divide by its deviation (Kim et al. 2022); none: raw levels", kinds=LEARNING,
-    )
-    loss: Literal["mse", "huber"] = param("huber", "fine-tuning loss, in normalised units", kinds=LEARNING)
-    dropout: float = param(0.1, "dropout inside the network", kinds=LEARNING, ge=0, lt=1)
-    patch_size: int = param(12, "steps per token", unit="steps", arms=TOKEN_ARMS, ge=1)
-    encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8)
-    encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
-    encoder_heads: int = param(4, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
-    mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
-    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
-    mask_ratio: float = param(0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
-    mask_kind: Literal["random", "suffix", "mixed"] = param(
-        "mixed", "which tokens are hidden: any (but the last), the last ones, or either", kinds=("pretrained",)
-    )
-    pretrain_channels: Literal["all", "target"] = param(
-        "all", "pretrain on every channel in turn with the same weights, or on the target only", kinds=("pretrained",)
-    )
-    norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
-    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=8)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
-    rnn_dim: int = param(48, "hidden width of the recurrent arms", arms=RECURRENT_ARMS, ge=1)
-    rnn_depth: int = param(1, "layers of the recurrent arms", arms=RECURRENT_ARMS, ge=1)
 
 
 class Forecasting(Task):
     """ETTh1's oil temperature, or any channel of any regularly sampled CSV."""
 
-    name = "forecasting"
-    Params = ForecastingParams
-    objective = Objective("mse", "min", "squared units of the protocol's scale")
-    metric_names = ("mse", "abs_error", "skill")
-    arms = {  # noqa: RUF012
-        "mae": Arm("pretrained", "patch transformer, masked pretraining on all training windows, then fine-tuning"),
-        "scratch": Arm("trained", "the same transformer and fine-tuning, from random weights"),
-        "rnn": Arm("trained", "recurrent network with tanh cells"),
-        "lstm": Arm("trained", "long short-term memory"),
-        "gru": Arm("trained", "gated recurrent unit"),
-        "linear": Arm("trained", "one linear layer on the window relative to its last value (NLinear)"),
-        "persistence": Arm("reference", "the last value, repeated"),
-    }
-    sizes = {  # noqa: RUF012
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "lookback": 24, "patch_size": 6,
-                  "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16, "decoder_heads": 2,
-                  "rnn_dim": 8, "covariates": "none"},
-        "small": {},
-        "large": {"encoder_dim": 128, "encoder_depth": 3, "encoder_heads": 8, "decoder_dim": 64, "rnn_dim": 128},
-    }
+    schema = SCHEMA
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -114,26 +50,9 @@ class Forecasting(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """A token arm needs whole patches, at least two of them to mask, and heads that divide widths."""
-        if arm not in TOKEN_ARMS:
-            return []
-        found = []
-        lookback, patch = int(params["lookback"]), int(params["patch_size"])
-        if lookback % patch:
-            near = [n for n in (lookback // patch * patch, (lookback // patch + 1) * patch) if n]
-            found.append(("lookback", f"lookback={lookback} must be a multiple of patch_size={patch}; "
-                                      f"try {' or '.join(map(str, near))}"))
-        elif lookback // patch < 2:
-            found.append(("patch_size", f"patch_size={patch} leaves {lookback // patch} token of lookback={lookback}; "
-                                        f"masking needs at least 2: at most {lookback // 2}"))
-        found += uneven_heads(params, *(("encoder", "decoder") if arm == "mae" else ("encoder",)))
-        return found
-
-    @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
-        p = cls.Params.model_validate(dict(params))
+        p: Any = cls.schema.params.model_validate(dict(params))
         prepared = _prepare(data, p, torch.device("cpu"))
         splits = prepared.splits(p.lookback)
         counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))
@@ -154,12 +73,7 @@ class Forecasting(Task):
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def _encoder(self) -> Encoder:
-        p = self.params
-        embedding = PatchEmbedding(self.grid.token_dim, self.grid.shape, p.encoder_dim)
-        return Encoder(
-            embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path, dropout=p.dropout,
-            mlp_ratio=p.mlp_ratio,
-        )
+        return encoder(self.params, self.grid, dropout=self.params.dropout)
 
     def build(self) -> nn.Module:
         """The arm's network: features in, a horizon of normalised values out."""
@@ -179,11 +93,7 @@ class Forecasting(Task):
         return WindowPretraining(self._autoencoder, self.features, self.grid, self.params)
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        p = self.params
-        return MaskedAutoencoder(
-            self._encoder(), self.grid.shape, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
-            decoder_heads=p.decoder_heads, norm_target=p.norm_target, target_dim=2 * p.patch_size,
-        )
+        return autoencoder(self.params, self._encoder(), self.grid, target_dim=2 * self.params.patch_size)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 

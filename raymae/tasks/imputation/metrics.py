@@ -13,8 +13,8 @@ from torch import Tensor
 
 from raymae.tasks.base import Batch, Metrics
 from raymae.tasks.imputation.cells import Prepared, ScalerKind
+from raymae.tasks.imputation.schema import SCHEMA
 
-NAMES = ("rmse", "mse", "mse_all", "mse_own_scale", "wasserstein", "accuracy")
 LOW, HIGH, STEP = -1.0, 2.0, 1 / 2048  # the reference scale is [0, 1]; some imputers leave it
 SUMS = 5  # per column: scored cells, squared errors, squared errors on the own scale, values, squared values
 GRID = round((HIGH - LOW) / STEP) + 1
@@ -58,11 +58,11 @@ class ImputationMetrics(Metrics):
         sums_SC, distance_C, cells, picked, right = self._parts()
         scored = sums_SC[0].sum()
         if not scored:
-            return dict.fromkeys(NAMES, math.nan)
+            return dict.fromkeys(SCHEMA.metrics, math.nan)
         squared, own = sums_SC[1].sum(), sums_SC[2].sum()
         values = (math.sqrt(squared / scored), squared / scored, squared / cells, own / scored, distance_C.sum(),
                   right / picked if picked else math.nan)
-        return dict(zip(NAMES, map(float, values), strict=True))
+        return dict(zip(SCHEMA.metrics, map(float, values), strict=True))
 
     def per_column(self) -> dict[str, dict[str, float]]:
         """For every column rmse and r2 of its missing cells, and the Wasserstein distance of all its cells."""

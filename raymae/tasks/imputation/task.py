@@ -27,17 +27,16 @@ from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.columns import Cells as Output
 from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
-from raymae.models.mae import Encoder
-from raymae.spec.task import Arm, Objective
 from raymae.spec.trial import TrialConfig
-from raymae.tasks.base import Batch, Task, uneven_heads
+from raymae.tasks.base import Batch, Task
 from raymae.tasks.imputation import adjust as adjusting
 from raymae.tasks.imputation.adjust import Adjustment, Predicted
 from raymae.tasks.imputation.cells import Cells, Prepared, ScalerKind, draw_cells, prepare
-from raymae.tasks.imputation.metrics import NAMES, ImputationMetrics
-from raymae.tasks.imputation.params import DENSE_ARMS, TOKEN_ARMS, ImputationParams
+from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.pretraining import CellPretraining
 from raymae.tasks.imputation.references import impute_by, most_frequent
+from raymae.tasks.imputation.schema import DENSE_ARMS, SCHEMA, TOKEN_ARMS, ImputationParams
+from raymae.tasks.transformer import encoder_of
 
 
 class Imputation(Task):
@@ -49,30 +48,8 @@ class Imputation(Task):
         data: A table at hand; read from where the configuration says by default.
     """
 
-    name = "imputation"
-    Params = ImputationParams
-    objective = Objective("rmse", "min", "share of a column's range, over cells taken away")
-    metric_names = NAMES
+    schema = SCHEMA
     eval_batch = 2048
-    arms = {  # noqa: RUF012
-        "mae": Arm("pretrained", "transformer over columns, pretrained by re-masking observed cells, then fine-tuned"),
-        "scratch": Arm("trained", "the same transformer and fine-tuning, from random weights"),
-        "report_mae": Arm("trained", "the report's: dense network on the masked row beside its mask"),
-        "autoencoder": Arm("trained", "the report's baseline: dense autoencoder on the row filled with means"),
-        "mean": Arm("reference", "mean of the column, most frequent category"),
-        "knn": Arm("reference", "mean of the ten nearest rows"),
-        "iterative": Arm("reference", "rounds of Bayesian ridge regressions (MICE)"),
-        "missforest": Arm("reference", "rounds of extremely randomised trees (missForest)"),
-        "hist_gradient": Arm("reference", "rounds of gradient-boosted trees on histograms"),
-    }
-    sizes = {  # noqa: RUF012
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "encoder_dim": 16, "encoder_depth": 1,
-                  "encoder_heads": 2, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "bins": 8,
-                  "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
-                  "warmup_epochs": 0.1},
-        "small": {},
-        "large": {"encoder_dim": 64, "encoder_depth": 4, "decoder_dim": 64, "decoder_depth": 2, "hidden_dim": 256},
-    }
 
     def __init__(self, config: TrialConfig, device: torch.device, data: Prepared | None = None) -> None:
         super().__init__(config, device)
@@ -105,19 +82,9 @@ class Imputation(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Heads divide widths."""
-        found = []
-        found += uneven_heads(params, *(("encoder", "decoder") if arm in TOKEN_ARMS else ()))
-        if arm in TOKEN_ARMS and params["match"] > 0 and params["match_cost"] > 0:
-            found.append(("match", f"match={params['match']} and match_cost={params['match_cost']} both say how far "
-                                   "imputed values are moved; set one of them to 0"))
-        return found
-
-    @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read, take away and split as a trial would."""
-        p = cls.Params.model_validate(dict(params))
+        p: Any = cls.schema.params.model_validate(dict(params))
         found = _prepare(data, p, torch.device("cpu"))
         rows, columns = found.hidden_RC.shape
         return (f"{rows:,} rows x {columns} columns, {len(np.flatnonzero(found.table.is_categorical))} categorical; "
@@ -156,8 +123,7 @@ class Imputation(Task):
         p = self.params
         embedding = ColumnEmbedding(self.data.num_categories, p.encoder_dim, frequencies=p.frequencies,
                                     frequency_scale=p.frequency_scale)
-        encoder = Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
-                          dropout=p.dropout, mlp_ratio=p.mlp_ratio)
+        encoder = encoder_of(p, embedding, dropout=p.dropout)
         head = ColumnMeans(p.decoder_dim, self.centres_CK, self.data.deviation_C)
         return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
                                  decoder_heads=p.decoder_heads)

@@ -26,78 +26,23 @@ from raymae.data.scenes import (
     unlabelled_folder,
 )
 from raymae.data.synthetic.scenes import synthetic_scenes
-from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
+from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
-from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
-from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
+from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.segmentation.crops import Crops, Whole, sliding_window, to_rgb
+from raymae.tasks.segmentation.schema import SCHEMA
+from raymae.tasks.transformer import autoencoder, encoder
 
-LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
 NUM_PICTURES = 4
-
-
-class SegmentationParams(TrainingParams):
-    """Parameters of segmentation; those of every training loop are inherited."""
-
-    image_size: int = param(128, "shorter side to which images are resized once; scores are at this size",
-                            unit="pixels", ge=16)
-    crop_size: int = param(128, "edge of the crops that are learned from and of the windows that are scored",
-                           unit="pixels", kinds=LEARNING, ge=16)
-    crops: int = param(1, "crops of every image in an epoch", kinds=LEARNING, ge=1)
-    scale_min: float = param(0.5, "least factor by which an image is enlarged before it is cropped", kinds=LEARNING,
-                             gt=0)
-    scale_max: float = param(2.0, "largest such factor", kinds=LEARNING, gt=0)
-    flip: bool = param(True, "mirror half of the crops left to right", kinds=LEARNING)
-    colour_jitter: float = param(0.3, "largest relative change of brightness, contrast and saturation", kinds=LEARNING,
-                                 ge=0, lt=1)
-    overlap: float = param(0.33, "least share of a window that its neighbour sees too", kinds=LEARNING, ge=0, lt=1)
-    patch_size: int = param(16, "edge of a token", unit="pixels", kinds=LEARNING, ge=1)
-    encoder_dim: int = param(128, "width of the encoder", kinds=LEARNING, ge=8)
-    encoder_depth: int = param(6, "blocks of the encoder", kinds=LEARNING, ge=1)
-    encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
-    mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
-    drop_path: float = param(0.1, "stochastic depth of the last block", kinds=LEARNING, ge=0, lt=1)
-    upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, ge=8)
-    aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, ge=0)
-    mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
-    norm_target: bool = param(True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
-    pretrain_crop: int = param(0, "edge of the crops to pretrain on; 0 is crop_size", unit="pixels",
-                               kinds=("pretrained",), ge=0)
-    unlabelled: bool = param(False, "also pretrain on the images of unlabelled_images/, in or beside the data set",
-                             kinds=("pretrained",))
-    decoder_dim: int = param(64, "width of the decoder", kinds=("pretrained",), ge=8)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
 
 
 class Segmentation(Task):
     """Semantic segmentation with a ViT and UperNet."""
 
-    name = "segmentation"
-    Params = SegmentationParams
-    objective = Objective("miou", "max", "mean over classes of intersection over union")
-    metric_names = ("miou", "pixel_accuracy")
-    arms = {  # noqa: RUF012
-        "mae": Arm("pretrained", "ViT and UperNet, masked pretraining on all training images, then fine-tuning"),
-        "scratch": Arm("trained", "the same network and fine-tuning, from random weights"),
-        "majority": Arm("reference", "the class with the most training pixels, everywhere"),
-    }
-    sizes = {  # noqa: RUF012
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "image_size": 48, "crop_size": 48,
-                  "patch_size": 12, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16,
-                  "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75, "scale_max": 1.5},
-        "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "crops": 4, "eval_every": 2, "image_size": 96,
-                 "crop_size": 96, "patch_size": 12, "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32,
-                 "drop_path": 0.05},
-        "small": {"image_size": 256, "crop_size": 256, "patch_size": 16, "encoder_dim": 384, "encoder_depth": 12,
-                  "encoder_heads": 6, "decoder_dim": 192, "decoder_depth": 2, "decoder_heads": 6, "upernet_dim": 128},
-        "base": {"image_size": 512, "crop_size": 512, "patch_size": 16, "encoder_dim": 768, "encoder_depth": 12,
-                 "encoder_heads": 12, "decoder_dim": 512, "decoder_depth": 8, "decoder_heads": 16,
-                 "upernet_dim": 512},
-    }
+    schema = SCHEMA
     eval_batch = 8
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
@@ -116,31 +61,9 @@ class Segmentation(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Learning arms need crops of whole patches, heads that divide widths, and an ordered range of scales."""
-        if arm not in cls.arms or cls.arms[arm].kind == "reference":
-            return []
-        found = []
-        patch, pretrained = int(params["patch_size"]), cls.arms[arm].kind == "pretrained"
-        for name in ("crop_size", "pretrain_crop") if pretrained else ("crop_size",):
-            size = int(params[name])
-            if size % patch:
-                near = [n for n in (size // patch * patch, (size // patch + 1) * patch) if n]
-                found.append((name, f"{name}={size} must be a multiple of patch_size={patch}; "
-                                    f"try {' or '.join(map(str, near))}"))
-            elif size and size // patch < 2:
-                found.append((name, f"{name}={size} is a single patch of patch_size={patch}; take at least "
-                                    f"{2 * patch}"))
-        found += uneven_heads(params, *(("encoder", "decoder") if pretrained else ("encoder",)))
-        if params["scale_min"] > params["scale_max"]:
-            found.append(("scale_min", f"scale_min={params['scale_min']} must not be above "
-                                       f"scale_max={params['scale_max']}"))
-        return found
-
-    @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
-        p = cls.Params.model_validate(dict(params))
+        p: Any = cls.schema.params.model_validate(dict(params))
         folder = _folder(data)
         splits = _splits(folder, p.image_size)
         more = f", {len(_extra(folder, p.image_size)):,} more to pretrain on" if params.get("unlabelled") else ""
@@ -170,10 +93,7 @@ class Segmentation(Task):
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def _encoder(self, grid: TokenGrid) -> Encoder:
-        p = self.params
-        embedding = PatchEmbedding(grid.token_dim, grid.shape, p.encoder_dim, like=self.pretrain_grid.shape)
-        return Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
-                       mlp_ratio=p.mlp_ratio)
+        return encoder(self.params, grid, like=self.pretrain_grid)
 
     def build(self) -> nn.Module:
         """A crop in, its logits out; positions are those learned while pretraining, stretched over this crop."""
@@ -188,11 +108,7 @@ class Segmentation(Task):
         return PatchPretraining(self._autoencoder, self.pretrain_grid, self.params.mask_ratio)
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        p = self.params
-        return MaskedAutoencoder(
-            self._encoder(self.pretrain_grid), self.pretrain_grid.shape, decoder_dim=p.decoder_dim,
-            decoder_depth=p.decoder_depth, decoder_heads=p.decoder_heads, norm_target=p.norm_target,
-        )
+        return autoencoder(self.params, self._encoder(self.pretrain_grid), self.pretrain_grid)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 

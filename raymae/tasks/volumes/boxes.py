@@ -18,10 +18,10 @@ from torch.nn import functional as F
 from raymae.data.synthetic.volumes import CLASSES, synthetic_volumes
 from raymae.data.volumes import Scan, VolumeSet, read_scan, read_volume_set, split_scans
 from raymae.tasks.base import Batch
+from raymae.tasks.volumes.schema import Box
 
 OUTSIDE = 255  # label of voxels that only fill a batch's box
 ATLAS_SIDE = 64
-Box = tuple[int, int, int]
 
 
 class Preparation(NamedTuple):

@@ -17,86 +17,24 @@ from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
-from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
+from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
-from raymae.spec.task import Arm, Objective, TrainingParams, param
 from raymae.spec.trial import TrialConfig
-from raymae.tasks.base import Batch, Metrics, Source, Task, uneven_heads
+from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.slices import most_labelled, slice_picture, table
-from raymae.tasks.volumes.boxes import OUTSIDE, Box, Boxes, Preparation, Prepared, Whole, inside, prepare, resized
+from raymae.tasks.transformer import autoencoder, encoder
+from raymae.tasks.volumes.boxes import OUTSIDE, Boxes, Preparation, Prepared, Whole, inside, prepare, resized
+from raymae.tasks.volumes.schema import NUM_COLUMNS, SCHEMA, box_of, spacing_of
 
-LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
-NUM_COLUMNS = 13  # classes with a column of their own: BTCV's organs
 WINDOWS_AT_ONCE = 4
 NUM_PICTURED = 3
-
-
-class VolumesParams(TrainingParams):
-    """Parameters of volume segmentation; those of every training loop are inherited."""
-
-    spacing: str = param("native", "voxel size to resample to, such as `1.5x1.5x2`, or `native`", unit="mm")
-    intensity: Literal["auto", "ct", "volume"] = param(
-        "auto", "ct: window_low to window_high become 0 to 1; volume: every volume has mean 0 and deviation 1; auto: "
-        "ct where the data set says CT"
-    )
-    window_low: float = param(-175.0, "what becomes 0 in a CT", unit="Hounsfield units")
-    window_high: float = param(250.0, "what becomes 1 in a CT", unit="Hounsfield units")
-    num_classes: int = param(0, "classes with the background; 0: what the data set says", ge=0, le=255)
-    roi_size: str = param("32x48x32", "box that the network sees, as `96x96x96`", unit="voxels", kinds=LEARNING)
-    shrink: int = param(
-        1, "the network works on means over cubes of this side; labels, loss and scores keep the full resolution",
-        unit="voxels", kinds=LEARNING, ge=1,
-    )
-    patch_size: int = param(8, "side of a token, after shrinking: 2, 4, 8 or 16", unit="voxels", kinds=LEARNING, ge=2,
-                            le=16)
-    encoder_dim: int = param(96, "width of the encoder", kinds=LEARNING, ge=6)
-    encoder_depth: int = param(4, "blocks of the encoder", kinds=LEARNING, ge=1)
-    encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
-    mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
-    feature_size: int = param(8, "width of UNETR's finest level", kinds=LEARNING, ge=1)
-    dropout: float = param(0.0, "dropout inside the encoder", kinds=LEARNING, ge=0, lt=1)
-    drop_path: float = param(0.0, "stochastic depth of the last block", kinds=LEARNING, ge=0, lt=1)
-    flips: bool = param(False, "mirror boxes along every axis; makes wrong labels of left and right organs",
-                        kinds=LEARNING)
-    jitter: float = param(0.1, "largest change of contrast and of brightness", kinds=LEARNING, ge=0, lt=1)
-    boxes_per_epoch: int = param(
-        0, "boxes per fine-tuning epoch, whatever the number of labelled volumes; 0: one of each", kinds=LEARNING, ge=0
-    )
-    overlap: float = param(0.5, "share that neighbouring windows share in scoring", kinds=LEARNING, ge=0, lt=1)
-    mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
-    norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
-    pretrain_boxes: int = param(0, "boxes per pretraining epoch; 0: one of each volume", kinds=("pretrained",), ge=0)
-    unlabelled: bool = param(True, "volumes without labels join pretraining", kinds=("pretrained",))
-    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=6)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
 
 
 class Volumes(Task):
     """Organs in CT (BTCV), parts of the hippocampus in MRI, or any NIfTI volumes with labels."""
 
-    name = "volumes"
-    Params = VolumesParams
-    objective = Objective("dice", "max", "overlap, mean over foreground classes; 1 is perfect")
-    metric_names = ("dice", *(f"dice_{index}" for index in range(1, NUM_COLUMNS + 1)))
-    arms = {  # noqa: RUF012
-        "mae": Arm("pretrained", "UNETR, its encoder pretrained to fill in hidden patches of all training volumes"),
-        "scratch": Arm("trained", "the same UNETR and fine-tuning, from random weights"),
-        "atlas": Arm("reference", "the most frequent training label at each relative position"),
-    }
-    sizes = {  # noqa: RUF012
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "roi_size": "16x16x16", "patch_size": 8,
-                  "encoder_dim": 12, "encoder_depth": 2, "encoder_heads": 2, "mlp_ratio": 2.0, "feature_size": 2,
-                  "decoder_dim": 12, "decoder_heads": 2, "overlap": 0.0},
-        "lite": {"epochs": 10, "pretrain_epochs": 40, "batch_size": 4, "roi_size": "32x48x32", "shrink": 2,
-                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 2.0, "eval_every": 2,
-                 "lr": 4e-3},
-        "small": {"encoder_dim": 384, "encoder_depth": 8, "encoder_heads": 6, "feature_size": 16,
-                  "decoder_dim": 192, "decoder_depth": 2, "roi_size": "96x96x96", "patch_size": 16},
-        "base": {"encoder_dim": 768, "encoder_depth": 12, "encoder_heads": 12, "feature_size": 16,
-                 "decoder_dim": 384, "decoder_depth": 4, "decoder_heads": 6, "roi_size": "96x96x96", "patch_size": 16},
-    }
+    schema = SCHEMA
     eval_batch = 1  # volumes differ in size, and each is scored in windows of its own
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
@@ -111,40 +49,9 @@ class Volumes(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def check(cls, arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
-        """Whole patches of a size that UNETR's decoder can double up to, and heads that divide widths."""
-        found: list[tuple[str, str]] = []
-        try:
-            spacing_of(str(params["spacing"]))
-        except ValueError as error:
-            found.append(("spacing", str(error)))
-        if float(params["window_low"]) >= float(params["window_high"]):
-            found.append(("window_low", f"window_low={params['window_low']} must be below "
-                                        f"window_high={params['window_high']}"))
-        if cls.arms[arm].kind == "reference":
-            return found
-        patch, shrink, roi = int(params["patch_size"]), int(params["shrink"]), str(params["roi_size"])
-        if patch not in (2, 4, 8, 16):
-            found.append(("patch_size", f"patch_size={patch} must be 2, 4, 8 or 16: UNETR doubles tokens up to voxels"))
-        try:
-            box = box_of(roi)
-        except ValueError as error:
-            found.append(("roi_size", str(error)))
-        else:
-            token = patch * shrink
-            if any(side % token for side in box):
-                near = "x".join(str(max(1, round(side / token)) * token) for side in box)
-                times = f" * shrink={shrink}" if shrink > 1 else ""
-                found.append(("roi_size", f"roi_size={roi} must be multiples of patch_size={patch}{times}; try {near}"))
-            elif math.prod(side // token for side in box) < 2:
-                found.append(("patch_size", f"patch_size={patch} leaves 1 token of roi_size={roi}; masking needs 2"))
-        found += uneven_heads(params, *(("encoder", "decoder") if arm == "mae" else ("encoder",)))
-        return found
-
-    @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read every file, without resampling."""
-        return _prepare(data, cls.Params.model_validate(dict(params)), torch.device("cpu")).check()
+        return _prepare(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
 
     def load(self, split: str) -> Source:
         """Boxes for training, whole volumes for scoring. The labelled share is of volumes, drawn by the seed."""
@@ -163,10 +70,7 @@ class Volumes(Task):
     # -- networks ------------------------------------------------------------------------------------------------------
 
     def _encoder(self) -> Encoder:
-        p = self.params
-        embedding = PatchEmbedding(self.grid.token_dim, self.grid.shape, p.encoder_dim)
-        return Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, drop_path=p.drop_path,
-                       dropout=p.dropout, mlp_ratio=p.mlp_ratio)
+        return encoder(self.params, self.grid, dropout=self.params.dropout)
 
     def build(self) -> nn.Module:
         """UNETR on the encoder; nothing to learn for the atlas."""
@@ -186,11 +90,7 @@ class Volumes(Task):
                                 to_input=lambda image_BCXYZ: F.avg_pool3d(image_BCXYZ, p.shrink))
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        p = self.params
-        return MaskedAutoencoder(
-            self._encoder(), self.grid.shape, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
-            decoder_heads=p.decoder_heads, norm_target=p.norm_target,
-        )
+        return autoencoder(self.params, self._encoder(), self.grid)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
@@ -227,7 +127,7 @@ class Volumes(Task):
 
     def reported(self) -> tuple[str, ...]:
         """Only classes that the data set has; from the 14th on they count in the mean alone."""
-        return self.metric_names[:len(self.data.classes)]
+        return self.schema.metrics[:len(self.data.classes)]
 
     def metrics(self) -> DiceMetrics:
         """Dice of every foreground class, and their mean."""
@@ -296,36 +196,6 @@ class DiceMetrics(Metrics):
         seen = [value for value, count in zip(by_class, counts.tolist(), strict=True) if count]
         scores = {f"dice_{index}": value for index, value in enumerate(by_class[:NUM_COLUMNS], start=1)}
         return {"dice": sum(seen) / len(seen) if seen else math.nan, **scores}
-
-
-def box_of(text: str) -> Box:
-    """`32x48x32` → (32, 48, 32).
-
-    Raises:
-        ValueError: It is not three whole numbers.
-    """
-    parts = text.split("x")
-    if len(parts) != 3 or not all(part.isdecimal() and int(part) > 0 for part in parts):
-        raise ValueError(f"roi_size={text} must be three whole numbers of voxels, such as 96x96x96")
-    x, y, z = map(int, parts)
-    return x, y, z
-
-
-def spacing_of(text: str) -> tuple[float, float, float] | None:
-    """`1.5x1.5x2` → (1.5, 1.5, 2.0); None for `native`.
-
-    Raises:
-        ValueError: It is neither.
-    """
-    if text == "native":
-        return None
-    try:
-        x, y, z = map(float, text.split("x"))
-    except ValueError:
-        x = y = z = 0.0
-    if not all(0 < side < math.inf for side in (x, y, z)):
-        raise ValueError(f"spacing={text} must be `native` or three sizes in mm, such as 1.5x1.5x2")
-    return x, y, z
 
 
 def _prepare(data: Mapping[str, Any], p: Any, device: torch.device) -> Prepared:

@@ -13,7 +13,7 @@ from raymae.errors import ResultsError
 from raymae.results import Store
 from raymae.results.verdict.published import REPORT, published
 from raymae.results.views import compare as across
-from raymae.tasks import TASKS, task_class
+from raymae.tasks import TASKS, schema_of
 
 Make = Callable[..., Store]
 README = Path(__file__).parents[3] / "README.md"
@@ -100,9 +100,9 @@ def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path)
 def test_the_reports_numbers_belong_to_tasks_arms_and_metrics() -> None:
     assert {one.task for one in REPORT} == set(TASKS)
     for one in REPORT:
-        cls: Any = task_class(one.task)
-        assert one.arm in cls.arms
-        assert one.metric in cls.metric_names
+        schema = schema_of(one.task)
+        assert one.arm in schema.arms
+        assert one.metric in schema.metrics
 
 
 def test_the_readmes_table_is_one_that_compare_makes() -> None:

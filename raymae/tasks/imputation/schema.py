@@ -1,16 +1,28 @@
-"""The parameters of imputation."""
+"""What imputation is: its parameters, arms, sizes and objective, and what is impossible."""
 
 from __future__ import annotations
 
-from typing import Literal
+from collections.abc import Mapping
+from typing import Any, Literal
 
-from raymae.spec.task import TrainingParams, param
+from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
+from raymae.tasks.transformer import LEARNING, uneven_heads
 
 TOKEN_ARMS = ("mae", "scratch")
 DENSE_ARMS = ("report_mae", "autoencoder")
 MASKING_ARMS = (*TOKEN_ARMS, "report_mae")
 ROUND_ARMS = ("iterative", "missforest", "hist_gradient")
-LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained")
+ARMS = {
+    "mae": Arm("pretrained", "transformer over columns, pretrained by re-masking observed cells, then fine-tuned"),
+    "scratch": Arm("trained", "the same transformer and fine-tuning, from random weights"),
+    "report_mae": Arm("trained", "the report's: dense network on the masked row beside its mask"),
+    "autoencoder": Arm("trained", "the report's baseline: dense autoencoder on the row filled with means"),
+    "mean": Arm("reference", "mean of the column, most frequent category"),
+    "knn": Arm("reference", "mean of the ten nearest rows"),
+    "iterative": Arm("reference", "rounds of Bayesian ridge regressions (MICE)"),
+    "missforest": Arm("reference", "rounds of extremely randomised trees (missForest)"),
+    "hist_gradient": Arm("reference", "rounds of gradient-boosted trees on histograms"),
+}
 
 
 class ImputationParams(TrainingParams):
@@ -87,3 +99,37 @@ class ImputationParams(TrainingParams):
         0, "rows among which neighbours are looked for, drawn by the seed; 0 is all", unit="rows", arms=("knn",), ge=0
     )
     max_rounds: int = param(6, "rounds over all columns", arms=ROUND_ARMS, ge=1)
+
+
+def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+    """Heads divide widths."""
+    problems = []
+    problems += uneven_heads(params, *(("encoder", "decoder") if arm in TOKEN_ARMS else ()))
+    if arm in TOKEN_ARMS and params["match"] > 0 and params["match_cost"] > 0:
+        problems.append(("match", f"match={params['match']} and match_cost={params['match_cost']} both say how far "
+                               "imputed values are moved; set one of them to 0"))
+    return problems
+
+
+SCHEMA = TaskSchema(
+    name="imputation",
+    params=ImputationParams,
+    arms=ARMS,
+    sizes={
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "encoder_dim": 16, "encoder_depth": 1,
+                  "encoder_heads": 2, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "bins": 8,
+                  "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
+                  "warmup_epochs": 0.1},
+        "small": {},
+        "large": {"encoder_dim": 64, "encoder_depth": 4, "decoder_dim": 64, "decoder_depth": 2, "hidden_dim": 256},
+    },
+    objective=Objective("rmse", "min", "share of a column's range, over cells taken away"),
+    metrics=("rmse", "mse", "mse_all", "mse_own_scale", "wasserstein", "accuracy"),
+    check=check,
+    primary=("mae", "scratch"),
+    published={
+        "report_mae": (Published("mse", 0.5171, "California Housing", "not on the baseline's scale"),),
+        "mae": (Published("mse", 0.5171, "California Housing", "not on the baseline's scale"),),
+        "autoencoder": (Published("mse", 0.0093, "California Housing", "the report's baseline imputer"),),
+    },
+)
