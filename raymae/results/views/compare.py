@@ -1,12 +1,18 @@
-"""`raymae compare`: several sweeps in one table, tasks x arms, with the report's numbers beside this project's."""
+"""`raymae compare`: the arms of several sweeps beside each other, and beside what others have published.
+
+`markdown` has a table for each sweep, `short` one line for each sweep file; `into` writes either between its two
+markers in a page. Settings are shown where they differ from those of the sweep file that a sweep was made from.
+"""
 
 from __future__ import annotations
 
+import contextlib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from raymae.errors import ResultsError
+from raymae.errors import ResultsError, SpecError
 from raymae.results.store.folder import Place
 from raymae.results.store.manifest import SWEEP
 from raymae.results.store.store import Store
@@ -14,14 +20,32 @@ from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number, p_value, significant
 from raymae.results.verdict.published import published
 from raymae.results.verdict.verdict import plain
-from raymae.spec import SweepSpec
+from raymae.spec import SweepSpec, load_sweep
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-START, END = "<!-- compare -->", "<!-- /compare -->"
-HEADER = ("task", "data", "test metric", "mae", "scratch", "other arms", "mae − scratch, 95 %", "verdict",
-          "report: mae", "report: no MAE")
+HEADER = ("arm", "mean ± 95 %", "seeds", "minus it", "verdict", "published")
+SHORT = ("task", "data", "MAE", "same network without pretraining", "verdict")
+
+
+def markers(short: bool = False) -> tuple[str, str]:
+    """The lines of a page between which a table stands."""
+    name = "compare short" if short else "compare"
+    return f"<!-- {name} -->", f"<!-- /{name} -->"
+
+
+def sweep_files(folder: str | Path = "sweeps") -> dict[str, SweepSpec]:
+    """The sweep files in a folder by path, without those that cannot be read; their tasks are not asked.
+
+    Args:
+        folder: By default that of a checkout, seen from its root.
+    """
+    found = {}
+    for path in sorted(Path(folder).glob("*.yaml")):
+        with contextlib.suppress(SpecError):
+            found[path.as_posix()] = load_sweep(path)
+    return found
 
 
 def sweeps_in(roots: Iterable[str]) -> tuple[list[str], list[str]]:
@@ -46,27 +70,32 @@ def sweeps_in(roots: Iterable[str]) -> tuple[list[str], list[str]]:
     return found, empty
 
 
-def across(roots: Sequence[str]) -> list[dict[str, Any]]:
-    """Every sweep's arms and its primary comparison, as plain values.
+def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -> list[dict[str, Any]]:
+    """Read every sweep's arms and its primary comparison, as plain values.
 
     Args:
         roots: Folders of sweeps, paths or URIs.
+        files: Sweep files by path, of which some of the sweeps may have been made.
 
     Returns:
-        For each sweep `sweep`, `root`, `task`, `data`, `settings`, `metric`, `mode`, `complete`, `pair` (`mae` minus
-        `scratch`, or None) and `arms`, best first: `arm`, `kind`, `n`, `mean`, `ci95`, `pair` (`mae` minus this arm),
-        and `report`: the report's number, or None.
+        For each sweep `sweep`, `root`, `task`, `data`, `settings`, `file` (the nearest of the files, or None),
+        `changed` (the settings that differ from it; all without one), `metric`, `mode`, `complete`, `about`
+        (the arm that the others are compared with, or None), `pair` (the pretrained arm minus the same network without
+        pretraining, or None) and `arms`, best first: `arm`, `kind`, `n`, `mean`, `ci95`, `pair` (`about` minus this
+        arm), and `report`: the published number, or None.
 
     Raises:
         ResultsError: One of them is no sweep, or cannot be read.
     """
-    return [_sweep(Store.open(root)) for root in roots]
+    return [_sweep(Store.open(root), files or {}) for root in roots]
 
 
-def _sweep(store: Store) -> dict[str, Any]:
+def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> dict[str, Any]:
     verdict = verdict_now(store)
     spec, objective = store.spec(), verdict.objective
-    pairs = {pair.b: plain(pair) for pair in verdict.pairs if pair.a == "mae"}
+    about = verdict.pairs[0].a if verdict.pairs else None
+    primary = next((pair for pair in verdict.pairs if pair.primary), None)
+    pairs = {pair.b: plain(pair) for pair in verdict.pairs if pair.a == about}
     arms = []
     for arm in verdict.arms:
         test = verdict.test(arm)
@@ -77,10 +106,12 @@ def _sweep(store: Store) -> dict[str, Any]:
             "report": report and {"metric": report.metric, "value": report.value, "data": report.data,
                                   "note": report.note},
         })
+    file, changed = _nearest(spec, files)
     return {
         "sweep": verdict.sweep, "root": store.root, "task": verdict.task, "data": plain(verdict.data),
-        "settings": _settings(spec), "metric": objective.metric, "mode": objective.mode, "complete": verdict.complete,
-        "pair": pairs.get("scratch"), "arms": arms,
+        "settings": _settings(spec), "file": file, "changed": changed, "metric": objective.metric,
+        "mode": objective.mode, "complete": verdict.complete, "about": about, "pair": primary and plain(primary),
+        "arms": arms,
     }
 
 
@@ -91,8 +122,24 @@ def _settings(spec: SweepSpec) -> dict[str, Any]:
     return {**size, **spec.settings, **({} if fraction is None else {"label_fraction": fraction})}
 
 
+def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | None, dict[str, Any]]:
+    """The file of the same task and data with the fewest other settings and arms, and the settings that differ."""
+    ours = _settings(spec)
+    best: tuple[int, str | None, dict[str, Any]] = (0, None, ours)
+    for path, other in files.items():
+        if (other.task, other.data.name) != (spec.task, spec.data.name):
+            continue
+        theirs = _settings(other)
+        changed = {key: ours.get(key, "default") for key in {**theirs, **ours}
+                   if key not in ours or key not in theirs or ours[key] != theirs[key]}
+        distance = len(changed) + len(set(spec.arms) ^ set(other.arms))
+        if best[1] is None or distance < best[0]:
+            best = (distance, path, changed)
+    return best[1], best[2]
+
+
 def table(sweeps: Sequence[Mapping[str, Any]]) -> RenderableType:
-    """For the terminal: one row for each task and arm."""
+    """Draw one row for each sweep and arm, for the terminal."""
     from rich import box
     from rich.console import Group
     from rich.table import Table
@@ -102,61 +149,96 @@ def table(sweeps: Sequence[Mapping[str, Any]]) -> RenderableType:
     for sweep in sweeps:
         state = "" if sweep["complete"] else ", unfinished"
         about = f"  {sweep['task']} on {_data(sweep)}, test {sweep['metric']}{state}"
-        shown = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for title, width in (("arm", 14), ("mean ± 95 %", 22), ("seeds", 5), ("mae minus it", 28), ("verdict", 20),
-                             ("report", 22)):
-            shown.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
-        for arm in sweep["arms"]:
-            pair = arm["pair"]
-            shown.add_row(*map(Text, (arm["arm"], _score(arm), str(arm["n"]), _interval(pair),
-                                      pair["verdict"] if pair else "", _reported(arm["report"], sweep))))
-        parts += [Text.assemble((sweep["sweep"], "bold"), about), shown, ""]
+        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+        for title, width in zip(_header(sweep), (14, 24, 5, 26, 20, 22), strict=True):
+            drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
+        for cells in _rows(sweep):
+            drawn.add_row(*map(Text, cells))
+        parts += [Text.assemble((sweep["sweep"], "bold"), about), drawn, ""]
     return Group(*parts[:-1])
 
 
 def markdown(sweeps: Sequence[Mapping[str, Any]]) -> str:
-    """For the README: one row a sweep, between the two markers."""
-    lines = [START, "| " + " | ".join(HEADER) + " |", "|" + "---|" * len(HEADER)]
+    """Write a table for each sweep, one row an arm, between two markers."""
+    start, end = markers()
+    lines = [start]
     for sweep in sweeps:
-        arms = {arm["arm"]: arm for arm in sweep["arms"]}
-        scores = {name: _score(arm) for name, arm in arms.items()}
-        others = [f"{arm} {scores[arm]}" for arm in arms if arm not in ("mae", "scratch")]
-        pair = sweep["pair"]
-        sure = f"{pair['verdict']}, {p_value(pair['p'])}" if pair else "–"
-        seeds = sorted({arm["n"] for arm in sweep["arms"] if arm["kind"] != "reference"})
-        told = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}" if seeds else "0"
-        cells = (
-            sweep["task"], _data(sweep) + ("" if sweep["complete"] else ", unfinished"),
-            f"{sweep['metric']} ({'less' if sweep['mode'] == 'min' else 'more'} is better), {told} seeds",
-            scores.get("mae", "–"), scores.get("scratch", "–"), "; ".join(others) or "–",
-            _interval(pair), sure,
-            *(_reported(arms[arm]["report"], sweep) if arm in arms else "–" for arm in ("mae", _without(arms))),
-        )
-        lines.append("| " + " | ".join(map(_escaped, cells)) + " |")
-    return "\n".join([*lines, END]) + "\n"
+        state = "" if sweep["complete"] else ", unfinished"
+        file = f", of `{sweep['file']}`" if sweep["file"] else ""
+        lines += [f"**{_escaped(sweep['sweep'])}**{file}: {sweep['task']} on {_escaped(_data(sweep))}; test "
+                  f"{_measured(sweep)}{state}", "", *_markdown_table(_header(sweep), _rows(sweep)), ""]
+    return "\n".join([*lines[:-1], end]) + "\n"
 
 
-def into(text: str, sweeps: Sequence[Mapping[str, Any]], where: str) -> str:
-    """A Markdown text with the table between its markers replaced.
+def short(sweeps: Sequence[Mapping[str, Any]]) -> str:
+    """Write one line for each sweep file with a primary comparison, between two markers.
+
+    Of several sweeps of one file, the one whose settings are nearest to the file's stands for it.
+    """
+    chosen: dict[str, Mapping[str, Any]] = {}
+    for sweep in sweeps:
+        key = sweep["file"] or sweep["root"]
+        if sweep["pair"] and (key not in chosen or len(sweep["changed"]) < len(chosen[key]["changed"])):
+            chosen[key] = sweep
+    rows = []
+    names = [(sweep["task"], _data(sweep)) for sweep in chosen.values()]
+    for sweep in chosen.values():
+        arms, pair = {arm["arm"]: arm for arm in sweep["arms"]}, sweep["pair"]
+        alike = names.count((sweep["task"], _data(sweep))) > 1
+        task = f"{sweep['task']} ({sweep['sweep']})" if alike else sweep["task"]
+        arrow = "↓" if sweep["mode"] == "min" else "↑"
+        data = f"{_data(sweep)}: {sweep['metric']} {arrow}{'' if sweep['complete'] else ', unfinished'}"
+        rows.append((task, data, *(_score(arms[pair[side]]) for side in ("a", "b")),
+                     f"{pair['verdict']}, {p_value(pair['p'])}"))
+    start, end = markers(short=True)
+    return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
+
+
+def into(text: str, written: str, where: str) -> str:
+    """Replace a table of a Markdown text.
+
+    Args:
+        text: The page.
+        written: What `markdown` or `short` returned, its markers included.
+        where: The page's name, for the message.
 
     Raises:
-        ResultsError: It has not exactly one pair of markers.
+        ResultsError: The page has not exactly one pair of the same markers.
     """
-    if text.count(START) != 1 or text.count(END) != 1 or text.index(END) < text.index(START):
-        raise ResultsError(f"{where}: needs one {START} and after it one {END}, got {text.count(START)} and "
-                           f"{text.count(END)}; the table goes between them")
-    before, _, rest = text.partition(START)
-    return before + markdown(sweeps).rstrip("\n") + rest.partition(END)[2]
+    lines = written.splitlines()
+    start, end = lines[0], lines[-1]
+    if text.count(start) != 1 or text.count(end) != 1 or text.index(end) < text.index(start):
+        raise ResultsError(f"{where}: needs one {start} and after it one {end}, got {text.count(start)} and "
+                           f"{text.count(end)}; the table goes between them")
+    before, _, rest = text.partition(start)
+    return before + written.rstrip("\n") + rest.partition(end)[2]
 
 
-def _without(arms: Mapping[str, Any]) -> str:
-    """The arm that stands for the report's network without MAE."""
-    return "autoencoder" if "autoencoder" in arms else "scratch"
+def _header(sweep: Mapping[str, Any]) -> tuple[str, ...]:
+    return tuple(f"{sweep['about'] or 'best'} {title}" if title == "minus it" else title for title in HEADER)
+
+
+def _rows(sweep: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+    """The cells of each arm, under `_header`."""
+    for arm in sweep["arms"]:
+        pair = arm["pair"]
+        verdict = f"{pair['verdict']}, {p_value(pair['p'])}" if pair else ""
+        yield (arm["arm"], _score(arm), str(arm["n"]), _interval(pair) if pair else "", verdict,
+               _reported(arm["report"], sweep))
+
+
+def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
+    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
+    return lines + [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
+
+
+def _measured(sweep: Mapping[str, Any]) -> str:
+    return f"{sweep['metric']}, {'less' if sweep['mode'] == 'min' else 'more'} is better"
 
 
 def _data(sweep: Mapping[str, Any]) -> str:
     name = sweep["data"]["name"] + (" (SYNTHETIC)" if sweep["data"]["source"] == "synthetic" else "")
-    return ", ".join([name, *(f"{key}={value}" for key, value in sweep["settings"].items())])
+    return ", ".join([name, *(f"{key}={value}" for key, value in sweep["changed"].items())])
 
 
 def _score(arm: Mapping[str, Any]) -> str:
@@ -168,9 +250,8 @@ def _score(arm: Mapping[str, Any]) -> str:
     return significant(arm["mean"]) if decimals is None else f"{arm['mean']:.{decimals}f} ± {half:.{decimals}f}"
 
 
-def _interval(pair: Mapping[str, Any] | None) -> str:
-    if pair is None:
-        return "–"
+def _interval(pair: Mapping[str, Any]) -> str:
+    """The difference and its 95 % interval, with one sign for minus."""
     decimals = interval_decimals([pair["ci95"]])
     if decimals is None:
         return significant(pair["difference"])
@@ -179,14 +260,14 @@ def _interval(pair: Mapping[str, Any] | None) -> str:
 
 
 def _reported(report: Mapping[str, Any] | None, sweep: Mapping[str, Any]) -> str:
-    """The report's number, with its metric and its data where they are not this sweep's, and what to know of it."""
+    """The published number, with its metric and its data where they are not this sweep's, and its note."""
     if report is None:
-        return "–"
+        return ""
     ours = _plain(sweep["data"]["name"])
-    told = [report["metric"]] if report["metric"] != sweep["metric"] else []
-    told += [] if _plain(report["data"]) in ours or ours in _plain(report["data"]) else [f"on {report['data']}"]
-    told = [" ".join(told), report["note"]] if told else [report["note"]]
-    return f"{report['value']:g}" + (f" ({'; '.join(filter(None, told))})" if any(told) else "")
+    about = [report["metric"]] if report["metric"] != sweep["metric"] else []
+    about += [] if _plain(report["data"]) in ours or ours in _plain(report["data"]) else [f"on {report['data']}"]
+    about = [" ".join(about), report["note"]] if about else [report["note"]]
+    return f"{report['value']:g}" + (f" ({'; '.join(filter(None, about))})" if any(about) else "")
 
 
 def _plain(name: str) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from raymae.results.views import compare as across
 from raymae.tasks import TASKS, schema_of
 
 Make = Callable[..., Store]
-README = Path(__file__).parents[3] / "README.md"
+ROOT = Path(__file__).parents[3]
 
 
 def fill(store: Store, scores: dict[str, list[float]]) -> None:
@@ -57,30 +58,73 @@ def test_one_row_an_arm_with_the_reports_number(root: Path) -> None:
     assert sweep["arms"][2]["pair"]["b"] == "gru"
 
 
-def test_the_markdown_table(root: Path) -> None:
-    text = across.markdown(across.across(across.sweeps_in([str(root)])[0]))
-    lines = text.splitlines()
-    assert (lines[0], lines[-1]) == (across.START, across.END)
-    cells = [[cell.strip() for cell in line.strip("|").split("|")] for line in lines[1:-1]]
-    assert cells[0] == list(across.HEADER)
-    assert {len(row) for row in cells} == {len(across.HEADER)}
-    first = dict(zip(across.HEADER, cells[2], strict=True))
-    assert first["mae"] == "0.110 ± 0.025"
-    assert first["other arms"] == "gru 0.303 ± 0.014; persistence 0.4000"
-    assert first["mae − scratch, 95 %"] == "−0.100 (−0.123 to −0.077)"
-    assert first["verdict"] == "helps, p < 0.001"
-    assert (first["report: mae"], first["report: no MAE"]) == ("0.07546 (best of three mask ratios)", "0.01538")
-    assert first["test metric"] == "mse (less is better), 3 seeds"
+def cells(line: str) -> list[str]:
+    return [cell.strip() for cell in line.strip().strip("|").split("|")]
 
 
-def test_it_goes_between_the_markers(root: Path) -> None:
-    sweeps = across.across([str(root / "first")])
-    text = across.into(f"before\n{across.START}\nold\n{across.END}\nafter\n", sweeps, "x.md")
-    assert text == f"before\n{across.markdown(sweeps)}after\n"
-    assert across.into(text, sweeps, "x.md") == text
-    for broken in ("", across.START, f"{across.END}\n{across.START}", text + across.START):
+def test_the_markdown_tables(root: Path) -> None:
+    lines = across.markdown(across.across(across.sweeps_in([str(root)])[0])).splitlines()
+    assert (lines[0], lines[-1]) == across.markers()
+    assert [line for line in lines if line.startswith("**")] == [
+        f"**{name}**: forecasting on etth1; test mse, less is better" for name in ("first", "second")]
+    header = cells(lines[3])
+    assert header == ["arm", "mean ± 95 %", "seeds", "mae minus it", "verdict", "published"]
+    assert {len(cells(line)) for line in lines if line.startswith("|")} == {len(header)}
+    rows = {cells(line)[0]: dict(zip(header, cells(line), strict=True)) for line in lines[5:9]}
+    assert list(rows) == ["mae", "scratch", "gru", "persistence"]
+    assert rows["mae"]["mean ± 95 %"] == "0.110 ± 0.025"
+    assert rows["mae"]["published"] == "0.07546 (best of three mask ratios)"
+    assert rows["gru"]["mean ± 95 %"] == "0.303 ± 0.014"
+    assert (rows["persistence"]["mean ± 95 %"], rows["persistence"]["seeds"]) == ("0.4000", "1")
+    assert rows["scratch"]["mae minus it"] == "−0.100 (−0.123 to −0.077)"
+    assert (rows["scratch"]["verdict"], rows["scratch"]["published"]) == ("helps, p < 0.001", "0.01538")
+
+
+def test_the_short_table_has_one_line_a_sweep_file(root: Path) -> None:
+    both = across.sweeps_in([str(root)])[0]
+    lines = across.short(across.across(both)).splitlines()
+    assert (lines[0], lines[-1]) == across.markers(short=True)
+    assert cells(lines[1]) == list(across.SHORT)
+    assert cells(lines[3]) == ["forecasting (first)", "etth1: mse ↓", "0.110 ± 0.025", "0.210 ± 0.025",
+                               "helps, p < 0.001"]
+    assert len(lines) == 6
+    sweeps = across.across(both, {"sweeps/one.yaml": tiny_spec(task="forecasting")})
+    assert {(one["file"], len(one["changed"])) for one in sweeps} == {("sweeps/one.yaml", 0)}
+    lines = across.short(sweeps).splitlines()
+    assert [cells(line)[0] for line in lines[3:-1]] == ["forecasting"]
+    sweeps[0]["changed"] = {"horizon": 2}
+    assert "0.17 ± 0.20" in across.short(sweeps)  # the second is nearer to the file now
+    sweeps[0]["pair"] = sweeps[1]["pair"] = None
+    assert len(across.short(sweeps).splitlines()) == 4
+
+
+def test_settings_are_those_that_differ_from_the_sweep_file(make_store: Make, tmp_path: Path) -> None:
+    make_store(spec=tiny_spec(settings={"depth": 3, "patch_size": 8}, size="debug"))
+    near = tiny_spec(settings={"depth": 3, "patch_size": 16}, training={"label_fraction": 0.5})
+    files = {"near.yaml": near, "far.yaml": tiny_spec(arms=["mae", "scratch"]),
+             "other.yaml": tiny_spec(data={"name": "other"})}
+    root = str(tmp_path / "ett")
+    (sweep,) = across.across([root], files)
+    assert sweep["file"] == "near.yaml"
+    assert sweep["changed"] == {"patch_size": 8, "size": "debug", "label_fraction": "default"}
+    (sweep,) = across.across([root], {"other.yaml": files["other.yaml"]})
+    assert (sweep["file"], sweep["changed"]) == (None, sweep["settings"])
+    (tmp_path / "broken.yaml").write_text("name: [")
+    assert across.sweep_files(tmp_path) == {}
+    shipped = across.sweep_files(ROOT / "sweeps")
+    assert len(shipped) == len(list((ROOT / "sweeps").glob("*.yaml")))
+
+
+@pytest.mark.parametrize("write", [across.markdown, across.short])
+def test_it_goes_between_the_markers(root: Path, write: Callable[[Any], str]) -> None:
+    written = write(across.across([str(root / "first")]))
+    start, end = across.markers(short=write is across.short)
+    text = across.into(f"before\n{start}\nold\n{end}\nafter\n", written, "x.md")
+    assert text == f"before\n{written}after\n"
+    assert across.into(text, written, "x.md") == text
+    for broken in ("", start, f"{end}\n{start}", text + start):
         with pytest.raises(ResultsError, match=r"x\.md: needs one"):
-            across.into(broken, sweeps, "x.md")
+            across.into(broken, written, "x.md")
 
 
 def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path) -> None:
@@ -88,8 +132,10 @@ def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path)
     data = {"name": "a|<b>", "source": "synthetic", "fingerprint": "x"}
     store = make_store(spec=spec, schema=tiny_schema(name="volumes"), data=data)
     fill(store, {"mae": [0.1], "scratch": [0.2]})
-    text = across.markdown(across.across([str(tmp_path / "ett")]))
-    assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05, unfinished |" in text
+    sweeps = across.across([str(tmp_path / "ett")])
+    text = across.markdown(sweeps)
+    assert "on a\\|&lt;b> (SYNTHETIC), label_fraction=0.05; test mse, less is better, unfinished\n" in text
+    assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05: mse ↓, unfinished |" in across.short(sweeps)
     assert "0.7712 (dice on BTCV)" in text
     assert published("forecasting", "mae", "mse", {"horizon": 96}) is None
     assert published("forecasting", "mae", "mse", {"horizon": 1, "protocol": "field"}) is None
@@ -105,18 +151,32 @@ def test_the_reports_numbers_belong_to_tasks_arms_and_metrics() -> None:
         assert one.metric in schema.metrics
 
 
-def test_the_readmes_table_is_one_that_compare_makes() -> None:
-    text = README.read_text()
-    assert (text.count(across.START), text.count(across.END)) == (1, 1)
-    lines = text.partition(across.START)[2].partition(across.END)[0].strip().splitlines()
-    cells = [[cell.strip() for cell in line.strip().strip("|").split("|")] for line in lines]
-    assert cells[0] == list(across.HEADER)
-    assert set(lines[1]) == {"|", "-"}
-    assert len(cells) > 2
-    for row in cells[2:]:
-        assert len(row) == len(across.HEADER)
-        assert row[0] in TASKS
-        assert row[2].endswith("seeds")
+def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
+    """Each line of the README's short table says what the long tables say of a sweep."""
+    def between(page: str, short: bool) -> list[str]:
+        text, (start, end) = (ROOT / page).read_text(), across.markers(short)
+        assert (text.count(start), text.count(end)) == (1, 1)
+        return text.partition(start)[2].partition(end)[0].strip().splitlines()
+
+    said: set[tuple[str, ...]] = set()
+    lines = between("sweeps/README.md", short=False)
+    tables = [number for number, line in enumerate(lines) if line.startswith("**")]
+    for number, after in zip(tables, [*tables[1:], len(lines)], strict=True):
+        about = re.fullmatch(r"\*\*.+\*\*, of `(.*)`: (.*) on (.*); test (.*), (less|more) is better", lines[number])
+        assert about is not None, lines[number]
+        assert (ROOT / about[1]).exists()
+        header = cells(lines[number + 2])
+        rows = [cells(line) for line in lines[number + 4 : after] if line]
+        assert all(len(row) == len(header) == len(across.HEADER) for row in rows), lines[number]
+        arms = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
+        arrow = {"less": "↓", "more": "↑"}[about[5]]
+        if "scratch" in arms:
+            said.add((about[2], f"{about[3]}: {about[4]} {arrow}", arms["mae"]["mean ± 95 %"],
+                      arms["scratch"]["mean ± 95 %"], arms["scratch"]["verdict"]))
+    lines = between("README.md", short=True)
+    assert cells(lines[0]) == list(across.SHORT)
+    assert {cells(line)[0] for line in lines[2:]} == set(TASKS)
+    assert {tuple(cells(line)) for line in lines[2:]} <= said
 
 
 def test_compare_on_the_command_line(root: Path, tmp_path: Path) -> None:
@@ -133,10 +193,11 @@ def test_compare_on_the_command_line(root: Path, tmp_path: Path) -> None:
 
     assert "helps" in run(str(root)).stdout
     assert [one["sweep"] for one in json.loads(run(str(root), "--json").stdout)] == ["first", "second"]
-    assert run(str(root / "second"), str(root / "first"), "--markdown").stdout.count("\n| forecasting |") == 2
+    assert run(str(root / "second"), str(root / "first"), "--markdown").stdout.count(": forecasting on") == 2
+    assert run(str(root), "--short").stdout.count("\n| forecasting (") == 2
     assert "left out" in run(str(root / "first"), str(root / "nothing")).stderr
     assert "no sweep in" in run(str(root / "nothing"), code=1).stderr
     readme = tmp_path / "README.md"
-    readme.write_text(f"{across.START}\n{across.END}\n")
-    assert run(str(root), "--into", str(readme)).stdout == ""
-    assert readme.read_text().count("| forecasting |") == 2
+    readme.write_text("\n".join([*across.markers(), *across.markers(short=True)]))
+    assert run(str(root), "--into", str(readme)).stdout == run(str(root), "--short", "--into", str(readme)).stdout == ""
+    assert readme.read_text().count("| forecasting (") == readme.read_text().count(": forecasting on") == 2
