@@ -25,7 +25,7 @@ from raymae.spec import SweepSpec, load_sweep
 if TYPE_CHECKING:
     from rich.console import RenderableType
 
-HEADER = ("arm", "mean ± 95 %", "seeds", "minus it", "verdict", "published")
+HEADER = ("arm", "mean ± 95 %", "seeds", "difference", "verdict", "published")
 SHORT = ("task", "data", "MAE", "same network without pretraining", "verdict")
 
 
@@ -215,7 +215,8 @@ def into(text: str, written: str, where: str) -> str:
 
 
 def _header(sweep: Mapping[str, Any]) -> tuple[str, ...]:
-    return tuple(f"{sweep['about'] or 'best'} {title}" if title == "minus it" else title for title in HEADER)
+    difference = f"{sweep['about']} minus it" if sweep["about"] else "difference"
+    return tuple(difference if title == "difference" else title for title in HEADER)
 
 
 def _rows(sweep: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
