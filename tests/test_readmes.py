@@ -12,6 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from raymae.cli import main
+from raymae.spec import parse_sweep
+from raymae.tasks import schema_of
 from tests.test_cli import COMMANDS
 
 ROOT = Path(__file__).parents[1]
@@ -129,6 +131,24 @@ def test_the_front_doors_sweep_is_the_shipped_one() -> None:
     (block,) = blocks(PAGES[0].read_text(), "yaml")
     lines = (ROOT / "sweeps" / "debug.yaml").read_text().splitlines()
     assert block.splitlines() == [line for line in lines if not line.startswith("#")]
+
+
+@every_page
+def test_sweep_files_on_a_page_load(page: Path) -> None:
+    for block in blocks(page.read_text(), "yaml"):
+        if "task:" in block:
+            parse_sweep(block, page.name, schema_of=schema_of)
+
+
+def test_the_smallest_task_is_a_file_that_runs(tmp_path: Path) -> None:
+    """The page shows it whole; its sweep trains one trial and scores it."""
+    text = (ROOT / "raymae" / "README.md").read_text()
+    (code,), (sweep,) = blocks(text, "python"), blocks(text, "yaml")
+    assert code == (ROOT / "tests" / "benchmarks" / "trivial.py").read_text()
+    (tmp_path / "trivial.yaml").write_text(sweep)
+    result = CliRunner().invoke(main, ["train", str(tmp_path / "trivial.yaml"), "--arm", "scratch", "--test", "--json"])
+    assert result.exit_code == 0, result.output
+    assert "test_loss" in result.stdout
 
 
 @every_sweep
