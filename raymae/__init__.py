@@ -13,7 +13,7 @@ __version__ = "0.1.0"
 _HOMES = {
     "MAEImputer": "raymae.imputer",
     "RayMAEError": "raymae.errors",
-    "Report": "raymae.train.loop",
+    "Report": "raymae.train.trial",
     "Store": "raymae.results.store.store",
     "SweepSpec": "raymae.spec.sweep",
     "TrialConfig": "raymae.spec.trial",
@@ -21,7 +21,7 @@ _HOMES = {
     "make_plan": "raymae.search.plan",
     "query": "raymae.results.views.query",
     "run_sweep": "raymae.search.run",
-    "run_trial": "raymae.train.loop",
+    "run_trial": "raymae.train.trial",
     "schema_of": "raymae.tasks",
 }
 
@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from raymae.spec.sweep import SweepSpec
     from raymae.spec.trial import TrialConfig
     from raymae.tasks import schema_of
-    from raymae.train.loop import Report, run_trial
+    from raymae.train.trial import Report, run_trial
 
 
 def __getattr__(name: str) -> Any:

@@ -27,7 +27,7 @@ from raymae.spec.task import applies
 from raymae.spec.trial import Scalar, TrialConfig
 from raymae.tasks.imputation.cells import Prepared
 from raymae.tasks.imputation.task import Imputation
-from raymae.train.loop import run_trial
+from raymae.train.trial import run_trial
 
 ARM = "mae"
 DEFAULTS: dict[str, Scalar] = {

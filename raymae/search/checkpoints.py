@@ -15,7 +15,7 @@ from raymae.results.store.folder import Place
 if TYPE_CHECKING:
     import numpy as np
 
-    from raymae.train.loop import Report
+    from raymae.train.trial import Report
 
 
 class Keeper:

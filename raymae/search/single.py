@@ -9,7 +9,7 @@ from typing import Any
 from raymae.errors import Problem, SpecError, unknown
 from raymae.search.plan import example_config, make_plan
 from raymae.spec.sweep import SweepSpec
-from raymae.train.loop import run_trial
+from raymae.train.trial import run_trial
 
 
 def train_one(spec: SweepSpec, arm: str, *, seed: int | None = None, test: bool = False) -> Iterator[dict[str, Any]]:

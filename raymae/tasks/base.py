@@ -124,7 +124,11 @@ class Task(ABC):
         self.config = config
         self.device = device
         self.arm = self.schema.arms[config.arm]
-        self.params: Any = self.schema.params.model_validate(dict(config.params))
+        self.hold(0)
+
+    def hold(self, epoch: int) -> None:
+        """Take the parameters of a fine-tuning epoch, counted from 0; pretraining has those of the first."""
+        self.params: Any = self.schema.params.model_validate(self.config.params_at(epoch))
 
     @classmethod
     def locate(cls, data: Mapping[str, Any]) -> Located:

@@ -1,5 +1,6 @@
 """The training loop. Imports torch, never Ray."""
 
-from raymae.train.loop import Report, evaluate, run_trial
+from raymae.train.epoch import evaluate
+from raymae.train.trial import Report, run_trial
 
 __all__ = ["Report", "evaluate", "run_trial"]

@@ -9,8 +9,6 @@ import torch
 from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
-from raymae.spec.task import TrainingParams
-
 
 def make_optimiser(
     model: nn.Module, *, lr: float, weight_decay: float, layer_decay: float, betas: tuple[float, float]
@@ -56,13 +54,3 @@ def clip_gradients(parameters: Iterable[Tensor], norm: float) -> None:
     """Clip the total gradient norm in place; 0 is off."""
     if norm > 0:
         nn.utils.clip_grad_norm_(parameters, norm)
-
-
-def betas_of(phase: str) -> tuple[float, float]:
-    """MAE's momenta: (.9, .95) while pretraining, the usual (.9, .999) while fine-tuning."""
-    return (0.9, 0.95) if phase == "pretrain" else (0.9, 0.999)
-
-
-def peak_lr(phase: str, params: TrainingParams) -> float:
-    """The phase's own peak learning rate."""
-    return params.pretrain_lr if phase == "pretrain" else params.lr

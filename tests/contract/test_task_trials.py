@@ -33,7 +33,7 @@ MakeConfig = Callable[..., TrialConfig]
 def plain(report: Report) -> dict[str, Any]:
     """A report without what differs from run to run, and without pictures, which a replay does not repeat."""
     values = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
-    return {key: value for key, value in values.items() if key not in ("seconds", "save", "pictures")}
+    return {key: value for key, value in values.items() if key not in ("seconds", "state", "pictures")}
 
 
 def assert_same(got: Any, wanted: Any, path: str = "") -> None:

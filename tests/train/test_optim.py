@@ -8,9 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from raymae.spec import TrainingParams
 from raymae.train.device import derive_seed
-from raymae.train.optim import betas_of, clip_gradients, cosine_lr, make_optimiser, peak_lr, set_lr
+from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr
 
 
 def test_the_schedule_warms_up_peaks_and_ends_at_zero() -> None:
@@ -48,12 +47,6 @@ def test_the_total_gradient_norm_is_clipped() -> None:
     assert gradients(1.0) == pytest.approx([0.6, 0.0, 0.8], rel=1e-4)
     assert gradients(10.0) == [3.0, 0.0, 4.0]
     assert gradients(0.0) == [3.0, 0.0, 4.0]
-
-
-def test_phases_have_their_own_peak_and_momenta() -> None:
-    params = TrainingParams(lr=0.1, pretrain_lr=0.2)
-    assert (peak_lr("pretrain", params), peak_lr("finetune", params)) == (0.2, 0.1)
-    assert (betas_of("pretrain"), betas_of("finetune")) == ((0.9, 0.95), (0.9, 0.999))
 
 
 def test_derived_seeds_stay_what_they_are() -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     import torch
 
     from raymae.spec.trial import TrialConfig
-    from raymae.train.loop import Report
+    from raymae.train.trial import Report
 
 CLOSE_TIMEOUT_S = 60.0  # a group that is just starting has to come up before it can go; cut short, it keeps its CPUs
 ALIVE_TIMEOUT_S = 5.0
@@ -249,7 +249,7 @@ def _reports(config: TrialConfig, device: torch.device, keeper: Keeper, job: dic
     A parent's state at the epoch where its child changed parameters is what the child's own training from the start
     would have led to, so a lost checkpoint costs work and changes no result.
     """
-    from raymae.train.loop import run_trial
+    from raymae.train.trial import run_trial
 
     parent = job["parent"]
     if job["attempt"]:

@@ -11,7 +11,7 @@ import pytest
 import torch
 
 from raymae.spec import TrialConfig
-from raymae.train import Report, loop, run_trial
+from raymae.train import Report, phases, run_trial
 
 Debug = Callable[..., TrialConfig]
 
@@ -41,7 +41,7 @@ def scripted(monkeypatch: pytest.MonkeyPatch) -> Callable[[list[float]], None]:
     def script(values: list[float]) -> None:
         left = iter(values)
         rest = {"abs_error": 0.0, "skill": 0.0}
-        monkeypatch.setattr(loop, "evaluate", lambda *args, **kwargs: {"mse": next(left), **rest})
+        monkeypatch.setattr(phases, "evaluate", lambda *args, **kwargs: {"mse": next(left), **rest})
 
     return script
 
@@ -166,6 +166,13 @@ def test_the_learning_rate_follows_the_schedule(debug: Debug) -> None:
     reports = list(run_trial(debug("linear", epochs=4, lr=0.01, warmup_epochs=1.0, batch_size=100_000)))
     expected = [0.01 / 2, 0.01, 0.01 * (1 + math.cos(math.pi / 3)) / 2, 0.01 * (1 + math.cos(math.pi * 2 / 3)) / 2]
     assert [report.metrics["lr"] for report in reports] == pytest.approx(expected)
+
+
+def test_phases_have_their_own_peak_and_momenta(debug: Debug, tmp_path: Path) -> None:
+    config = debug("mae", epochs=1, pretrain_lr=0.02, lr=0.01, warmup_epochs=0.0, batch_size=100_000)
+    reports, states = with_states(config, tmp_path)
+    assert [report.metrics["lr"] for report in reports] == [0.02, 0.01]
+    assert [state["optimiser"]["param_groups"][0]["betas"] for state in states] == [(0.9, 0.95), (0.9, 0.999)]
 
 
 @pytest.mark.parametrize("changes", [{"clip_norm": 1e-3}, {"weight_decay": 0.5}, {"precision": "bfloat16"},

@@ -1,0 +1,151 @@
+"""One epoch: a pass over the training data, the same in every phase, and a pass over a split to score it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+import torch.distributed as dist
+from torch import Generator, Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from raymae.errors import TrialError
+from raymae.tasks.base import Batch, Source, Task
+from raymae.train.device import derive_seed, rank_and_world, seed_all
+from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr, set_weight_decay
+
+
+class EpochResult(NamedTuple):
+    """What an epoch of training reports.
+
+    Attributes:
+        loss: Mean over the examples.
+        lr: Learning rate of the last step.
+    """
+
+    loss: float
+    lr: float
+
+
+class Learner:
+    """Trains a network: holds its optimiser, and the moving average of its weights where one is kept.
+
+    Args:
+        task: The problem, which has seed, parameters and device.
+        phase: Name of the phase, from which the random streams are derived.
+        model: The network, on the task's device.
+        loss: Scalar mean loss of the network on a batch; masks are drawn from the generator.
+        lr: Peak learning rate.
+        betas: The optimiser's momenta.
+        layer_decay: Factor on the learning rate from each encoder layer to the one below.
+        ema_decay: Of the moving average; 0 keeps none.
+    """
+
+    def __init__(
+        self, task: Task, phase: str, model: nn.Module, loss: Callable[[Batch, Generator], Tensor], *, lr: float,
+        betas: tuple[float, float], layer_decay: float = 1.0, ema_decay: float = 0.0,
+    ) -> None:
+        self.task, self.phase, self.model, self.loss = task, phase, model, loss
+        self.rank, self.world = rank_and_world()
+        self.optimiser = make_optimiser(
+            model, lr=lr, weight_decay=task.params.weight_decay, layer_decay=layer_decay, betas=betas
+        )
+        self.average: AveragedModel | None = None
+        if ema_decay > 0:
+            self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+
+    def train(
+        self, source: Source, epoch: int, epochs: int, *, lr: float, head_only: bool = False
+    ) -> EpochResult:
+        """Pass once over the data.
+
+        Args:
+            source: The examples.
+            epoch: Which epoch, from 0.
+            epochs: All epochs of the phase, over which the learning rate falls.
+            lr: Peak learning rate.
+            head_only: Whether the encoder keeps its weights.
+
+        Raises:
+            TrialError: The loss is not finite.
+        """
+        def seed(purpose: str) -> int:
+            return derive_seed(self.task.config.seed, self.phase, epoch, purpose)
+
+        p, device = self.task.params, self.task.device
+        set_weight_decay(self.optimiser, p.weight_decay)
+        seed_all(seed(f"dropout-{self.rank}"))
+        order = torch.randperm(len(source), generator=Generator().manual_seed(seed("order")))
+        augment = Generator(device).manual_seed(seed(f"augment-{self.rank}"))
+        masks = Generator(device).manual_seed(seed(f"mask-{self.rank}"))
+        batches = order.tensor_split(math.ceil(len(source) / p.batch_size))  # no tiny last batch
+        total = epochs * len(batches)
+        warmup = min(p.warmup_epochs * len(batches), 0.5 * total)
+        for name, parameter in self.model.named_parameters():
+            parameter.requires_grad_(not head_only or self.task.is_head(name))
+        self.model.train()
+        summed = torch.zeros((), device=device)
+        step_lr = 0.0
+        for index, chosen in enumerate(batches):
+            step_lr = cosine_lr(epoch * len(batches) + index, peak=lr, total=total, warmup=warmup)
+            set_lr(self.optimiser, step_lr)
+            share = chosen[self.rank :: self.world]
+            self.optimiser.zero_grad(set_to_none=True)
+            if len(share):
+                batch = source.batch(share, augment)
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=p.precision == "bfloat16"):
+                    loss = self.loss(batch, masks)
+                loss = loss * (len(share) / len(chosen))
+                loss.backward()
+                summed += loss.detach() * len(chosen)
+            self._sum_gradients()
+            clip_gradients(self.model.parameters(), p.clip_norm)
+            self.optimiser.step()
+            if self.average is not None:
+                self.average.update_parameters(self.model)
+        if self.world > 1:
+            dist.all_reduce(summed)
+        mean = float(summed) / len(source)
+        if not math.isfinite(mean):
+            raise TrialError(f"the {self.phase} loss is {mean} in epoch {epoch + 1}; lower the learning rate "
+                             f"({lr:g}) or clip_norm ({p.clip_norm:g})")
+        return EpochResult(mean, step_lr)
+
+    def _sum_gradients(self) -> None:
+        """Sum gradients over ranks in one message; each rank's loss is already weighted by its share."""
+        if self.world == 1:
+            return
+        trained = [p for p in self.model.parameters() if p.requires_grad]
+        for parameter in trained:
+            if parameter.grad is None:
+                parameter.grad = torch.zeros_like(parameter)
+        flat = torch.cat([p.grad.reshape(-1) for p in trained if p.grad is not None])
+        dist.all_reduce(flat)
+        for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
+            parameter.grad = grad.view_as(parameter)
+
+
+@torch.no_grad()
+def evaluate(
+    task: Task, model: nn.Module, source: Source, *, batch_size: int | None = None, rank: int = 0, world: int = 1
+) -> dict[str, float]:
+    """Score a model on a split: every example once, sums divided at the end.
+
+    Args:
+        task: The problem.
+        model: A network of `task.build()`.
+        source: A split of `task.load(split)`.
+        batch_size: Examples at once, `task.eval_batch` by default; does not change the result.
+        rank: This process; it scores every `world`-th example.
+        world: Processes that share the split; sums are added up over them.
+    """
+    model.eval()
+    metrics = task.metrics()
+    share = torch.arange(len(source))[rank::world]
+    for index in share.split(batch_size or task.eval_batch) if len(share) else ():  # fewer examples than ranks
+        batch = source.batch(index, None)
+        metrics.update(task.predict(model, batch), batch)
+    metrics.reduce()
+    return metrics.compute()

@@ -1,0 +1,344 @@
+"""The phases of a trial: masked pretraining, fine-tuning, the test. Each builds or takes a network and works on it.
+
+An arm that pretrains goes through `Pretrain`, `Finetune`, `Test`; a trained one starts at `Finetune`, and a reference
+has `Reference` in its place. Only replicates reach `Test`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Literal, NamedTuple, Protocol
+
+import numpy as np
+from torch import Generator, Tensor, nn
+
+from raymae.errors import TrialError
+from raymae.tasks.base import Batch, Task
+from raymae.train.device import derive_seed, rank_and_world, seed_all
+from raymae.train.epoch import Learner, evaluate
+
+PhaseName = Literal["pretrain", "finetune", "test"]
+
+
+class Evaluation(NamedTuple):
+    """What a phase has to report.
+
+    Attributes:
+        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
+        last: The phase ends here.
+        pictures: RGB images `[H, W, 3]`, uint8, by name.
+    """
+
+    metrics: dict[str, float]
+    last: bool
+    pictures: Mapping[str, np.ndarray]
+
+
+@dataclass(frozen=True)
+class PhaseState:
+    """Where a phase is, and everything that it has changed; a view of live tensors, so save it at once.
+
+    Attributes:
+        phase: Name of the phase.
+        epoch: Epochs done.
+        model: Weights of the network.
+        optimiser: The optimiser's state; empty where nothing is trained.
+        average: Moving average of the weights; empty where none is kept.
+        best: Metrics of the best evaluation so far.
+        best_weights: Weights at that evaluation.
+        stale: Evaluations since then.
+        stopped_early: Patience has run out.
+    """
+
+    phase: PhaseName
+    epoch: int
+    model: dict[str, Tensor]
+    optimiser: dict[str, Any] = field(default_factory=dict)
+    average: dict[str, Tensor] = field(default_factory=dict)
+    best: dict[str, float] = field(default_factory=dict)
+    best_weights: dict[str, Tensor] = field(default_factory=dict)
+    stale: int = 0
+    stopped_early: bool = False
+
+
+class Phase(Protocol):
+    """A stretch of a trial that works on one network.
+
+    Attributes:
+        name: Its name in reports.
+        model: The network.
+        epoch: Epochs done.
+        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
+    """
+
+    name: PhaseName
+    model: nn.Module
+    epoch: int
+    best: dict[str, float]
+
+    def run(self) -> Iterator[Evaluation]:
+        """Do everything that is left to do, and yield after each evaluation."""
+        ...
+
+    def result(self) -> nn.Module:
+        """The network as this phase leaves it to the next."""
+        ...
+
+    def state(self) -> PhaseState:
+        """Everything from which `restore` continues."""
+        ...
+
+    def restore(self, state: PhaseState) -> None:
+        """Continue where a state was taken."""
+        ...
+
+
+class Pretrain:
+    """Masked pretraining.
+
+    Args:
+        task: The problem, under an arm that pretrains.
+    """
+
+    name: PhaseName = "pretrain"
+
+    def __init__(self, task: Task) -> None:
+        pretraining = task.pretraining()
+        assert pretraining is not None, f"the arm {task.config.arm} does not pretrain"
+        self.task, self.epoch = task, 0
+        self.best: dict[str, float] = {}
+        seed_all(derive_seed(task.config.seed, self.name, "init"))
+        model = pretraining.build().to(task.device)
+
+        def loss(batch: Batch, masks: Generator) -> Tensor:
+            return pretraining.loss(model, batch, pretraining.draw_mask(batch, masks))
+
+        self.model: nn.Module = model
+        self.learner = Learner(task, self.name, model, loss, lr=task.params.pretrain_lr, betas=(0.9, 0.95))  # as MAE's
+
+    def run(self) -> Iterator[Evaluation]:
+        """Train, and report the loss."""
+        p, source = self.task.params, self.task.load("pretrain")
+        while self.epoch < p.pretrain_epochs:
+            result = self.learner.train(source, self.epoch, p.pretrain_epochs, lr=p.pretrain_lr)
+            self.epoch += 1
+            if _is_due(self.epoch, p.pretrain_epochs, p.eval_every):
+                last = self.epoch == p.pretrain_epochs
+                yield Evaluation(result._asdict(), last, _pictures(self.task, self.model, "pretrain") if last else {})
+
+    def result(self) -> nn.Module:
+        """The masked autoencoder."""
+        return self.model
+
+    def state(self) -> PhaseState:
+        """Weights and optimiser."""
+        return PhaseState(self.name, self.epoch, self.model.state_dict(), self.learner.optimiser.state_dict())
+
+    def restore(self, state: PhaseState) -> None:
+        """Continue where a state was taken."""
+        self.epoch = state.epoch
+        self.model.load_state_dict(state.model)
+        self.learner.optimiser.load_state_dict(state.optimiser)
+
+
+class Finetune:
+    """Supervised training; keeps the weights that are best on validation.
+
+    Args:
+        task: The problem.
+        pretrained: A masked autoencoder whose encoder the network starts from; random weights by default.
+    """
+
+    name: PhaseName = "finetune"
+
+    def __init__(self, task: Task, pretrained: nn.Module | None = None) -> None:
+        p = task.params
+        self.task, self.epoch, self.stale, self.stopped_early = task, 0, 0, False
+        self.best: dict[str, float] = {}
+        self.best_weights: dict[str, Tensor] = {}
+        seed_all(derive_seed(task.config.seed, self.name, "init"))
+        self.model = task.build()
+        if pretrained is not None:
+            pretraining = task.pretraining()
+            assert pretraining is not None, f"the arm {task.config.arm} does not pretrain"
+            pretraining.transfer(pretrained, self.model)
+        self.model.to(task.device)
+        self.learner = Learner(task, self.name, self.model, self._loss, lr=p.lr, betas=(0.9, 0.999),
+                               layer_decay=p.layer_decay, ema_decay=p.ema_decay)
+
+    def _loss(self, batch: Batch, _: Generator) -> Tensor:
+        return self.task.finetune_loss(self.model, batch)
+
+    def run(self) -> Iterator[Evaluation]:
+        """Train, and score on validation."""
+        source, epochs = self.task.load("train"), self.task.params.epochs
+        while self.epoch < epochs and not self.stopped_early:
+            self.task.hold(self.epoch)
+            p = self.task.params
+            frozen = self.task.arm.kind == "pretrained" and self.epoch < p.freeze_epochs
+            result = self.learner.train(source, self.epoch, epochs, lr=p.lr, head_only=frozen)
+            self.epoch += 1
+            if _is_due(self.epoch, epochs, p.eval_every):
+                metrics = {**result._asdict(), **self._select()}
+                yield Evaluation(metrics, last=self.epoch == epochs or self.stopped_early, pictures={})
+
+    def _select(self) -> dict[str, float]:
+        """Score on validation; keep the weights if they are the best so far; decide on early stopping."""
+        p, objective = self.task.params, self.task.schema.objective
+        model = self.model if self.learner.average is None else self.learner.average.module
+        scores = _score(self.task, model, "val")
+        score = scores[objective.val]
+        if not math.isfinite(score):
+            raise TrialError(f"{objective.val} is {score} after fine-tuning epoch {self.epoch}; lower lr "
+                             f"({p.lr:g}) or clip_norm ({p.clip_norm:g})")
+        if not self.best or objective.better(score, self.best[objective.val]):
+            self.best, self.stale = scores, 0
+            self.best_weights = {key: value.detach().clone() for key, value in model.state_dict().items()}
+        else:
+            self.stale += 1
+            self.stopped_early = 0 < p.patience <= self.stale
+        return scores
+
+    def result(self) -> nn.Module:
+        """The network with the weights that were best on validation."""
+        self.model.load_state_dict(self.best_weights)
+        return self.model
+
+    def state(self) -> PhaseState:
+        """Weights, optimiser, moving average, and the selection."""
+        average = self.learner.average
+        return PhaseState(
+            self.name, self.epoch, self.model.state_dict(), self.learner.optimiser.state_dict(),
+            {} if average is None else average.state_dict(), self.best, self.best_weights, self.stale,
+            self.stopped_early,
+        )
+
+    def restore(self, state: PhaseState) -> None:
+        """Continue where a state was taken."""
+        self.epoch, self.best, self.stale, self.stopped_early = (
+            state.epoch, state.best, state.stale, state.stopped_early
+        )
+        self.model.load_state_dict(state.model)
+        self.learner.optimiser.load_state_dict(state.optimiser)
+        if self.learner.average is not None:
+            self.learner.average.load_state_dict(state.average)
+        self.best_weights = {key: value.to(self.task.device) for key, value in state.best_weights.items()}
+
+
+class Reference:
+    """A reference in the place of fine-tuning: nothing to train, scored on validation once.
+
+    Args:
+        task: The problem, under a reference arm.
+    """
+
+    name: PhaseName = "finetune"
+
+    def __init__(self, task: Task) -> None:
+        self.task, self.epoch = task, 0
+        self.best: dict[str, float] = {}
+        seed_all(derive_seed(task.config.seed, self.name, "init"))
+        self.model = task.build().to(task.device)
+
+    def run(self) -> Iterator[Evaluation]:
+        """Score on validation."""
+        if not self.best:
+            self.best = _score(self.task, self.model, "val")
+            yield Evaluation(dict(self.best), last=True, pictures={})
+
+    def result(self) -> nn.Module:
+        """The reference itself."""
+        return self.model
+
+    def state(self) -> PhaseState:
+        """The score."""
+        return PhaseState(self.name, self.epoch, self.model.state_dict(), best=self.best)
+
+    def restore(self, state: PhaseState) -> None:
+        """Continue where a state was taken."""
+        self.best = state.best
+        self.model.load_state_dict(state.model)
+
+
+class Test:
+    """The one score on the test split.
+
+    Args:
+        task: The problem.
+        model: The network to score.
+        epoch: Epochs that it was trained.
+        best: Its metrics on validation.
+    """
+
+    name: PhaseName = "test"
+
+    def __init__(self, task: Task, model: nn.Module, epoch: int = 0, best: Mapping[str, float] | None = None) -> None:
+        self.task, self.model, self.epoch, self.best = task, model, epoch, dict(best or {})
+
+    def run(self) -> Iterator[Evaluation]:
+        """Score on the test split."""
+        scores = _score(self.task, self.model, "test")
+        yield Evaluation(scores, last=True, pictures=_pictures(self.task, self.model, "test"))
+
+    def result(self) -> nn.Module:
+        """The network that was scored."""
+        return self.model
+
+    def state(self) -> PhaseState:
+        """The weights that were scored."""
+        weights = self.model.state_dict()
+        return PhaseState(self.name, self.epoch, weights, best=self.best, best_weights=weights)
+
+    def restore(self, state: PhaseState) -> None:
+        """Continue where a state was taken."""
+        self.epoch, self.best = state.epoch, state.best
+        self.model.load_state_dict(state.model)
+
+
+def first_phase(task: Task) -> Phase:
+    """Enter the phase that a trial starts with."""
+    if task.arm.kind == "pretrained":
+        return Pretrain(task)
+    return Reference(task) if task.arm.kind == "reference" else Finetune(task)
+
+
+def next_phase(task: Task, done: Phase) -> Phase:
+    """Enter the phase that follows one that is done."""
+    if isinstance(done, Pretrain):
+        return Finetune(task, done.result())
+    return Test(task, done.result(), done.epoch, done.best)
+
+
+def restored_phase(task: Task, state: PhaseState) -> Phase:
+    """Enter the phase of a state, where the state was taken."""
+    phase: Phase
+    if state.phase == "test":
+        phase = Test(task, task.build().to(task.device))
+    elif state.phase == "pretrain":
+        phase = Pretrain(task)
+    else:
+        phase = Reference(task) if task.arm.kind == "reference" else Finetune(task)
+    phase.restore(state)
+    return phase
+
+
+def _is_due(epoch: int, epochs: int, every: int) -> bool:
+    """Whether an evaluation follows after so many epochs."""
+    return epoch % every == 0 or epoch >= epochs
+
+
+def _score(task: Task, model: nn.Module, split: str) -> dict[str, float]:
+    """Score on a split, shared between ranks; metrics are prefixed by its name."""
+    rank, world = rank_and_world()
+    scores = evaluate(task, model, task.load(split), rank=rank, world=world)
+    return {f"{split}_{name}": value for name, value in scores.items()}
+
+
+def _pictures(task: Task, model: nn.Module, phase: Literal["pretrain", "test"]) -> Mapping[str, np.ndarray]:
+    """Draw what a replicate's network does, once over all ranks."""
+    if task.config.stage != "replicate" or rank_and_world()[0]:
+        return {}
+    model.eval()
+    return task.pictures(model, phase)

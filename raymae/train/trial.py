@@ -1,0 +1,211 @@
+"""The only training loop: a trial's phases one after the other, as a generator of reports.
+
+`run_trial` knows torch and, where there are several ranks, `torch.distributed`. It knows nothing of Ray: the same
+generator runs in a plain process with a debugger, in one Ray Train worker, or on eight.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, fields, replace
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from raymae.spec.trial import TrialConfig
+from raymae.tasks import task_class
+from raymae.tasks.base import Task
+from raymae.train.checkpoint import load_checkpoint, save_checkpoint
+from raymae.train.device import pick_device
+from raymae.train.phases import Evaluation, PhaseName, PhaseState, first_phase, next_phase, restored_phase
+
+
+@dataclass(frozen=True)
+class Recorded:
+    """The lasting part of a report, as checkpoints keep it.
+
+    Attributes:
+        phase: `pretrain`, `finetune`, or `test` (the one score of a replicate).
+        epoch: Epochs done in this phase.
+        step: Reports before this one.
+        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
+        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
+        seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
+        num_parameters: Values of the phase's network; while pretraining the decoder is counted too.
+        final: No report follows.
+    """
+
+    phase: PhaseName
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    best: dict[str, float]
+    seconds: float
+    num_parameters: int
+    final: bool
+
+
+@dataclass(frozen=True)
+class Report(Recorded):
+    """One evaluation.
+
+    Attributes:
+        state: Takes the state from which the trial continues after this report; to be called before the next report.
+        pictures: RGB images `[H, W, 3]`, uint8, by name: of a replicate's last pretraining report and its test.
+    """
+
+    state: Callable[[], TrialState]
+    pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+
+    def save(self, path: Path) -> None:
+        """Write a checkpoint from which `run_trial(resume=...)` continues after this report."""
+        save_checkpoint(path, self.state().to_plain())
+
+
+@dataclass(frozen=True)
+class TrialState:
+    """Everything that a checkpoint holds.
+
+    Attributes:
+        config_id: Configuration of the trial.
+        seed: Its seed.
+        seconds: Wall time it has computed.
+        history: Its reports so far.
+        phase: The phase it is in.
+    """
+
+    config_id: str
+    seed: int
+    seconds: float
+    history: tuple[Recorded, ...]
+    phase: PhaseState
+
+    def to_plain(self) -> dict[str, Any]:
+        """Tensors and plain values by name, in one level."""
+        return {"config_id": self.config_id, "seed": self.seed, "seconds": self.seconds,
+                "history": [dict(vars(recorded)) for recorded in self.history], **vars(self.phase)}
+
+    @classmethod
+    def from_plain(cls, plain: Mapping[str, Any]) -> TrialState:
+        """The inverse of `to_plain`."""
+        return cls(
+            plain["config_id"], plain["seed"], plain["seconds"], tuple(Recorded(**one) for one in plain["history"]),
+            PhaseState(**{part.name: plain[part.name] for part in fields(PhaseState)}),
+        )
+
+
+def run_trial(
+    config: TrialConfig,
+    *,
+    device: torch.device | None = None,
+    resume: Path | None = None,
+    replay_from: int | None = None,
+    written_by: str | None = None,
+    task: Task | None = None,
+) -> Iterator[Report]:
+    """Train and evaluate one trial.
+
+    Args:
+        config: Everything that determines the result.
+        device: Where to compute; this process's GPU if it has one, by default.
+        resume: A checkpoint written by an earlier `Report.save` of the same configuration and seed.
+        replay_from: With `resume`: first yield again the reports from this step on that came before the checkpoint,
+            for whoever has lost them.
+        written_by: With `resume`: the configuration that wrote the checkpoint, where it is another: a member of a
+            population goes on from its parent's.
+        task: The task under this configuration, with data at hand and its own device; made from the configuration by
+            default.
+
+    Yields:
+        One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
+        the end, with the weights that were best on validation.
+
+    Raises:
+        TrialError: The loss is not finite, the checkpoint does not fit, or pretrained weights did not arrive.
+        DataError: The data cannot be read.
+    """
+    task = task or task_class(config.task)(config, device or pick_device())
+    if resume is None:
+        trial = _Trial(task)
+    else:
+        plain = load_checkpoint(resume, config_id=written_by or config.config_id, seed=config.seed)
+        state = TrialState.from_plain(plain)
+        # a parent's time is not its child's
+        trial = _Trial(task, state if written_by is None else replace(state, seconds=0.0))
+    for report in chain(() if replay_from is None else trial.replay(replay_from), trial.run()):
+        with trial.clock.paused():
+            yield report
+
+
+class _Clock:
+    """Wall time that a trial has computed.
+
+    Args:
+        seconds: Where it starts.
+    """
+
+    def __init__(self, seconds: float = 0.0) -> None:
+        self._started = time.monotonic() - seconds
+
+    def seconds(self) -> float:
+        """Seconds computed so far."""
+        return time.monotonic() - self._started
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """Leave out the time of a `with` block once it is over."""
+        before = time.monotonic()
+        yield
+        self._started += time.monotonic() - before
+
+
+class _Trial:
+    """A running trial: the phase it is in, and what it has reported.
+
+    Args:
+        task: The task under the trial's configuration.
+        state: Where it continues; the start by default.
+    """
+
+    def __init__(self, task: Task, state: TrialState | None = None) -> None:
+        self.task = task
+        self.clock = _Clock()
+        self.phase = first_phase(task) if state is None else restored_phase(task, state.phase)
+        self.history: list[Recorded] = []
+        if state is not None:
+            self.history += state.history
+            self.clock = _Clock(state.seconds)
+
+    def run(self) -> Iterator[Report]:
+        """Do everything that is left to do."""
+        last: PhaseName = "test" if self.task.config.stage == "replicate" else "finetune"
+        while not (self.history and self.history[-1].final):
+            for evaluation in self.phase.run():
+                yield self._report(evaluation, final=evaluation.last and self.phase.name == last)
+            if self.phase.name == last:
+                return
+            self.phase = next_phase(self.task, self.phase)
+
+    def _report(self, evaluation: Evaluation, *, final: bool) -> Report:
+        phase = self.phase
+        recorded = Recorded(
+            phase.name, phase.epoch, len(self.history), evaluation.metrics, dict(phase.best), self.clock.seconds(),
+            sum(p.numel() for p in phase.model.parameters()), final,
+        )
+        self.history.append(recorded)
+        return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures)
+
+    def replay(self, first: int) -> Iterator[Report]:
+        """Repeat the reports from a step on, without their pictures."""
+        for recorded in self.history[first:]:
+            yield Report(**vars(recorded), state=self.state)
+
+    def state(self) -> TrialState:
+        """Everything from which another process continues."""
+        config = self.task.config
+        return TrialState(config.config_id, config.seed, self.clock.seconds(), tuple(self.history), self.phase.state())
