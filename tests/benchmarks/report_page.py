@@ -39,7 +39,7 @@ def opened(page: Path) -> dict[str, float]:
         for _ in range(3):
             started = time.monotonic()
             browser.get(page.as_uri())
-            while not browser.execute_script("return document.querySelector('#plot-arms .main-svg') !== null"):
+            while not browser.execute_script("return document.querySelector('#plot-differences .main-svg') !== null"):
                 time.sleep(0.01)
             drawn = time.monotonic() - started
             ready = browser.execute_script("return performance.getEntriesByName('ready')[0].startTime") / 1000

@@ -41,10 +41,13 @@ def test_the_report_is_served_and_draws_in_its_sandbox(served: Served, chromium:
         show(chromium, f"{served.url}sweep/{quote(name, safe='')}")
         chromium.find_element("link text", "Report").click()
         until(lambda: chromium.current_url.endswith("/report"))
+        assert "it takes the test scores of two arms" in chromium.find_element("id", "plot-differences").text
+        chromium.execute_script("document.getElementById('plot-by-trials').scrollIntoView({behavior: 'instant'})")
         until(lambda: chromium.find_elements("css selector", ".js-plotly-plot svg"))
         assert console(chromium) == []
         assert "owned" not in chromium.title
         assert chromium.execute_script("return window.origin") == "null"
+        chromium.execute_script("scrollTo({top: 0, behavior: 'instant'})")
         for button in chromium.find_elements("css selector", "header button"):  # a sandbox has no storage to remember
             button.click()
         assert console(chromium) == []
@@ -58,17 +61,21 @@ def test_the_contrast_check_can_fail(served: Served, chromium: Any):
 
 def test_progress_moves_without_a_reload(served: Served, chromium: Any):
     store = make_sweep(served.folder / "moving", {}, word="running")
+
+    def text(name: str) -> str:  # in one step: an element found may be replaced before it is read
+        return str(chromium.execute_script("return document.getElementById(arguments[0]).textContent", name))
+
     show(chromium, f"{served.url}sweep/moving")
     chromium.execute_script("window.sameDocument = true")
     assert "0 of 12 trials" in chromium.find_element("id", "progress").text
     add_trial(store, "mae-0000", 0.125)
-    until(lambda: "1 of 12 trials" in chromium.find_element("id", "progress").text)
-    until(lambda: "0.125" in chromium.find_element("id", "arms").text)
+    until(lambda: "1 of 12 trials" in text("progress"))
+    until(lambda: "0.125" in text("arms"))
     show_list = f"{served.url}"
     assert chromium.execute_script("return window.sameDocument") is True
     show(chromium, show_list)
     make_sweep(served.folder / "born", {}, word="running")
-    until(lambda: "born" in chromium.find_element("id", "sweeps").text)
+    until(lambda: "born" in text("sweeps"))
     assert console(chromium) == []
 
 

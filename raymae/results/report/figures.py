@@ -7,12 +7,14 @@ fast as one of ten. The trials themselves are all there, for the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.columns import param_columns
 from raymae.spec import SweepSpec
+from raymae.spec.space import Choice, LogUniform
 from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
@@ -21,29 +23,44 @@ if TYPE_CHECKING:
 FIRST = ("mask_ratio", "patch_size", "lookback", "lr", "label_fraction")
 MAX_PARAMS = 16
 CURVES_PER_ARM, POINTS_PER_CURVE, POINTS_OF_PROGRESS = 12, 60, 200
-BINS, ENOUGH = 8, 8
+BINS, ENOUGH, FEW = 8, 8, 8
 ERROR_LENGTH = 300
 
 
-def searched(spec: SweepSpec, search: pd.DataFrame) -> list[dict[str, Any]]:
-    """The parameters worth a figure: those of the space first, then any other that differs between trials.
+@dataclass(frozen=True)
+class Param:
+    """A parameter with a figure of its own.
 
-    Returns:
-        For each its `name`, whether it is a `number`, and whether its axis is logarithmic (`log`).
+    Attributes:
+        name: Its name.
+        number: Whether its values are numbers.
+        category: Whether its axis has one place for each value: a choice, or anything that is no number.
+        log: Whether its axis is logarithmic.
     """
+
+    name: str
+    number: bool
+    category: bool
+    log: bool
+
+
+def searched(spec: SweepSpec, search: pd.DataFrame) -> list[Param]:
+    """The parameters worth a figure: those of the space first, then any other that differs between trials."""
     varying = [name for name in param_columns(list(search.columns)) if search[name].nunique() > 1]
     order = [name for name in FIRST if name in varying]
     order += [name for name in (*spec.space, *varying) if name in varying and name not in order]
-    found = []
-    for name in dict.fromkeys(order):
-        values = search[name].dropna()
-        number = not (values.dtype == bool or str(values.dtype) == "boolean" or values.dtype.kind not in "iuf")
-        log = False
-        if number:
-            low, high = float(values.min()), float(values.max())
-            log = hasattr(spec.space.get(name), "loguniform") or (low > 0 and high / low > 30)
-        found.append({"name": name, "number": number, "log": bool(log and low > 0)})
-    return found[:MAX_PARAMS]
+    return [_param(name, spec, search[name].dropna()) for name in dict.fromkeys(order)][:MAX_PARAMS]
+
+
+def _param(name: str, spec: SweepSpec, values: pd.Series) -> Param:
+    number = not (values.dtype == bool or str(values.dtype) == "boolean" or values.dtype.kind not in "iuf")
+    space = spec.space.get(name)
+    # what is not searched differs because the arms were given different settings: choices too
+    category = not number or isinstance(space, Choice) or (space is None and values.nunique() <= FEW)
+    if category:
+        return Param(name, number, True, False)
+    low, high = float(values.min()), float(values.max())
+    return Param(name, True, False, low > 0 and (isinstance(space, LogUniform) or high / low > 30))
 
 
 def trial_columns(last: pd.DataFrame, objective: Objective, names: Sequence[str]) -> dict[str, list[Any]]:
@@ -63,7 +80,7 @@ def trial_columns(last: pd.DataFrame, objective: Objective, names: Sequence[str]
     return {**columns, "arms": arms, "params": [plain(last[name]) for name in names]}
 
 
-def responses(search: pd.DataFrame, params: Iterable[Mapping[str, Any]], objective: Objective) -> dict[str, Any]:
+def responses(search: pd.DataFrame, params: Iterable[Param], objective: Objective) -> dict[str, Any]:
     """For each parameter and arm a line through the scores: the median of groups of equally many trials.
 
     Values that repeat (choices, whole numbers) are groups of their own. Fewer than eight trials, or groups of one, make
@@ -76,11 +93,11 @@ def responses(search: pd.DataFrame, params: Iterable[Mapping[str, Any]], objecti
     scored = search[(search["status"] == "completed") & search[column].notna()]
     found: dict[str, Any] = {}
     for param in params:
-        name = param["name"]
+        name = param.name
         for arm, rows in scored[scored[name].notna()].groupby("arm"):
             if len(rows) < ENOUGH or rows[name].nunique() < 2:
                 continue
-            if not param["number"] or rows[name].nunique() <= BINS + 2:
+            if param.category or rows[name].nunique() <= BINS + 2:
                 line = rows.groupby(name)[column].median()
                 xs, ys = plain(line.index.to_series()), numbers(line)
             else:

@@ -5,12 +5,13 @@
   const {metric, mode, params, trials, references} = data;
   const count = trials.id.length;
   const STAGES = ["search", "replicate"], STATUSES = ["completed", "stopped", "failed"];
-  const LIGHT = ["#0b6fb8", "#c2410c", "#0a7d4f", "#8a3ab9", "#9a6700", "#be185d", "#0e7490", "#4d5766", "#6b7f00", "#7c2d12"];
-  const DARK = ["#5cb3ff", "#ff9a5c", "#4fd39a", "#cf9bff", "#e8bd3c", "#ff8cc0", "#4fd8ec", "#b6c0cc", "#c3d94f", "#f0a98c"];
+  const {light: LIGHT, dark: DARK} = data.palette;
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "x", "pentagon", "hexagon"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
   const MOST_POINTS = 1500, MOST_LINES = 400, PAGE = 50, MINUS = "\u2212";
   const names = [...new Set([...data.order, ...trials.arms])];
+  // colour, symbol and dash of an arm are those of its place in the task, whatever its rank here
+  const placeOf = (arm) => data.places[arm] ?? names.indexOf(arm);
   const armOf = (row) => trials.arms[trials.arm[row]];
   const $ = (id) => document.getElementById(id);
 
@@ -22,7 +23,7 @@
     if (value === null || value === undefined) return "–";
     if (typeof value !== "number") return String(value);
     const size = Math.abs(value);
-    const text = value && (size < 1e-4 || size >= 1e7) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
+    const text = value && (size < 1e-6 || size >= 1e7) ? value.toExponential(3) : String(Number(value.toPrecision(5)));
     return text.replace(/^-/, MINUS);
   };
 
@@ -32,8 +33,8 @@
   let theme = "system";
   const isDark = () => theme === "dark" || (theme === "system" && system.matches);
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
-  const color = (arm) => (isDark() ? DARK : LIGHT)[names.indexOf(arm) % LIGHT.length];
-  const symbol = (arm) => SYMBOLS[names.indexOf(arm) % SYMBOLS.length];
+  const color = (arm) => (isDark() ? DARK : LIGHT)[placeOf(arm) % LIGHT.length];
+  const symbol = (arm) => SYMBOLS[placeOf(arm) % SYMBOLS.length];
   $("theme").addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
     if (theme === "system") delete document.documentElement.dataset.theme;
@@ -99,7 +100,22 @@
   const valueOf = (name, row) => (name === "error" && !Object.hasOwn(FIELDS, "error") ? trials.error[row] : FIELDS[name](row));
   const numeric = new Set([`val_${metric}`, `test_${metric}`, "wall_s", ...params.filter((p) => p.number).map((p) => p.name)]);
   let order = {name: `val_${metric}`, down: mode === "max"}, rowsShown = PAGE;
-  const head = document.createElement("tr");
+  const head = document.createElement("tr"), hidden = new Set(trials.error.some(Boolean) ? [] : ["error"]);
+  columns.forEach((name, index) => {
+    const box = document.createElement("input"), frame = document.createElement("label");
+    box.type = "checkbox"; box.checked = !hidden.has(name); box.disabled = index === 0;  // a row keeps its name
+    box.addEventListener("change", () => {
+      if (box.checked) hidden.delete(name); else hidden.add(name);
+      showTable();
+    });
+    frame.append(box, cut(name));
+    $("column-boxes").append(frame);
+  });
+  $("columns").addEventListener("keydown", (event) => {
+    if (event.key !== "Escape" || !$("columns").open) return;
+    $("columns").open = false;
+    $("columns").firstElementChild.focus();
+  });
   columns.forEach((name) => {
     const cell = document.createElement("th"), button = document.createElement("button");
     cell.scope = "col"; cell.className = numeric.has(name) ? "n" : "";
@@ -121,7 +137,9 @@
     return (order.down ? -sign : sign) || a - b;
   }
   function showTable() {
+    $("columns").firstElementChild.textContent = `Columns (${columns.length - hidden.size} of ${columns.length})`;
     [...head.cells].forEach((cell, index) => {
+      cell.hidden = hidden.has(columns[index]);
       if (columns[index] === order.name) cell.setAttribute("aria-sort", order.down ? "descending" : "ascending");
       else cell.removeAttribute("aria-sort");
       cell.firstChild.textContent = columns[index] + (columns[index] === order.name ? (order.down ? " ▼" : " ▲") : "");
@@ -130,6 +148,7 @@
     for (const row of sorted.slice(0, rowsShown)) {
       const line = body.insertRow();
       for (const name of columns) {
+        if (hidden.has(name)) continue;
         const cell = line.insertCell(), value = valueOf(name, row);
         cell.textContent = name === "error" ? value : number(value);
         cell.className = numeric.has(name) ? "n" : name === "error" ? "error" : "";
@@ -144,7 +163,7 @@
   // --- figures
   const axis = (title, more = {}) => ({
     title: {text: label(title), font: {size: 13}, standoff: 8}, gridcolor: ink("--line"), linecolor: ink("--quiet"),
-    zerolinecolor: ink("--line"), tickfont: {size: 12}, automargin: true, ...more,
+    zerolinecolor: ink("--line"), tickfont: {size: 12}, automargin: true, exponentformat: "none", ...more,
   });
   const layout = (x, y, more = {}) => ({
     paper_bgcolor: "rgba(0,0,0,0)", plot_bgcolor: "rgba(0,0,0,0)", margin: {l: 50, r: 12, t: 12, b: 40},
@@ -159,6 +178,23 @@
     modeBarButtonsToRemove: ["select2d", "lasso2d", "autoScale2d"], showSendToCloud: false, doubleClick: "reset",
   };
   const tip = "%{text}<extra></extra>";
+
+  /** 1, 2 and 5 of every decade, and a decade beyond both ends; of many decades only the first of each. */
+  function logTicks(values) {
+    const positive = values.filter((value) => value > 0);
+    const from = Math.floor(Math.log10(Math.min(...positive))) - 1, to = Math.ceil(Math.log10(Math.max(...positive))) + 1;
+    const steps = to - from > 4 ? [1] : [1, 2, 5], tickvals = [];
+    for (let power = from; power <= to; power++) steps.forEach((step) => tickvals.push(Number(`${step}e${power}`)));
+    return {tickvals, ticktext: tickvals.map(number)};
+  }
+  const ordered = (values) => [...new Set(values.filter((value) => value !== null))]
+    .sort((a, b) => String(a).localeCompare(String(b), "en", {numeric: true}));
+  /** A parameter's axis: a choice has a place for each of its values, however far apart they are. */
+  function paramAxis(param, values) {
+    if (param.category) return axis(param.name, {type: "category", categoryorder: "array", categoryarray: ordered(values).map(shownValue), tickangle: 0});
+    return axis(param.name, param.log ? {type: "log", tickangle: 0, ...logTicks(values)} : {type: "linear", nticks: 6, tickangle: 0});
+  }
+  const shownValue = (value) => label(typeof value === "number" ? number(value) : value);
 
   /** From the best score to where most scores lie: a few that diverged must not flatten the rest. */
   function scoreRange(scores) {
@@ -190,7 +226,7 @@
       const mine = rows.filter((row) => armOf(row) === arm);
       if (!mine.length) continue;
       traces.push({
-        type: "scatter", mode: "markers", name: label(arm), legendgroup: arm, x: mine.map((row) => param.number ? values[row] : label(values[row])),
+        type: "scatter", mode: "markers", name: label(arm), legendgroup: arm, x: mine.map((row) => param.category ? shownValue(values[row]) : values[row]),
         y: mine.map((row) => trials.val[row]), text: mine.map(trialText), hovertemplate: tip,
         marker: {size: rows.length > 400 ? 5 : 8, color: color(arm), opacity: rows.length > 400 ? 0.55 : 0.85,
                  symbol: mine.map((row) => symbol(arm) + (trials.status[row] === 1 ? "-open" : ""))},
@@ -198,7 +234,7 @@
       const line = data.responses[param.name]?.[arm];
       if (line && kept.length === count) {
         traces.push({type: "scatter", mode: "lines", name: label(arm), showlegend: false, hoverinfo: "skip",
-                     x: param.number ? line[0] : line[0].map(label), y: line[1], line: {color: color(arm), width: 3}});
+                     x: param.category ? line[0].map(shownValue) : line[0], y: line[1], line: {color: color(arm), width: 3}});
       }
     }
     const range = scoreRange(rows.map((row) => trials.val[row])), shapes = [], annotations = [];
@@ -208,30 +244,36 @@
       annotations.push({xref: "paper", x: 1, y: score, visible: inside(score), text: label(arm), showarrow: false, xanchor: "right", yanchor: "bottom",
                         font: {size: 11, color: ink("--quiet")}});
     }
-    return [traces, layout(axis(param.name, {type: param.number ? (param.log ? "log" : "linear") : "category", nticks: 6, tickangle: 0, exponentformat: "e"}),
+    return [traces, layout(paramAxis(param, all.map((row) => values[row])),
                            axis(`val ${metric}`, range ? {range} : {}),
                            {shapes, annotations})];
   }
 
-  function drawArms() {
-    const arms = data.scores, traces = arms.map((arm) => ({
-      type: "scatter", mode: "markers", y: [label(arm.arm)], x: [arm.mean], showlegend: false, hovertemplate: tip,
-      text: [`<b>${label(arm.arm)}</b><br>${number(arm.mean)}` + (arm.ci95 ? `<br>${number(arm.ci95[0])} to ${number(arm.ci95[1])}` : "")],
-      marker: {color: color(arm.arm), size: 11, symbol: symbol(arm.arm)},
-      ...(arm.ci95 ? {error_x: {type: "data", array: [arm.ci95[1] - arm.mean], arrayminus: [arm.mean - arm.ci95[0]],
-                                color: color(arm.arm), thickness: 2, width: 5}} : {}),
+  /** Intervals below each other, as `intervals.py` placed them; a row beyond the axis is an arrow at its end. */
+  function drawIntervals(element, panel) {
+    const {rows, axis: [low, high]} = panel, narrow = element.clientWidth < 600, last = rows.length - 1;
+    const traces = rows.map((row, index) => ({
+      type: "scatter", mode: "markers", x: [row.beyond ? (row.beyond < 0 ? low : high) : row.value], y: [index], showlegend: false, hovertemplate: tip,
+      text: [`<b>${label(row.label)}</b><br>${number(row.value)}${row.interval ? `<br>${row.interval.map(number).join(" to ")}` : ""}<br>${label(row.text)}`],
+      marker: {color: color(row.arm), size: row.primary ? 15 : 11, symbol: row.beyond ? `triangle-${row.beyond < 0 ? "left" : "right"}` : symbol(row.arm)},
+      ...(row.interval && !row.beyond ? {error_x: {type: "data", array: [row.interval[1] - row.value], arrayminus: [row.value - row.interval[0]],
+                                                   color: color(row.arm), thickness: row.primary ? 4 : 2, width: row.primary ? 8 : 5}} : {}),
     }));
-    // a reference far from the rest would squeeze their intervals into dots: the table has its number
-    const edges = arms.flatMap((arm) => (arm.kind === "reference" && arms.length > 1 ? [] : [arm.mean, ...(arm.ci95 ?? [])]));
-    const [low, high] = [Math.min(...edges), Math.max(...edges)], width = high - low || Math.abs(high) / 10;
-    for (const arm of arms) {
-      if (arm.mean > low - 4 * width && arm.mean < high + 4 * width) edges.push(arm.mean);
+    element.style.height = rows.length ? `${(panel.left ? 90 : 60) + (narrow ? 48 : 34) * rows.length}px` : "";
+    // on a phone the names stand above their intervals, which so have the whole width
+    const texts = rows.map((row) => `<b>${label(row.label)}</b>   ${label(row.text)}`);
+    const annotations = narrow ? texts.map((text, index) => ({xref: "paper", x: 0, xanchor: "left", y: index, yshift: 15, text, showarrow: false, font: {color: ink("--ink"), size: 12}})) : [];
+    if (panel.left) {
+      [[panel.left, "right", -8, "← ", ""], [panel.right, "left", 8, "", " →"]].forEach(([text, xanchor, xshift, before, after]) => annotations.push({
+        x: 0, yref: "paper", y: 1, yanchor: "bottom", xanchor, xshift, showarrow: false, font: {size: 13, color: ink(text.endsWith("better") ? "--good" : "--bad")},
+        text: `<b>${before}${narrow ? text.split(" ").pop() : label(text)}${after}</b>`}));
     }
-    const range = [Math.min(...edges) - 0.1 * width, Math.max(...edges) + 0.1 * width];
-    const beyond = arms.filter((arm) => arm.mean < range[0] || arm.mean > range[1]);
-    $("arms-note").textContent = beyond.length ? `Beyond the figure: ${beyond.map((arm) => `${arm.arm} at ${number(arm.mean)}`).join(", ")}.` : "";
-    $("plot-arms").style.height = arms.length ? `${80 + 34 * arms.length}px` : "";
-    return [traces, layout(axis(`test ${metric}`, {range}), axis("", {autorange: "reversed", type: "category"}))];
+    const shapes = panel.left ? [{type: "line", x0: 0, x1: 0, yref: "paper", y0: 0, y1: 1, line: {color: ink("--ink"), width: 1.5}, layer: "below"}] : [];
+    if (last && rows[0]?.primary) shapes.unshift({type: "rect", xref: "paper", x0: 0, x1: 1, y0: -0.5, y1: 0.5, fillcolor: ink("--line"), opacity: 0.35, line: {width: 0}, layer: "below"});
+    return [traces, layout(
+      axis("", {range: panel.axis, nticks: narrow ? 4 : 7, tickangle: 0, zeroline: false}),
+      axis("", {range: [last + 0.5, -0.5], tickvals: rows.map((_, index) => index), ticktext: texts, showticklabels: !narrow, showgrid: false, zeroline: false}),
+      {shapes, annotations, margin: {l: 12, r: 16, t: panel.left ? 32 : 12, b: 30}})];
   }
 
   function drawImportance() {
@@ -247,7 +289,7 @@
   function drawProgress(by) {
     const traces = names.filter((arm) => data.progress[arm]).map((arm) => ({
       type: "scatter", mode: "lines+markers", name: label(arm), x: data.progress[arm][by], y: data.progress[arm].best,
-      line: {shape: "hv", color: color(arm), width: 2, dash: DASHES[names.indexOf(arm) % DASHES.length]},
+      line: {shape: "hv", color: color(arm), width: 2, dash: DASHES[placeOf(arm) % DASHES.length]},
       marker: {size: 6, symbol: symbol(arm), color: color(arm)},
       hovertemplate: `${label(arm)}: %{y} after %{x}<extra></extra>`,
     }));
@@ -274,14 +316,14 @@
   function drawParallel() {
     const all = scored().filter((row) => trials.status[row] === 0 && !(armOf(row) in references)), rows = some(all, MOST_LINES);
     $("parallel-note").textContent = all.length > rows.length ? `${rows.length} of ${all.length} trials drawn: the best and an even share of the rest.` : "";
-    const axes = [{name: "arm", values: trials.arm.map((index) => trials.arms[index]), number: false},
+    const axes = [{name: "arm", values: trials.arm.map((index) => trials.arms[index]), category: true},
                   ...params.map((param, index) => ({...param, values: trials.params[index]})),
-                  {name: `val ${metric}`, values: trials.val, number: true, score: true}]
+                  {name: `val ${metric}`, values: trials.val, category: false, score: true}]
       .filter((one) => rows.some((row) => one.values[row] !== null));
     const tickvals = [], marks = [];
     for (const [place, one] of axes.entries()) {
       const values = rows.map((row) => one.values[row]).filter((value) => value !== null);
-      if (one.number) {
+      if (!one.category) {
         const shape = one.log ? Math.log : (value) => value;
         let [low, high] = [Math.min(...values), Math.max(...values)];
         const range = one.score && scoreRange(values);
@@ -290,7 +332,7 @@
         one.at = (value) => (to > from ? Math.min(1, Math.max(0, (shape(value) - from) / (to - from))) : 0.5);
         marks.push([place, 0, number(Number(low.toPrecision(3)))], [place, 1, number(Number(high.toPrecision(3)))]);
       } else {
-        const words = [...new Set(values.map(String))].sort((a, b) => a.localeCompare(b, "en", {numeric: true}));
+        const words = ordered(values).map(String);
         one.at = (value) => (words.length > 1 ? words.indexOf(String(value)) / (words.length - 1) : 0.5);
         words.slice(0, 12).forEach((word, k) => marks.push([place, words.length > 1 ? k / (words.length - 1) : 0.5, cut(word, 12)]));
       }
@@ -338,7 +380,7 @@
     add(plot.id, () => drawResponse(index), true);
   });
   if (!params.length) $("response-plots").textContent = "No parameter differs between the trials.";
-  add("plot-arms", drawArms);
+  for (const id of ["plot-differences", "plot-arms"]) add(id, () => drawIntervals($(id), data[id.slice(5)]));
   add("plot-importance", drawImportance);
   add("plot-parallel", drawParallel, true);
   add("plot-by-trials", () => drawProgress("trials"));
@@ -353,7 +395,7 @@
     if (!traces.length) {
       if (figure.drawn) Plotly.purge(element);
       figure.drawn = false;
-      element.textContent = "Nothing to show yet.";
+      element.textContent = element.dataset.missing || "Nothing to show yet.";
       element.classList.add("none");
       return;
     }

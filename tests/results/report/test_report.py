@@ -16,15 +16,9 @@ from tiny_task import report, tiny_spec, trial
 from raymae.errors import ResultsError
 from raymae.results import Store
 from raymae.results.report import figures
-from raymae.results.report.report import (
-    collect,
-    json_in_html,
-    markdown_of,
-    page_of,
-    plotly,
-    render_report,
-    write_report,
-)
+from raymae.results.report.content import Picture, ReportContent, collect
+from raymae.results.report.figures import Param
+from raymae.results.report.report import json_in_html, markdown_of, page_of, plotly, render_report, write_report
 from raymae.search.decide.importance import importances
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
 
@@ -37,7 +31,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
 
 
 @pytest.fixture(scope="module")
-def found(made: Store) -> dict[str, Any]:
+def content(made: Store) -> ReportContent:
     return collect(made, importances(made))
 
 
@@ -57,9 +51,9 @@ class Tags(HTMLParser):
         self.text += data
 
 
-def test_the_verdict_comes_first_and_everything_is_there(found: dict[str, Any]) -> None:
-    text = page_of(found).partition("<body>")[2]
-    parts = ["RayMAE report", found["headline"], *(f">{title}</h" for title in (
+def test_the_verdict_comes_first_and_everything_is_there(content: ReportContent) -> None:
+    text = page_of(content).partition("<body>")[2]
+    parts = ["RayMAE report", content.headline, *(f">{title}</h" for title in (
         "Arms, best first", "Filter", "What the score depends on", "Importance of the parameters",
         "Parallel coordinates", "How the search went", "What the best trials do", "Trials", "Failed trials",
         "Repeat it")), "raymae sweep sweeps/made.yaml"]
@@ -67,8 +61,8 @@ def test_the_verdict_comes_first_and_everything_is_there(found: dict[str, Any]) 
     assert places == sorted(places)
 
 
-def test_nothing_is_loaded_from_anywhere(found: dict[str, Any]) -> None:
-    tags = Tags(page_of(found)).tags
+def test_nothing_is_loaded_from_anywhere(content: ReportContent) -> None:
+    tags = Tags(page_of(content)).tags
     for _, attributes in tags:
         for name in ("src", "href", "action", "srcset"):
             assert (attributes.get(name) or "#").startswith(("#", "data:image/png;base64,"))
@@ -99,18 +93,21 @@ def test_json_ends_no_tag(value: Any) -> None:
     assert not set(text) & set("<>&\u2028\u2029")
 
 
-def test_a_line_through_the_trials(found: dict[str, Any]) -> None:
-    responses = found["plots"]["responses"]
+def test_a_line_through_the_trials(content: ReportContent) -> None:
+    responses = content.plots["responses"]
     assert list(responses)[:3] == ["mask_ratio", "patch_size", "lr"]
     values, medians = responses["mask_ratio"]["mae"]
     assert values == sorted(values)
     assert min(medians) < medians[0]  # the formula's best is at .6
     assert responses["patch_size"]["scratch"][0] == [8, 12, 16, 24]
     assert "mae" in responses["norm_target"]
-    assert {param["name"]: (param["number"], param["log"]) for param in found["plots"]["params"]} == {
-        "mask_ratio": (True, False), "patch_size": (True, False), "lr": (True, True), "norm_target": (False, False),
-        "depth": (True, False),
-    }
+    assert content.plots["params"] == [
+        Param("mask_ratio", number=True, category=False, log=False),
+        Param("patch_size", number=True, category=True, log=False),  # a choice, although it is made of numbers
+        Param("lr", number=True, category=False, log=True),
+        Param("norm_target", number=False, category=True, log=False),
+        Param("depth", number=True, category=False, log=False),
+    ]
 
 
 def test_progress_counts_every_attempt_as_compute(make_store: Make) -> None:
@@ -118,21 +115,21 @@ def test_progress_counts_every_attempt_as_compute(make_store: Make) -> None:
     for name, score, more in [("a", 0.5, {}), ("b", 0.6, {}), ("c", 0.4, {"status": "stopped"}), ("d", 0.3, {}),
                               ("e", None, {"status": "failed"}), ("e", 0.2, {"attempt": 1})]:
         store.add_trial(trial(name, val_mse=score, **more))
-    found = collect(store)
-    assert found["plots"]["progress"]["mae"] == {"trials": [1, 4, 5, 5], "compute": [2, 8, 12, 12],
+    content = collect(store)
+    assert content.plots["progress"]["mae"] == {"trials": [1, 4, 5, 5], "compute": [2, 8, 12, 12],
                                                  "best": [0.5, 0.3, 0.2, 0.2]}
-    assert found["num_trials"] == {"completed": 4, "stopped": 1, "failed": 0}
-    assert found["failed"] == []
+    assert content.num_trials == {"completed": 4, "stopped": 1, "failed": 0}
+    assert content.failed == ()
 
 
-def test_learning_curves_are_few_and_name_their_role(found: dict[str, Any]) -> None:
-    curves = found["plots"]["learning"]
+def test_learning_curves_are_few_and_name_their_role(content: ReportContent) -> None:
+    curves = content.plots["learning"]
     assert {curve["phase"] for curve in curves} == {"pretrain", "finetune"}
     for arm in ("mae", "scratch", "gru"):
         mine = [curve for curve in curves if curve["arm"] == arm and curve["phase"] == "finetune"]
         assert [curve["role"] for curve in mine].count("best") == 1
         assert 2 < len(mine) <= figures.CURVES_PER_ARM + 1
-    best = next(arm for arm in found["verdict"].arms if arm.arm == "mae").val.trial_id
+    best = next(arm for arm in content.verdict.arms if arm.arm == "mae").val.trial_id
     assert {curve["trial"] for curve in curves if curve["role"] == "best" and curve["arm"] == "mae"} == {best}
 
 
@@ -141,7 +138,7 @@ def test_a_long_curve_is_thinned_with_both_ends(make_store: Make) -> None:
     for step in range(500):
         store.add_report(report("a", step, val_mse=float(step)))
     store.add_trial(trial("a"))
-    (curve,) = collect(store)["plots"]["learning"]
+    (curve,) = collect(store).plots["learning"]
     assert len(curve["y"]) == figures.POINTS_PER_CURVE
     assert (curve["epoch"][0], curve["epoch"][-1], curve["y"][-1]) == (1, 500, 499)
 
@@ -152,13 +149,13 @@ def test_an_interrupted_trial_has_one_curve(make_store: Make) -> None:
         for step in steps:
             store.add_report(report("a", step, attempt=attempt, val_mse=10.0 * attempt + step))
     store.add_trial(trial("a", attempt=1))
-    (curve,) = collect(store)["plots"]["learning"]
+    (curve,) = collect(store).plots["learning"]
     assert (curve["epoch"], curve["y"]) == ([1, 2, 3, 4], [0, 1, 12, 13])
 
 
-def test_pictures_of_each_arms_best(found: dict[str, Any], make_store: Make, tmp_path: Path) -> None:
-    (picture,) = found["pictures"]
-    assert (picture["arm"], picture["what"]) == ("mae", "reconstruction")
+def test_pictures_of_each_arms_best(content: ReportContent, make_store: Make, tmp_path: Path) -> None:
+    ((shows, (picture,)),) = content.pictures.items()
+    assert (shows, picture.arm) == ("reconstruction", "mae")
     store = make_store()
     store.add_trial(trial("mae-0-seed0", stage="replicate"))
     folder = tmp_path / "ett" / "pictures"
@@ -166,7 +163,27 @@ def test_pictures_of_each_arms_best(found: dict[str, Any], make_store: Make, tmp
     (folder / "mae-0-seed0-big.png").write_bytes(b"x" * 4_000_000)
     (folder / "mae-0-seed0-small.png").write_bytes(b"x")
     (folder / "other.png").write_bytes(b"x")
-    assert [one["what"] for one in collect(store)["pictures"]] == ["small"]
+    assert list(collect(store).pictures) == ["small"]
+
+
+def test_pictures_of_one_kind_are_one_figure(make_store: Make, tmp_path: Path) -> None:
+    store = make_store()
+    folder = tmp_path / "ett" / "pictures"
+    folder.mkdir()
+    for arm, score in (("scratch", 0.5), ("mae", 0.25)):
+        store.add_trial(trial(f"{arm}-0", arm=arm, val_mse=score))
+        store.add_trial(trial(f"{arm}-0-seed0", arm=arm, stage="replicate", val_mse=score, test_mse=score))
+        (folder / f"{arm}-0-seed0-forecast.png").write_bytes(b"x")
+    (folder / "mae-0-seed0-before.png").write_bytes(b"x")
+    content = collect(store)
+    assert content.pictures == {
+        "forecast": (Picture("mae", "mae-0-seed0", "eA=="), Picture("scratch", "scratch-0-seed0", "eA==")),
+        "before": (Picture("mae", "mae-0-seed0", "eA=="),),
+    }
+    page = page_of(content)
+    assert page.count(">forecast</h3>") == 1
+    assert page.count('class="pictures"') == 2
+    assert "mean test mse 0.2500" in Tags(page).text
 
 
 def test_importance_finds_what_matters(tmp_path: Path) -> None:
@@ -188,8 +205,10 @@ def test_importance_needs_trials(make_store: Make) -> None:
     assert importances(store) == {}
     store.add_trial(trial("b", lr=9e-3, val_mse=0.9))
     assert importances(store).keys() == {"mae"}
-    assert "Not computed: it takes eight" in render_report(store, importance={})
-    assert "Computed by <code>raymae report</code>" in render_report(store)
+    assert "it takes 8 completed search trials" in render_report(store, importance={})
+    assert "scratch has 0" in render_report(store, importance={"mae": {"lr": 1.0}})
+    assert collect(store, {"mae": {"lr": 1.0}, "scratch": {"lr": 1.0}, "gru": {"lr": 1.0}}).importance_missing == ""
+    assert "Computed by `raymae report`" in render_report(store)
 
 
 def test_an_empty_and_an_unfinished_sweep(make_store: Make, tmp_path: Path) -> None:
@@ -204,19 +223,20 @@ def test_an_empty_and_an_unfinished_sweep(make_store: Make, tmp_path: Path) -> N
 
 def test_synthetic_data_has_a_banner(make_store: Make, tmp_path: Path) -> None:
     data = {"name": "ETTh1", "source": "synthetic", "fingerprint": "synthetic:0"}
-    found = collect(make_store(data=data))
-    assert found["synthetic"].startswith("SYNTHETIC DATA")
-    assert 'class="banner" role="note"' in page_of(found)
-    assert "SYNTHETIC DATA" in markdown_of(found)
+    content = collect(make_store(data=data))
+    assert content.synthetic.startswith("SYNTHETIC DATA")
+    assert 'class="banner" role="note"' in page_of(content)
+    assert "SYNTHETIC DATA" in markdown_of(content)
     other = make_store(tmp_path / "other", spec=tiny_spec(name="other"))
     assert 'class="banner" role="note"' not in page_of(collect(other))
 
 
-def test_the_summary_in_markdown(found: dict[str, Any]) -> None:
-    text = markdown_of(found)
+def test_the_summary_in_markdown(content: ReportContent) -> None:
+    text = markdown_of(content)
     assert text.startswith("# made\n\n**MAE pretraining helps here")
     rows = [line for line in text.splitlines() if line.startswith("| ")]
-    assert {row.count("|") for row in rows} == {7}
+    assert {row.count("|") for row in rows} == {7, 8}
+    assert re.search(r"^\| mae − scratch \| .* % \(.* to .*\) \| .* \| helps \|$", text, re.MULTILINE)
     assert "* mae: " in text
     assert "mae-0003: TrialError: the loss is NaN at step 7" in text
     assert "    raymae sweep sweeps/made.yaml" in text

@@ -59,7 +59,7 @@ def test_it_is_readable_quiet_and_drawn(plain: str, chromium: Any, size: tuple[i
     show(chromium, plain, size, dark=dark)
     scroll_through(chromium)
     plots = chromium.find_elements("css selector", ".plot")
-    assert len(plots) == 5 + 3 + 4  # parameters; arms, importance, parallel; how the search went
+    assert len(plots) == 5 + 4 + 4  # parameters; differences, arms, importance, parallel; how the search went
     assert chromium.find_elements("css selector", ".plot.none") == []
     for plot in plots:
         assert plot.find_elements("css selector", ".trace path, .trace rect, .bars path"), plot.get_attribute("id")
@@ -67,6 +67,90 @@ def test_it_is_readable_quiet_and_drawn(plain: str, chromium: Any, size: tuple[i
     assert overflow(chromium) == 0
     assert low_contrast(chromium) == []
     assert chromium.execute_script("return [...document.images].every((one) => one.complete && one.naturalWidth)")
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_the_first_figure_is_the_answer(plain: str, chromium: Any, size: tuple[int, int]) -> None:
+    show(chromium, plain, size)
+    first = chromium.find_elements("css selector", ".plot")[0]
+    assert first.get_attribute("id") == "plot-differences"
+    until(lambda: first.find_elements("css selector", ".main-svg"))
+    frame, places = chromium.execute_script("""
+        const plot = document.getElementById("plot-differences"), box = (one) => one.getBoundingClientRect();
+        const ends = ({left, right, top, bottom}) => [left, right, top, bottom];
+        return [ends(box(plot)), [...plot.querySelectorAll("text")].map((one) => [one.textContent, ends(box(one))])]""")
+    for text, (left, right, top, bottom) in places:  # nothing is cut off
+        assert frame[0] <= left <= right <= frame[1], text
+        assert frame[2] <= top <= bottom <= frame[3], text
+    (better,) = (place for text, place in places if text.endswith("better"))
+    (worse,) = (place for text, place in places if "worse" in text)
+    (zero,) = (place for text, place in places if text == "0")
+    assert better[1] < (zero[0] + zero[1]) / 2 < worse[0]  # of an error, less is better
+    (primary,) = (place for text, place in places if text.startswith("mae − scratch"))
+    assert all(primary[2] <= place[2] for text, place in places if text.startswith("mae − "))
+    assert any("%" in text for text, _ in places)
+
+
+def test_axes_are_read_by_people(plain: str, chromium: Any) -> None:
+    show(chromium, plain)
+    scroll_through(chromium)
+    ticks = chromium.execute_script("""
+        return Object.fromEntries([...document.querySelectorAll(".plot")].map((plot) =>
+            [plot.id, [...plot.querySelectorAll(".xtick text, .ytick text")].map((one) => one.textContent)]))""")
+    numbers = [text for texts in ticks.values() for text in texts if text.lstrip("−")[:1].isdigit()]
+    assert len(numbers) > 40
+    assert [text for text in numbers if not text.lstrip("−").rstrip("%").replace(".", "", 1).isdigit()] == []
+    assert ticks["response-1"][:4] == ["8", "12", "16", "24"]
+    assert chromium.execute_script("return document.getElementById('response-1').layout.xaxis.type") == "category"
+    assert {"0.0001", "0.001", "0.01"} <= set(ticks["response-2"])
+
+
+def test_an_arm_has_one_colour(plain: str, chromium: Any) -> None:
+    show(chromium, plain)
+    scroll_through(chromium)
+    colors = chromium.execute_script("""
+        const found = {};
+        for (const id of ["response-0", "response-2", "plot-by-trials", "plot-finetune", "plot-importance"]) {
+          for (const trace of document.getElementById(id).data) {
+            (found[trace.name] ??= new Set()).add(trace.line?.color ?? trace.marker.color);
+          }
+        }
+        for (const name of document.querySelectorAll("#arms .arm")) {
+          (found[name.textContent] ??= new Set()).add(name.style.getPropertyValue("--light"));
+        }
+        return Object.fromEntries(Object.entries(found).map(([arm, all]) => [arm, [...all]]))""")
+    assert set(colors) == {"mae", "scratch", "gru", "persistence"}
+    assert all(len(found) == 1 for found in colors.values()), colors
+    assert len({found[0] for found in colors.values()}) == 4
+
+
+def test_columns_are_chosen_from_the_keyboard(plain: str, chromium: Any) -> None:
+    from selenium.webdriver.common.keys import Keys
+
+    show(chromium, plain)
+
+    def heads() -> list[str]:
+        cells = chromium.find_elements("css selector", "#table thead th")
+        return [cell.text.rstrip(" ▲▼") for cell in cells if cell.is_displayed()]
+
+    def cells() -> int:
+        return int(chromium.execute_script("return document.querySelector('#table tbody tr').cells.length"))
+
+    before = heads()
+    assert cells() == len(before)
+    summary = chromium.find_element("css selector", "#columns summary")
+    summary.send_keys(Keys.ENTER)
+    box = chromium.find_element("css selector", "#column-boxes input:not(:disabled)")
+    summary.send_keys(Keys.TAB)
+    assert chromium.switch_to.active_element == box
+    box.send_keys(" ")
+    assert heads() == [name for name in before if name != "arm"]
+    assert cells() == len(before) - 1
+    assert summary.text == f"Columns ({len(before) - 1} of {len(before)})"
+    box.send_keys(Keys.ESCAPE)
+    assert chromium.switch_to.active_element == summary
+    assert not box.is_displayed()
+    assert console(chromium) == []
 
 
 def test_text_in_the_figures_has_contrast(plain: str, chromium: Any) -> None:
@@ -150,7 +234,8 @@ def test_the_keyboard_is_enough(plain: str, chromium: Any) -> None:
         assert float(width.removesuffix("px")) >= 1, seen
         if element.get_attribute("id") == "response-1":
             break
-    assert seen.index("plot-arms") < seen.index("text") < seen.index("status") < seen.index("response-0")
+    order = [seen.index(name) for name in ("plot-differences", "plot-arms", "text", "status", "response-0")]
+    assert order == sorted(order)
     press(Keys.ARROW_RIGHT, Keys.ARROW_RIGHT)
     said = chromium.find_element("id", "said").get_attribute("textContent")
     assert "val mse" in said
@@ -209,7 +294,7 @@ def test_five_thousand_trials_open_at_once(chromium: Any, tmp_path: Path) -> Non
     assert Path(url.removeprefix("file://")).stat().st_size < 10_000_000
     started = time.monotonic()
     show(chromium, url)
-    until(lambda: chromium.find_elements("css selector", "#plot-arms .main-svg"))
+    until(lambda: chromium.find_elements("css selector", "#plot-differences .main-svg"))
     assert time.monotonic() - started < 3
     scroll_through(chromium)
     assert console(chromium) == []

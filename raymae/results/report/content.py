@@ -1,0 +1,184 @@
+"""What a report says, collected from a sweep's folder once for the page and for the Markdown."""
+
+from __future__ import annotations
+
+import base64
+import json
+import shlex
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raymae.results.report import figures, intervals
+from raymae.results.store.columns import last_attempts
+from raymae.results.store.folder import Place
+from raymae.results.store.store import Store
+from raymae.results.verdict.headline import headline, synthetic
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.verdict import Verdict
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+Importance = Mapping[str, Mapping[str, float]]
+
+MAX_FAILURES = 200
+MAX_PICTURES, PICTURE_BYTES = 24, 3_000_000
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed, and why."""
+
+    trial_id: str
+    arm: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Picture:
+    """What an arm's best configuration does, as a PNG in base64."""
+
+    arm: str
+    trial_id: str
+    data: str
+
+
+@dataclass(frozen=True)
+class ReportContent:
+    """Everything that the page and the Markdown show.
+
+    Attributes:
+        verdict: The verdict, the written one or that of now.
+        headline: It in one sentence.
+        synthetic: The warning of synthetic data, or nothing.
+        about: From arm to a line about it.
+        places: From arm to its place in the task, which decides its colour.
+        differences: Differences between arms around 0.
+        scores: Test scores of the arms.
+        num_trials: Trials by status, each once.
+        failed: The failed trials, at most so many.
+        environment: What it ran on.
+        created_at: When the sweep was created.
+        version: The raymae that wrote the folder.
+        command: What to type for the same sweep again; empty if it was not kept.
+        importance: From arm to parameter to its share; None where nobody computed it.
+        importance_missing: Of which arms it is missing and why; empty where it is not.
+        pictures: From what they show to the arms' pictures of it, arms best first.
+        spec: The sweep as it was resolved, as JSON.
+        plots: Columns and curves that the page draws.
+    """
+
+    verdict: Verdict
+    headline: str
+    synthetic: str
+    about: Mapping[str, str]
+    places: Mapping[str, int]
+    differences: intervals.Panel
+    scores: intervals.Panel
+    num_trials: Mapping[str, int]
+    failed: tuple[Failure, ...]
+    environment: Mapping[str, Any]
+    created_at: str
+    version: str
+    command: str
+    importance: Importance | None
+    importance_missing: str
+    pictures: Mapping[str, tuple[Picture, ...]]
+    spec: str
+    plots: Mapping[str, Any]
+
+
+def collect(store: Store, importance: Importance | None = None) -> ReportContent:
+    """Everything that the page and the Markdown show.
+
+    Args:
+        store: The sweep.
+        importance: From arm to parameter to its share; None where nobody computed it.
+
+    Raises:
+        ResultsError: The storage failed.
+    """
+    objective, spec, trials, meta = store.objective(), store.spec(), store.trials(), store.meta()
+    verdict = verdict_now(store, trials)
+    last = last_attempts(trials).sort_index()  # in the order in which they ended
+    search, all_search = (rows[rows["stage"] == "search"] for rows in (last, trials))
+    params = figures.searched(spec, search)
+    failed = last[last["status"] == "failed"]
+    places = intervals.places(meta["task"]["arms"])
+    differences, scores = intervals.differences_panel(verdict), intervals.arms_panel(verdict)
+    return ReportContent(
+        verdict=verdict,
+        headline=headline(verdict),
+        synthetic=synthetic(verdict.data.name, verdict.data.source),
+        about={name: arm["about"] for name, arm in meta["task"]["arms"].items()},
+        places=places,
+        differences=differences,
+        scores=scores,
+        num_trials={word: int((last["status"] == word).sum()) for word in ("completed", "stopped", "failed")},
+        failed=tuple(Failure(row["trial_id"], row["arm"], str(row["error"] or "no reason kept"))
+                     for row in failed.head(MAX_FAILURES).to_dict("records")),
+        environment=store.environment(),
+        created_at=meta["created_at"],
+        version=meta["raymae_version"],
+        command=_command(store),
+        importance=importance,
+        importance_missing=_importance_missing(verdict, importance, search),
+        pictures=_pictures(store, verdict, last),
+        spec=json.dumps(meta["spec"], indent=1, ensure_ascii=False),
+        plots={
+            "metric": objective.metric, "mode": objective.mode, "params": params, "places": places,
+            "palette": {"light": intervals.LIGHT, "dark": intervals.DARK},
+            "order": [arm.arm for arm in verdict.arms], "differences": differences, "arms": scores,
+            "pareto": verdict.pareto,
+            "references": {arm.arm: figures.short(arm.val.score) for arm in verdict.arms
+                           if arm.kind == "reference" and arm.val.score is not None},
+            "trials": figures.trial_columns(last, objective, [param.name for param in params]),
+            "responses": figures.responses(search, params, objective),
+            "progress": figures.progress(all_search, objective),
+            "learning": figures.learning(search, store.reports(), objective),
+        },
+    )
+
+
+def _command(store: Store) -> str:
+    """What to type for the same sweep again."""
+    command = [str(word) for word in store.environment().get("command", [])]
+    return shlex.join(["raymae", *command[1:]]) if command else ""
+
+
+def _importance_missing(verdict: Verdict, importance: Importance | None, search: pd.DataFrame) -> str:
+    """Which arms have no importance of their parameters, and what they lack."""
+    if importance is None:
+        return "Computed by `raymae report`, which writes this page to the sweep's folder."
+    completed = search[search["status"] == "completed"]["arm"].value_counts()
+    short = [f"{arm.arm} has {int(completed.get(arm.arm, 0))}" for arm in verdict.arms
+             if arm.kind != "reference" and arm.arm not in importance]
+    if not short:
+        return ""
+    state = "Arms are missing" if importance else "Not computed"
+    return (f"{state}: it takes {figures.ENOUGH} completed search trials of an arm in which a parameter was searched; "
+            f"so far {', '.join(short)}.")
+
+
+def _pictures(store: Store, verdict: Verdict, last: pd.DataFrame) -> dict[str, tuple[Picture, ...]]:
+    """By what they show, each arm's picture: that of its first replicate that has any."""
+    place, left, taken = Place(store.root), PICTURE_BYTES, 0
+    pictures: dict[str, list[Picture]] = {}
+    names = place.names("pictures")
+    replicates = last[last["stage"] == "replicate"]
+    for arm in verdict.arms:
+        for trial in sorted(replicates[replicates["arm"] == arm.arm]["trial_id"]):
+            own = [name for name in names if name.startswith(f"{trial}-")]
+            for name in own:
+                data = place.read(f"pictures/{name}")
+                if taken == MAX_PICTURES or len(data) > left:
+                    continue
+                left, taken = left - len(data), taken + 1
+                shows = name.removeprefix(f"{trial}-").removesuffix(".png")
+                pictures.setdefault(shows, []).append(Picture(arm.arm, trial, base64.b64encode(data).decode()))
+            if own:
+                break
+    # what several arms have comes first: they are there to be compared
+    ranked = sorted(pictures.items(), key=lambda item: -len(item[1]))
+    return {shows: tuple(arms) for shows, arms in ranked}
