@@ -6,6 +6,7 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from importlib.util import module_from_spec, spec_from_file_location
 from pathlib import Path
 from typing import Any
 
@@ -13,11 +14,14 @@ import click
 import jsonschema
 import pooch
 import pytest
+from click.shell_completion import ShellComplete
 from click.testing import CliRunner, Result
 
 from raymae import __version__
 from raymae.cli import main
+from raymae.cli.base import FAMILIES
 from raymae.results.store.store import Store
+from raymae.search.environment import GIT
 from raymae.spec import load_sweep
 from raymae.tasks import schema_of
 
@@ -120,8 +124,43 @@ def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]
 
 
-def test_version() -> None:
+def test_help_groups_commands_by_family() -> None:
+    text = run("--help").stdout
+    titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
+    assert titles == ["Options", *FAMILIES.values()], "every module of commands has a family"
+    after = text.partition("Jobs on a cluster:")[2]
+    assert re.findall(r"^  ([a-z]+)  ", after, re.MULTILINE) == ["submit", "jobs", "logs", "stop"]
+    assert "raymae sweep sweeps/timeseries_mask.yaml" in text
+
+
+def test_version_says_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv(GIT, '{"commit": "0123456789abcdef", "dirty": true}')
+    assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456, with changes)\n"
+    monkeypatch.setenv(GIT, '{"commit": "0123456789abcdef", "dirty": false}')
+    assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456)\n"
+    monkeypatch.setenv(GIT, "null")  # installed outside a checkout
     assert run("--version").stdout == f"raymae, version {__version__}\n"
+
+
+def test_the_commit_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Not of a repository that happens to lie around it, as around a virtual environment."""
+    monkeypatch.delenv(GIT, raising=False)
+    copy = tmp_path / "venv" / "environment.py"
+    copy.parent.mkdir()
+    copy.write_text((ROOT / "raymae" / "search" / "environment.py").read_text())
+    git = ["git", "-C", str(tmp_path), "-c", "user.name=n", "-c", "user.email=e"]
+    subprocess.run(["git", "init", "-q", str(tmp_path)], check=True)
+    subprocess.run([*git, "commit", "-q", "--allow-empty", "-m", "m"], check=True)
+    module = spec_from_file_location("environment", copy)
+    assert module
+    assert module.loader
+    loaded = module_from_spec(module)
+    module.loader.exec_module(loaded)
+    assert loaded.git_state() is None
+    subprocess.run([*git, "add", "."], check=True)
+    assert loaded.git_state()["dirty"]
+    subprocess.run([*git, "commit", "-q", "-m", "m"], check=True)
+    assert loaded.git_state()["dirty"] is False
 
 
 def test_as_a_module_and_without_torch() -> None:
@@ -133,6 +172,29 @@ def test_as_a_module_and_without_torch() -> None:
                           timeout=60, env=environment)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.strip() == "error: none.yaml: cannot read the sweep file: no such file"
+
+
+@pytest.mark.parametrize(("words", "incomplete", "kinds"), [
+    ([], "re", {"retry", "results", "report"}),
+    (["results"], "res", {"dir"}),
+    (["compare", "results/a"], "", {"dir"}),
+    (["watch"], "", {"dir"}),
+    (["sweep"], "sw", {"file"}),
+    (["sweep", "a.yaml"], "--dr", {"--dry-run"}),
+])
+def test_shells_complete_commands_paths_and_options(words: list[str], incomplete: str, kinds: set[str]) -> None:
+    found = ShellComplete(main, {}, "raymae", "_RAYMAE_COMPLETE").get_completions(words, incomplete)
+    assert {item.value if item.type == "plain" else item.type for item in found} == kinds
+
+
+def test_every_argument_that_is_a_path_completes_as_one() -> None:
+    for name, command in COMMANDS.items():
+        for argument in command.params:
+            if isinstance(argument, click.Argument) and argument.make_metavar(click.Context(command)).strip(".[]") in (
+                    "FILE", "DIR"):
+                found = argument.shell_complete(click.Context(command), "x")
+                assert {item.type for item in found} <= {"dir", "file"}, name
+                assert found, name
 
 
 # --- errors in sweep files

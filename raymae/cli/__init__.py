@@ -4,10 +4,10 @@ from raymae.cli.base import main
 
 # isort: off
 # each module adds its commands to `main`; help lists them in this order
-from raymae.cli import run as sweeps  # noqa: F401
-from raymae.cli import results as answers  # noqa: F401
-from raymae.cli import watch as live  # noqa: F401
-from raymae.cli import data as files  # noqa: F401
+from raymae.cli import run  # noqa: F401
+from raymae.cli import results  # noqa: F401
+from raymae.cli import watch  # noqa: F401
+from raymae.cli import data  # noqa: F401
 from raymae.cli import cluster  # noqa: F401
 from raymae.cli import jobs  # noqa: F401
 

@@ -7,20 +7,38 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.shell_completion import CompletionItem
 
-from raymae import __version__
 from raymae.errors import RayMAEError
 
 if TYPE_CHECKING:
     from raymae.spec.sweep import SweepSpec
 
 
+FAMILIES = {  # the modules of this room, in the order of help
+    "run": "Run sweeps", "results": "Read results", "watch": "Follow and hand on", "data": "Files and data",
+    "cluster": "Clusters", "jobs": "Jobs on a cluster",
+}
+
+
 class Group(click.Group):
-    """Turns our errors into messages and exit codes, and lists commands in the order they are written."""
+    """Turns our errors into messages and exit codes, and lists commands by family, in the order they are written."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which one needs them."""
         return list(self.commands)
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """One section a family; groups below the top have one only."""
+        families: dict[str, list[tuple[str, str]]] = {}
+        for name in self.list_commands(ctx):
+            command = self.commands[name]
+            family = getattr(command.callback, "__module__", "").rpartition(".")[2]
+            title = FAMILIES.get(family, "Commands") if ctx.parent is None else "Commands"
+            families.setdefault(title, []).append((name, command.get_short_help_str(formatter.width - 16)))
+        for title, rows in families.items():
+            with formatter.section(title):
+                formatter.write_dl(rows)
 
     def invoke(self, ctx: click.Context) -> Any:
         """Run a command; an error raised on purpose is a message, not a traceback."""
@@ -42,6 +60,11 @@ def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
     return attach
 
 
+def complete_folder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Let the shell complete a folder; an argument that may be a URI, too, is no `click.Path`."""
+    return [CompletionItem(incomplete, type="dir")]
+
+
 overrides = click.option(
     "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
     help="Override any field of the sweep file; repeatable.",
@@ -52,17 +75,32 @@ address = click.option(
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
 sweep_file = click.argument("file", type=click.Path(dir_okay=False))
-results_dir = click.argument("directory", metavar="DIR")
+results_dir = click.argument("directory", metavar="DIR", shell_complete=complete_folder)
+
+
+def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
+    if wanted and not ctx.resilient_parsing:
+        from raymae.search.environment import version_line
+
+        click.echo(f"raymae, version {version_line()}")
+        ctx.exit()
 
 
 @click.group(cls=Group, context_settings={"help_option_names": ["-h", "--help"]})
-@click.version_option(__version__, prog_name="raymae")
+@click.option("--version", is_flag=True, is_eager=True, expose_value=False, callback=_print_version,
+              help="Show the version and the commit, and exit.")
 def main() -> None:
     """Does masked-autoencoder pretraining help here, at which settings, and how sure are we?
 
     A sweep file says which task, which arms, which space, which budget. `raymae sweep` searches every arm with the
     same budget, re-trains each arm's best configuration on fresh seeds, scores it once on the test split, and prints
     the verdict.
+
+    \b
+    Examples:
+      raymae sweep sweeps/timeseries_mask.yaml --dry-run
+      raymae sweep sweeps/timeseries_mask.yaml
+      raymae results results/timeseries-mask
     """
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from raymae.cli.base import as_json, example, main, results_dir, show_value
+from raymae.cli.base import as_json, complete_folder, example, main, results_dir, show_value
 from raymae.errors import ResultsError
 
 
@@ -57,7 +57,7 @@ def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -
 
 
 @main.command()
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, shell_complete=complete_folder)
 @click.option("--short", is_flag=True, help="One line a sweep file: the pretrained network and the same one without.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",

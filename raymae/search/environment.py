@@ -11,6 +11,8 @@ from datetime import UTC, datetime
 from importlib import metadata
 from typing import Any
 
+from raymae import __version__
+
 GIT = "RAYMAE_GIT"
 PACKAGES = ("raymae", "ray", "torch", "timm", "monai", "optuna", "numpy", "pandas", "pyarrow", "scikit-learn")
 
@@ -39,21 +41,32 @@ def describe_environment() -> dict[str, Any]:
 
 
 def git_state() -> dict[str, Any] | None:
-    """Commit of the checkout the code runs from, and whether it has changes; None outside a checkout.
+    """Commit of the checkout the code runs from, and whether it has changes; None where it was installed elsewhere.
 
-    A submitted job runs from a copy, and is told what it is a copy of.
+    A submitted job runs from a copy, and an image has no checkout: both are told in `$RAYMAE_GIT`, as JSON.
     """
     if os.environ.get(GIT):
         told: dict[str, Any] | None = json.loads(os.environ[GIT])
         return told
-    folder = os.path.dirname(os.path.abspath(__file__))
+    file = os.path.abspath(__file__)
 
     def git(*arguments: str) -> str | None:
         try:
-            done = subprocess.run(["git", "-C", folder, *arguments], capture_output=True, text=True, timeout=10)
+            done = subprocess.run(["git", "-C", os.path.dirname(file), *arguments], capture_output=True, text=True,
+                                  timeout=10)
         except (OSError, subprocess.TimeoutExpired):
             return None
         return done.stdout.strip() if done.returncode == 0 else None
 
+    if git("ls-files", "--error-unmatch", file) is None:  # such as a virtual environment inside somebody's repository
+        return None
     commit = git("rev-parse", "HEAD")
     return None if commit is None else {"commit": commit, "dirty": bool(git("status", "--porcelain"))}
+
+
+def version_line() -> str:
+    """The version, with the commit where there is one: `0.1.0 (commit 0123abc, with changes)`."""
+    state = git_state()
+    if state is None:
+        return __version__
+    return f"{__version__} (commit {state['commit'][:7]}{', with changes' if state['dirty'] else ''})"
