@@ -35,7 +35,7 @@ INSIDE = {  # the same one level down: what each part of a room may import of it
     "data": [{"series", "images", "scenes", "volumes", "tables", "splits", "scaling", "missing", "find", "synthetic"}],
 }
 WITHOUT = {  # what a part must do without, although its room may have it
-    "search.messages": {"ray", "optuna"},
+    "search.messages": {"ray", "optuna", "torch"},
     "search.decide": {"ray"},
     "search.engine": {"optuna"},
     "search.live": {"optuna"},

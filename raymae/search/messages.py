@@ -1,9 +1,152 @@
-"""What travels between a sweep's driver and its workers."""
+"""What travels between a sweep's driver and its workers: jobs one way, messages the other.
+
+Every process of a sweep imports this module, the mailbox's actor among them: it needs neither torch nor Ray nor Optuna.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+import time
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
 
-Message = dict[str, Any]
+if TYPE_CHECKING:
+    from raymae.spec.trial import TrialConfig
 
 NOT_STARTED = "no workers came for it before the sweep's end"
+
+
+@dataclass(frozen=True)
+class Parent:
+    """Where a member of a population goes on from.
+
+    Attributes:
+        trial_id: The parent.
+        epoch: Fine-tuning epochs it had done.
+        step: Its report at that epoch.
+        config_id: Its configuration.
+    """
+
+    trial_id: str
+    epoch: int
+    step: int
+    config_id: str = ""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One trial to run, for a group of workers. Workers take jobs of this kind only; a union when there is another.
+
+    Attributes:
+        trial_id: The trial.
+        attempt: How often it has been started before.
+        config: Everything that determines its result.
+        objective: The column that is selected on.
+        root: The sweep's folder, a path or a URI.
+        next_step: Reports before this one are recorded already.
+        parent: Where it goes on from, where it is a child of a population.
+        milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
+    """
+
+    trial_id: str
+    attempt: int
+    config: TrialConfig
+    objective: str
+    root: str
+    next_step: int = 0
+    parent: Parent | None = None
+    milestones: int = 0
+
+    def once_more(self) -> Job:
+        """The same job as its next attempt."""
+        return replace(self, attempt=self.attempt + 1)
+
+
+@dataclass(frozen=True)
+class Worker:
+    """Where a message comes from.
+
+    Attributes:
+        host: Name of the machine.
+        pid: Process id of rank 0.
+        device: What it computes on, for people.
+    """
+
+    host: str
+    pid: int
+    device: str
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """What is sent of one evaluation: the loop's report without its pictures and weights.
+
+    Attributes:
+        phase: `pretrain`, `finetune` or `test`.
+        epoch: Epochs done in this phase.
+        step: Reports before this one.
+        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
+        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
+        seconds: Wall time the trial has computed so far.
+        num_parameters: Values of the phase's network.
+        final: No report follows.
+    """
+
+    phase: str
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    best: dict[str, float]
+    seconds: float
+    num_parameters: int
+    final: bool
+
+
+@dataclass(frozen=True)
+class Message:
+    """One report of a trial, or why it failed.
+
+    Attributes:
+        trial_id: The trial.
+        attempt: Which attempt at it this is from.
+        report: The report; None where the trial failed.
+        failure: Why the trial failed; made by `failed` alone.
+        worker: Who sends it; None where no worker could.
+        warning: What went wrong and does not end the trial.
+        sent_at: Seconds since 1970 by the sender's clock.
+    """
+
+    trial_id: str
+    attempt: int
+    report: ReportData | None = None
+    failure: str | None = None
+    worker: Worker | None = None
+    warning: str | None = None
+    sent_at: float = field(default_factory=time.time)
+
+    @classmethod
+    def failed(cls, job: Job, why: str, worker: Worker | None = None) -> Message:
+        """Say that a job failed; nothing follows.
+
+        Args:
+            job: The job, as its last attempt.
+            why: The reason, for people.
+            worker: Who says so, if it is one of its workers.
+        """
+        return cls(job.trial_id, job.attempt, failure=why, worker=worker)
+
+    @property
+    def final(self) -> bool:
+        """Whether the job has ended."""
+        return self.report is None or self.report.final
+
+
+def report_row(message: Message, config: TrialConfig) -> dict[str, Any]:
+    """Make the row of the reports' table from a message that holds a report."""
+    report = message.report
+    assert report is not None
+    return {
+        "trial_id": message.trial_id, "arm": config.arm, "stage": config.stage, "attempt": message.attempt,
+        "step": report.step, "phase": report.phase, "epoch": report.epoch, "wall_s": report.seconds,
+        "time": datetime.now(UTC), **report.metrics,
+    }

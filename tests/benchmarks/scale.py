@@ -44,7 +44,9 @@ def main() -> None:
     from raymae.results.store.store import Store
     from raymae.results.views.query import query
     from raymae.search.decide.conductor import Conductor
+    from raymae.search.engine.trainable import result_of
     from raymae.search.engine.tune import run_tune
+    from raymae.search.messages import Job, Message, ReportData
     from raymae.spec.load import parse_sweep
     from raymae.spec.resolve import arm_plan
     from raymae.tasks import schema_of
@@ -61,12 +63,10 @@ def main() -> None:
 
         def step(self) -> dict[str, Any]:
             self.epoch += 1
-            value = self.config["job"]["config"]["params"]["x"] / self.epoch
-            message = {"phase": "finetune", "epoch": self.epoch, "step": self.epoch - 1, "metrics": {"val_loss": value},
-                       "best": {"val_loss": value}, "seconds": 0.0, "num_parameters": 1, "final": self.epoch == 2,
-                       "error": None, "attempt": 0, "host": "h", "pid": 1, "device": "cpu"}
-            return {"message": message, "phase": "finetune", "epoch": self.epoch, "report": self.epoch - 1,
-                    "objective": value, "done": self.epoch == 2}
+            job: Job = self.config["job"]
+            scores = {"val_loss": job.config.params["x"] / self.epoch}
+            report = ReportData("finetune", self.epoch, self.epoch - 1, scores, scores, 0.0, 1, self.epoch == 2)
+            return result_of(Message(job.trial_id, job.attempt, report), job.objective)
 
         def save_checkpoint(self, checkpoint_dir: str) -> None:
             pass

@@ -228,7 +228,7 @@ class LiveEvents:
         if self._place.local is not None:
             self._events = Events(self._place.local / FOLDER, (metric, metric.replace("val_", "test_", 1)), columns)
 
-    def report(self, row: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    def report(self, row: Mapping[str, Any], message: object) -> None:
         """Add one report."""
         self._try(lambda events: events.report(row))
 

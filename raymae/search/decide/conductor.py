@@ -19,7 +19,7 @@ from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.population import Population
 from raymae.search.decide.trials import Ledger, Trial
-from raymae.search.messages import NOT_STARTED
+from raymae.search.messages import NOT_STARTED, Job, Message, report_row
 from raymae.spec.resolve import ArmPlan, trial_config
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
@@ -31,7 +31,7 @@ SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
 class Recorder(Protocol):
     """Told every row that goes to the store, after it has gone there. It must not raise."""
 
-    def report(self, row: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    def report(self, row: Mapping[str, Any], message: Message) -> None:
         """One report: its row, and the worker's message that it was made of."""
 
     def trial(self, row: Mapping[str, Any]) -> None:
@@ -144,7 +144,7 @@ class Conductor:
                     return self._replicate(best, number)
         return None
 
-    def job(self, trial: Trial) -> dict[str, Any]:
+    def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
         population = self.populations.get(trial.config.arm)
         every = population.every if population is not None and trial.stage == "search" else 0
@@ -264,30 +264,24 @@ class Conductor:
 
     # -- what happened -------------------------------------------------------------------------------------------------
 
-    def on_report(self, trial: Trial, message: Mapping[str, Any]) -> None:
+    def on_report(self, trial: Trial, message: Message) -> None:
         """Record one message of a trial's worker."""
         self.last_event = self.clock()
-        trial.last = dict(message)
-        trial.attempt = message.get("attempt", trial.attempt)
-        if message.get("error") is not None:
-            trial.error = message["error"]
+        trial.last, trial.attempt, report = message, message.attempt, message.report
+        if report is None:
+            trial.error = message.failure
             return
-        if message.get("warning"):
-            self.warn(f"{trial.trial_id}: {message['warning']}")
-        trial.best = message["best"] or trial.best
-        trial.wall_s = message["seconds"]
-        metrics = message["metrics"]
-        if message["phase"] == "finetune":
-            trial.epochs = message["epoch"]
+        if message.warning:
+            self.warn(f"{trial.trial_id}: {message.warning}")
+        trial.best = report.best or trial.best
+        trial.wall_s = report.seconds
+        if report.phase == "finetune":
+            trial.epochs = report.epoch
             if trial.stage == "search" and trial.parent is None:
-                self.studies[trial.config.arm].report(trial.trial_id, message["epoch"], trial.best[self.metric])
-        if message["phase"] == "test":
-            trial.test = {key: value for key, value in metrics.items() if key.startswith("test_")}
-        row = {
-            "trial_id": trial.trial_id, "arm": trial.config.arm, "stage": trial.stage, "attempt": trial.attempt,
-            "step": message["step"], "phase": message["phase"], "epoch": message["epoch"],
-            "wall_s": message["seconds"], "time": datetime.now(UTC), **metrics,
-        }
+                self.studies[trial.config.arm].report(trial.trial_id, report.epoch, trial.best[self.metric])
+        if report.phase == "test":
+            trial.test = {key: value for key, value in report.metrics.items() if key.startswith("test_")}
+        row = report_row(message, trial.config)
         self.store.add_report(row)
         for recorder in self.recorders:
             recorder.report(row, message)
@@ -298,28 +292,27 @@ class Conductor:
             return
         self.last_event = self.clock()
         trial.error = trial.error or error
-        ended = trial.error is not None or trial.last.get("final")
+        ended = trial.error is not None or (trial.last is not None and trial.last.final)
         if trial.error == NOT_STARTED or (not ended and self._to_be_continued(trial)):
             trial.status = "pending"  # the next run of the sweep goes on from its checkpoint
             self.ledger.end(trial)
             return
-        status: EndStatus = "completed" if trial.last.get("final") else "stopped"
-        if trial.error is not None:
-            status = "failed"
+        status: EndStatus = "failed" if trial.error is not None else "completed" if ended else "stopped"
         trial.status = status
         trial.wall_s = trial.wall_s or self.clock() - trial.started
         self.ledger.end(trial)
         if trial.stage == "search" and trial.parent is None:
-            costs = {"wall_s": trial.wall_s, "num_parameters": trial.last.get("num_parameters"), None: None}
+            costs = {"wall_s": trial.wall_s, "num_parameters": trial.num_parameters, None: None}
             cost = costs[self.spec.search.cost]
             self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric), cost)
+        worker = trial.last and trial.last.worker
         row = {
             "trial_id": trial.trial_id, "config_id": trial.config.config_id, "arm": trial.config.arm,
             "stage": trial.stage, "attempt": trial.attempt, "status": status, "seed": trial.config.seed,
             **trial.config.params, **trial.best, **trial.test, "epochs_done": trial.epochs,
-            "num_parameters": trial.last.get("num_parameters"), "wall_s": trial.wall_s,
-            "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": trial.last.get("host"),
-            "pid": trial.last.get("pid"), "device": trial.last.get("device"), "error": trial.error,
+            "num_parameters": trial.num_parameters, "wall_s": trial.wall_s,
+            "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": worker and worker.host,
+            "pid": worker and worker.pid, "device": worker and worker.device, "error": trial.error,
             **({"parent": f"{trial.parent.trial_id}@{trial.parent.epoch}"} if trial.parent else {}),
         }
         self.store.add_trial(row)

@@ -11,8 +11,8 @@ from __future__ import annotations
 import math
 import random
 from collections.abc import Mapping
-from dataclasses import dataclass
 
+from raymae.search.messages import Parent
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
 from raymae.spec.sweep import SearchSpec
@@ -23,23 +23,6 @@ FACTORS = (0.8, 1.25)
 RESAMPLE = 0.25
 SMALLEST = 4  # trials to compare with
 MAX_DRAWS = 100
-
-
-@dataclass(frozen=True)
-class Parent:
-    """Where a child goes on from.
-
-    Attributes:
-        trial_id: The parent.
-        epoch: Fine-tuning epochs it had done.
-        step: Its report at that epoch.
-        config_id: Its configuration.
-    """
-
-    trial_id: str
-    epoch: int
-    step: int
-    config_id: str = ""
 
 
 class Population:

@@ -11,8 +11,8 @@ from raymae.errors import ResultsError
 from raymae.results.store.store import Store
 from raymae.search.decide.algorithms import contains
 from raymae.search.decide.conductor import Conductor
-from raymae.search.decide.population import Parent
 from raymae.search.decide.trials import Trial
+from raymae.search.messages import Parent
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
-from raymae.search.decide.population import Parent
+from raymae.search.messages import Job, Message, Parent
 from raymae.spec.task import Objective
 from raymae.spec.trial import Scalar, Stage, TrialConfig
 
@@ -27,7 +27,7 @@ class Trial:
     status: Literal["pending", "running", "completed", "stopped", "failed"] = "running"
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
-    last: dict[str, Any] = field(default_factory=dict)
+    last: Message | None = None
     epochs: int = 0
     error: str | None = None
     wall_s: float = 0.0
@@ -38,7 +38,12 @@ class Trial:
         """`search` or `replicate`."""
         return self.config.stage
 
-    def job(self, objective: Objective, root: str, milestones: int = 0) -> dict[str, Any]:
+    @property
+    def num_parameters(self) -> int | None:
+        """Values of the network that its last message is about; None if that holds no report."""
+        return self.last.report.num_parameters if self.last is not None and self.last.report is not None else None
+
+    def job(self, objective: Objective, root: str, milestones: int = 0) -> Job:
         """What a worker group needs to run it.
 
         Args:
@@ -46,10 +51,8 @@ class Trial:
             root: The sweep's folder.
             milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
         """
-        parent = None if self.parent is None else asdict(self.parent)
-        return {"trial_id": self.trial_id, "attempt": self.attempt, "config": self.config.to_json(),
-                "objective": f"val_{objective.metric}", "root": root, "next_step": self.next_step, "parent": parent,
-                "milestones": milestones}
+        return Job(self.trial_id, self.attempt, self.config, objective.val, root, self.next_step, self.parent,
+                   milestones)
 
 
 class Ledger:
@@ -64,7 +67,7 @@ class Ledger:
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.objective, self.metric = objective, f"val_{objective.metric}"
+        self.objective, self.metric = objective, objective.val
         self.trials: dict[str, Trial] = {}
         self.running: dict[str, Trial] = {}
         self._of: dict[tuple[str, Stage], list[Trial]] = {}

@@ -11,10 +11,10 @@ import asyncio
 import contextlib
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
-from raymae.search.messages import NOT_STARTED, Message
+from raymae.search.messages import NOT_STARTED, Job, Message
 
 MAX_ATTEMPTS = 3  # of one trial within one run of the sweep, when its workers die under it
 MAX_FRUITLESS = 5  # incarnations of a group that die without a message before it is given up
@@ -58,7 +58,7 @@ class ClusterNodes:
 @dataclass
 class _Slot:
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
-    job: Message | None = None
+    job: Job | None = None
     serial: int = 0
     taken: bool = False
     taken_at: float = 0.0
@@ -94,23 +94,23 @@ class Hub:
                 return "waiting for its workers to start (resources, or a node that boots)"
             if slot.job is None:
                 return "idle"
-            return f"training {slot.job['trial_id']}" if slot.taken else "restarting its workers"
+            return f"training {slot.job.trial_id}" if slot.taken else "restarting its workers"
 
         return {name: state(slot) for name, slot in self._slots.items()}
 
     # -- the trainable's side ------------------------------------------------------------------------------------------
 
-    async def assign(self, name: str, job: Message) -> None:
+    async def assign(self, name: str, job: Job) -> None:
         """Give a slot its next job; whatever it was doing ends at its next report."""
         slot = self._slot(name)
         async with slot.changed:
             slot.serial += 1
             slot.job, slot.taken, slot.outbox, slot.tries = job, False, None, 1
-            slot.trial_id = job["trial_id"]
+            slot.trial_id = job.trial_id
             slot.changed.notify_all()
 
     async def collect(self, name: str, timeout: float | None = None) -> Message | None:
-        """The next message of a slot's job; the job ends with a message whose `final` is true.
+        """The next message of a slot's job; the job ends with one that is `final`.
 
         Args:
             name: The slot.
@@ -141,10 +141,10 @@ class Hub:
             if slot.outbox is None:
                 raise RuntimeError(slot.error)
             message, slot.outbox, slot.fruitless = slot.outbox, None, 0
-            if message["final"]:
+            if message.report is None or message.report.final:
                 slot.job = None
             elif slot.job is not None:
-                slot.job = {**slot.job, "next_step": message["step"] + 1}
+                slot.job = replace(slot.job, next_step=message.report.step + 1)
             slot.changed.notify_all()
             return message
 
@@ -159,23 +159,21 @@ class Hub:
             await self._end(name, "the process that ran the trial died")
         return [slot.reserved for _, slot in found if slot.reserved is not None]
 
-    async def abandon(self, name: str) -> None:
-        """Take a slot's job back; the incarnation that has it will not be listened to."""
+    async def abandon(self, name: str) -> Job | None:
+        """Take a slot's job back, as its last attempt; the incarnation that has it will not be listened to."""
         slot = self._slot(name)
         async with slot.changed:
+            job, slot.job, slot.outbox = slot.job, None, None
             slot.serial += 1
-            slot.job = slot.outbox = None
             slot.changed.notify_all()
+            return job
 
     async def stop_waiting(self) -> None:
         """End the jobs that wait for workers, or whose machines are gone, with `NOT_STARTED`: the sweep is over."""
         for slot in self._slots.values():
             async with slot.changed:
                 if slot.job is not None and (not slot.taken or self._nodes().lost(slot.nodes)):
-                    slot.outbox = {
-                        "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
-                        "step": slot.job["next_step"], "best": {}, "error": NOT_STARTED,
-                    }
+                    slot.outbox = Message.failed(slot.job, NOT_STARTED)
                     slot.job, slot.serial = None, slot.serial + 1
                     slot.changed.notify_all()
 
@@ -221,15 +219,12 @@ class Hub:
                 slot.serial += 1
                 slot.outbox = None
                 if slot.tries >= MAX_ATTEMPTS and not blameless:
-                    slot.outbox = {
-                        "trial_id": slot.job["trial_id"], "attempt": slot.job["attempt"], "final": True,
-                        "step": slot.job["next_step"], "best": {},
-                        "error": f"its worker processes died {slot.tries} times (killed, or out of memory)",
-                    }
+                    died = f"its worker processes died {slot.tries} times (killed, or out of memory)"
+                    slot.outbox = Message.failed(slot.job, died)
                     slot.job = None
                 else:
                     slot.tries += not blameless
-                    slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
+                    slot.job = slot.job.once_more()
                     slot.taken = False
             slot.changed.notify_all()
             return slot.life if not slot.closed and slot.fruitless <= MAX_FRUITLESS else 0
@@ -244,12 +239,12 @@ class Hub:
             if slot.life != life or slot.job is None or not slot.taken or not self._nodes().going & slot.nodes:
                 return False
             slot.serial += 1
-            slot.job = {**slot.job, "attempt": slot.job["attempt"] + 1}
+            slot.job = slot.job.once_more()
             slot.taken, slot.outbox = False, None
             slot.changed.notify_all()
             return True
 
-    async def take(self, name: str, life: int) -> tuple[int, Message] | None:
+    async def take(self, name: str, life: int) -> tuple[int, Job] | None:
         """Wait for the next job: its serial number and content, or None when there will be no more.
 
         The call of a worker that died while it waited goes on here; its incarnation's number keeps it from a job.

@@ -7,6 +7,7 @@ from typing import Any
 from ray import tune
 
 from raymae.search.engine.workers import GroupOptions, WorkerGroup
+from raymae.search.messages import Job, Message
 
 
 class WarmTrial(tune.Trainable):
@@ -29,14 +30,8 @@ class WarmTrial(tune.Trainable):
 
     def step(self) -> dict[str, Any]:
         """Wait for the next report."""
-        message = self._group.collect()
-        metric = self.config["job"]["objective"]
-        tuning = message.get("phase") == "finetune"
-        return {
-            "message": message, "phase": message.get("phase"), "epoch": message["epoch"] if tuning else 0,
-            "report": message.get("step", 0),
-            "objective": message["best"].get(metric) if tuning else None, "done": message["final"],
-        }
+        job: Job = self.config["job"]
+        return result_of(self._group.collect(), job.objective)
 
     def cleanup(self) -> None:
         """End the group."""
@@ -46,4 +41,20 @@ class WarmTrial(tune.Trainable):
         """Nothing: checkpoints are the loop's, and the results folder is the truth."""
 
     def load_checkpoint(self, checkpoint: dict[str, Any] | None) -> None:
-        """Nothing, as above."""
+        """Nothing: a trial is continued by its job, from the loop's own checkpoint."""
+
+
+def result_of(message: Message, objective: str) -> dict[str, Any]:
+    """Make Tune's result of a message.
+
+    Args:
+        message: A report, or a failure.
+        objective: The column that is selected on.
+    """
+    report = message.report
+    tuned = report if report is not None and report.phase == "finetune" else None
+    return {
+        "message": message, "phase": report and report.phase, "epoch": tuned.epoch if tuned else 0,
+        "report": report.step if report else 0, "objective": tuned.best.get(objective) if tuned else None,
+        "done": message.final,
+    }

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import os
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -17,11 +16,11 @@ import ray
 
 from raymae.errors import CheckpointError, RayMAEError
 from raymae.search.checkpoints import Keeper
+from raymae.search.messages import Job, Message, ReportData, Worker
 
 if TYPE_CHECKING:
     import torch
 
-    from raymae.spec.trial import TrialConfig
     from raymae.train.trial import Report
 
 CLOSE_TIMEOUT_S = 60.0  # a group that is just starting has to come up before it can go; cut short, it keeps its CPUs
@@ -101,11 +100,12 @@ class WorkerGroup:
             ),
         )
 
-    def assign(self, job: dict[str, Any]) -> None:
+    def assign(self, job: Job) -> None:
         """Start a job; a job in progress ends at its next report."""
+        self._job = job
         ray.get(self.hub.assign.remote(self.slot, job))
 
-    def collect(self) -> dict[str, Any]:
+    def collect(self) -> Message:
         """Wait for the next message of the job. Workers that take too long are killed; Ray Train brings new ones."""
         while (message := ray.get(self.hub.collect.remote(self.slot, self._timeout))) is None:
             workers = ray.get(self.hub.workers.remote(self.slot))
@@ -115,11 +115,12 @@ class WorkerGroup:
                 continue  # not slow but dead: Ray Train is replacing them
             except ray.exceptions.GetTimeoutError:
                 pass  # alive, and too busy even to say so
-            ray.get(self.hub.abandon.remote(self.slot))
+            job = ray.get(self.hub.abandon.remote(self.slot)) or self._job
             for worker in workers:
                 ray.kill(worker, no_restart=True)
             error = f"no report for {self._timeout:g} s (resources.report_timeout_s); its workers were replaced"
-            return {"error": error, "final": True, "best": {}}
+            return Message.failed(job, error)
+        assert isinstance(message, Message)
         return message
 
     def close(self) -> None:
@@ -197,15 +198,15 @@ def serve(config: dict[str, Any]) -> None:
             wanted = agree(ray.get(hub.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if not wanted:
                 break
-            if not message["final"] and agree(ray.get(hub.hand_back.remote(slot, life)) if rank == 0 else None):
+            if not message.final and agree(ray.get(hub.hand_back.remote(slot, life)) if rank == 0 else None):
                 raise Reclaimed("its machine is taken away; the trial goes on elsewhere from the report just made")
         done += 1
         if done == config["recycle_after"]:
             raise Recycled(f"replaced after {done} trials")
 
 
-def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
-    """Run one trial, as messages: one per report, the last one `final`; a failure is a final message too.
+def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
+    """Run one trial, as messages: one per report, the last one `final`; a failure is one, too.
 
     A checkpoint is written before each report is handed over. A later attempt continues from it and repeats the reports
     that nobody has recorded; a damaged checkpoint only costs the work before it.
@@ -215,35 +216,36 @@ def run_job(job: dict[str, Any], rank: int = 0) -> Iterator[dict[str, Any]]:
     """
     import torch
 
-    from raymae.spec.trial import TrialConfig
     from raymae.train.device import describe_device, isolated, pick_device
 
     device = pick_device()
-    keeper = Keeper(job["root"], job["trial_id"])
-    common = {"trial_id": job["trial_id"], "attempt": job["attempt"], "host": os.uname().nodename,
-              "pid": os.getpid(), "device": describe_device(device), "error": None}
-    step = job["next_step"] - 1
+    keeper = Keeper(job.root, job.trial_id)
+    worker = Worker(os.uname().nodename, os.getpid(), describe_device(device))
     try:
         with isolated():
-            for report in _reports(TrialConfig.from_json(job["config"]), device, keeper, job):
-                if report.step < job["next_step"]:
+            for report in _reports(job, device, keeper):
+                if report.step < job.next_step:
                     continue  # trained again for want of a checkpoint; recorded already
-                step = report.step
-                warning = keeper.keep(report, job["milestones"]) if rank == 0 else None
-                yield {**common, "warning": warning, "phase": report.phase, "epoch": report.epoch, "step": step,
-                       "metrics": report.metrics, "best": report.best, "seconds": report.seconds,
-                       "num_parameters": report.num_parameters, "final": report.final, "sent_at": time.time()}
+                warning = keeper.keep(report, job.milestones) if rank == 0 else None
+                yield Message(job.trial_id, job.attempt, _sent(report), worker=worker, warning=warning)
     except RayMAEError as error:
-        yield {**common, "error": str(error), "step": step + 1, "best": {}, "final": True}
+        yield Message.failed(job, str(error), worker)
     except Exception as error:  # whatever a task raises: the trial fails by it, and its group is replaced
-        yield {**common, "error": f"{type(error).__name__}: {error}", "step": step + 1, "best": {}, "final": True}
+        yield Message.failed(job, f"{type(error).__name__}: {error}", worker)
         raise
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
 
 
-def _reports(config: TrialConfig, device: torch.device, keeper: Keeper, job: dict[str, Any]) -> Iterator[Report]:
+def _sent(report: Report) -> ReportData:
+    return ReportData(
+        report.phase, report.epoch, report.step, report.metrics, report.best, report.seconds, report.num_parameters,
+        report.final,
+    )
+
+
+def _reports(job: Job, device: torch.device, keeper: Keeper) -> Iterator[Report]:
     """The trial from the best place there is: its own checkpoint, its parent's, or the start.
 
     A parent's state at the epoch where its child changed parameters is what the child's own training from the start
@@ -251,21 +253,21 @@ def _reports(config: TrialConfig, device: torch.device, keeper: Keeper, job: dic
     """
     from raymae.train.trial import run_trial
 
-    parent = job["parent"]
-    if job["attempt"]:
+    config, parent = job.config, job.parent
+    if job.attempt:
         with keeper.latest() as checkpoint:
             if checkpoint is not None:
                 try:
-                    yield from run_trial(config, device=device, resume=checkpoint, replay_from=job["next_step"])
+                    yield from run_trial(config, device=device, resume=checkpoint, replay_from=job.next_step)
                 except CheckpointError:
                     keeper.remove()
                 else:
                     return
     if parent:
-        with Keeper(job["root"], parent["trial_id"]).milestone(parent["epoch"]) as checkpoint:
+        with Keeper(job.root, parent.trial_id).milestone(parent.epoch) as checkpoint:
             if checkpoint is not None:
                 try:
-                    yield from run_trial(config, device=device, resume=checkpoint, written_by=parent["config_id"])
+                    yield from run_trial(config, device=device, resume=checkpoint, written_by=parent.config_id)
                 except CheckpointError:
                     pass
                 else:

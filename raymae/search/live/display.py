@@ -138,8 +138,8 @@ def panel(conductor: Conductor, trials: list[Trial], dashboard: str, note: str =
 
 
 def _now(trial: Trial) -> str:
-    phase, epoch = trial.last.get("phase"), trial.last.get("epoch")
-    return f"{trial.trial_id} {phase} {epoch}" if phase else f"{trial.trial_id} starting"
+    report = trial.last and trial.last.report
+    return f"{trial.trial_id} {report.phase} {report.epoch}" if report else f"{trial.trial_id} starting"
 
 
 def time_left(conductor: Conductor, ended: list[Trial]) -> float | None:

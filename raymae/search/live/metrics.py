@@ -14,6 +14,7 @@ from raymae.search.live.display import time_left
 
 if TYPE_CHECKING:
     from raymae.search.decide.conductor import Conductor
+    from raymae.search.messages import Message
 
 PREFIX = "ray_"
 STATUSES = ("pending", "running", "completed", "stopped", "failed")
@@ -52,12 +53,11 @@ class Metrics:
             else:
                 self._of[name] = Gauge(name, description, tag_keys=tags)
 
-    def report(self, row: Mapping[str, Any], message: Mapping[str, Any]) -> None:
+    def report(self, row: Mapping[str, Any], message: Message) -> None:
         """One report."""
         self._of["raymae_reports_total"].inc(1, {**self._sweep, "arm": row["arm"], "phase": row["phase"]})
-        if "sent_at" in message:  # by the worker's clock; the clocks of a cluster differ a little
-            waited = max(time.time() - message["sent_at"], 1e-6)
-            self._of["raymae_report_latency_seconds"].observe(waited, self._sweep)
+        waited = max(time.time() - message.sent_at, 1e-6)  # the clocks of a cluster differ a little
+        self._of["raymae_report_latency_seconds"].observe(waited, self._sweep)
 
     def trial(self, row: Mapping[str, Any]) -> None:
         """One trial ended."""

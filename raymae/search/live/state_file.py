@@ -68,6 +68,7 @@ class Pulse:
 def describe(conductor: Conductor) -> dict[str, Any]:
     """The part of the state that the conductor knows."""
     trials = list(conductor.trials.values())
+    reports = {trial.trial_id: trial.last and trial.last.report for trial in trials}
     left = time_left(conductor, [trial for trial in trials if trial.status not in ("running", "pending")])
     return {
         "slots": conductor.slots,
@@ -77,12 +78,12 @@ def describe(conductor: Conductor) -> dict[str, Any]:
                     for arm in conductor.plans},
         "running": [{
             "trial_id": trial.trial_id, "arm": trial.config.arm, "stage": trial.stage, "attempt": trial.attempt,
-            "phase": trial.last.get("phase"), "epoch": trial.last.get("epoch"),
+            "phase": report and report.phase, "epoch": report and report.epoch,
             "epochs": trial.config.params.get(
-                "pretrain_epochs" if trial.last.get("phase") == "pretrain" else "epochs"),
+                "pretrain_epochs" if report and report.phase == "pretrain" else "epochs"),
             "wall_s": round(conductor.clock() - trial.started, 1),
             "best": _finite(trial.best.get(conductor.metric)),
-        } for trial in trials if trial.status == "running"],
+        } for trial in trials if trial.status == "running" for report in [reports[trial.trial_id]]],
     }
 
 

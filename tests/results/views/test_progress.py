@@ -25,7 +25,7 @@ from raymae.results.views.progress import Follower
 
 PLANNED = {"mae": {"search": 3, "replicates": 2}, "scratch": {"search": 3, "replicates": 2},
            "gru": {"search": 3, "replicates": 2}, "persistence": {"search": 1, "replicates": 1}}
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 def state(word: str = "running", age_s: float = 0.0, **changes: Any) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
-from raymae.search.messages import NOT_STARTED
+from raymae.search.messages import NOT_STARTED, Message, ReportData, Worker
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
 from raymae.tasks import schema_of
@@ -60,11 +60,15 @@ def conductor(*overrides, slots=2, location="/nowhere"):
     return made, made.store, clock
 
 
-def message(trial: Trial, epoch: int, value: float, *, final: bool, seconds: float, phase="finetune", error=None):
+def message(trial: Trial, epoch: int, value: float, *, final: bool, seconds: float, phase="finetune", best=None):
     metrics = {"loss": 1.0, "val_mse": value} if phase == "finetune" else {"test_mse": value}
-    return {"phase": phase, "epoch": epoch, "step": epoch - 1, "metrics": metrics, "best": {"val_mse": value},
-            "seconds": seconds, "num_parameters": 1, "final": final, "error": error, "attempt": 0,
-            "host": "h", "pid": 1, "device": "cpu"}
+    best = {"val_mse": value if best is None else best}
+    report = ReportData(phase, epoch, epoch - 1, metrics, best, seconds, 1, final)
+    return Message(trial.trial_id, 0, report, worker=Worker("h", 1, "cpu"))
+
+
+def failure(made: Conductor, trial: Trial, why: str) -> Message:
+    return Message.failed(made.job(trial), why)
 
 
 def run(made: Conductor, clock: Clock, *, seconds=10.0, value=lambda trial: trial.config.params.get("lr", 0.5)):
@@ -149,7 +153,7 @@ def test_the_budget_of_time_includes_the_replicates(minutes):
 def test_a_failed_trial_is_recorded_and_never_chosen():
     made, store, clock = conductor("search.num_trials=3")
     failed = made.next()
-    made.on_report(failed, message(failed, 1, 0.0, final=True, seconds=1.0, error="the loss is nan"))
+    made.on_report(failed, failure(made, failed, "the loss is nan"))
     made.on_end(failed)
     run(made, clock)
     row = next(r for r in store.trials if r["trial_id"] == failed.trial_id)
@@ -167,8 +171,8 @@ def test_an_arm_that_always_fails_has_no_replicates_and_does_not_block_the_other
         if trial is None:
             break
         broken = trial.config.arm == "mae"
-        error = f"boom {number}" if broken else None
-        made.on_report(trial, message(trial, 1, 0.5, final=True, seconds=1.0, error=error))
+        made.on_report(trial, failure(made, trial, f"boom {number}") if broken
+                       else message(trial, 1, 0.5, final=True, seconds=1.0))
         made.on_end(trial)
     assert made.finished()
     assert not made.ledger.of("mae", "replicate")
@@ -202,7 +206,7 @@ def test_an_actor_s_death_is_a_failure_with_its_reason():
 def test_a_trial_for_which_no_workers_came_is_left_for_the_next_run():
     made, store, _ = conductor()
     trial = made.next()
-    made.on_report(trial, {"error": NOT_STARTED, "final": True, "step": 0, "best": {}})
+    made.on_report(trial, failure(made, trial, NOT_STARTED))
     made.on_end(trial)
     assert trial.status == "pending"
     assert store.trials == []

@@ -11,6 +11,7 @@ import pytest
 from raymae.errors import SpecError
 from raymae.search.decide.population import Population
 from raymae.search.engine.workers import run_job
+from raymae.search.messages import Job, Parent
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
 from raymae.spec.task import Objective
@@ -75,8 +76,8 @@ def evolve(made, clock):
         value = abs(math.log10(trial.config.params["lr"]) + 3) + 1 / epoch
         best[trial.trial_id] = min(value, best.get(trial.trial_id, math.inf))
         final = epoch == 9
-        made.on_report(trial, {**message(trial, epoch, value, final=final, seconds=float(epoch)),
-                               "best": {"val_mse": best[trial.trial_id]}})
+        made.on_report(trial, message(trial, epoch, value, final=final, seconds=float(epoch),
+                                      best=best[trial.trial_id]))
         if final or made.replaces(trial, epoch, epoch - 1, best[trial.trial_id]):
             made.on_end(trial)
             ended.append(trial)
@@ -113,23 +114,22 @@ def test_a_sweep_keeps_its_population_and_replicates_the_best_schedule():
 def test_a_child_goes_on_from_its_parent_as_if_it_had_trained_from_the_start(tmp_path, make_config, lost):
     (tmp_path / "checkpoints").mkdir()
     config = make_config("forecasting", "mae", epochs=4, lr=1e-3)
-    job = {"trial_id": "p", "attempt": 0, "config": config.to_json(), "root": str(tmp_path), "next_step": 0,
-           "parent": None, "milestones": 2}
-    first = [(m["step"], m["metrics"]) for m in islice(run_job(job), 4)]
+    job = Job("p", 0, config, "val_mse", str(tmp_path), milestones=2)
+    first = [(m.report.step, m.report.metrics) for m in islice(run_job(job), 4)]
     assert (tmp_path / "checkpoints" / "p@2.pt").exists()
     params = {**config.params, "lr": 4e-3, "weight_decay": 0.3}
     before = {"lr": 1e-3, "weight_decay": config.params["weight_decay"]}
     child = replace(config, params=params, earlier=((2, before),))
     if lost:
         (tmp_path / "checkpoints" / "p@2.pt").unlink()
-    parent = {"trial_id": "p", "epoch": 2, "step": 2, "config_id": config.config_id}
-    messages = list(run_job({**job, "trial_id": "c", "config": child.to_json(), "next_step": 3, "parent": parent}))
-    whole = list(run_job({**job, "trial_id": "w", "config": child.to_json()}))
-    plain = [(m["step"], m["phase"], m["epoch"], m["metrics"], m["best"]) for m in whole]
-    assert [(m["step"], m["phase"], m["epoch"], m["metrics"], m["best"]) for m in messages] == plain[3:]
+    parent = Parent("p", 2, 2, config.config_id)
+    messages = list(run_job(replace(job, trial_id="c", config=child, next_step=3, parent=parent)))
+    whole = [m.report for m in run_job(replace(job, trial_id="w", config=child))]
+    plain = [(r.step, r.phase, r.epoch, r.metrics, r.best) for r in whole]
+    assert [(r.step, r.phase, r.epoch, r.metrics, r.best) for r in (m.report for m in messages)] == plain[3:]
     assert [one[0::3] for one in plain[:3]] == [one[0:2] for one in first[:3]], "until then it is its parent"
     assert plain[3][3] != first[3][1]
-    assert messages[-1]["final"]
+    assert messages[-1].final
 
 
 def test_a_replicate_of_a_child_follows_its_schedule(make_config):

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 
-from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, NOT_STARTED, Hub, NodeStates
+from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, Hub, NodeStates
+from raymae.search.messages import NOT_STARTED, Job, Message, ReportData
+from raymae.spec.trial import TrialConfig
 
 
-def job(trial_id: str) -> dict:
-    return {"trial_id": trial_id, "attempt": 0, "next_step": 0}
+def job(trial_id: str) -> Job:
+    return Job(trial_id, 0, TrialConfig("forecasting", "mae", {}, {}, seed=0), "val_mse", "/nowhere")
 
 
 def test_a_worker_that_died_while_it_waited_takes_no_job():
@@ -22,7 +24,7 @@ def test_a_worker_that_died_while_it_waited_takes_no_job():
         await hub.assign("slot", job("t"))
         assert await asyncio.wait_for(waiting, 5) is None
         serial, taken = await asyncio.wait_for(taking, 5)
-        assert (serial, taken["trial_id"]) == (1, "t")
+        assert (serial, taken.trial_id) == (1, "t")
 
     asyncio.run(scene())
 
@@ -34,11 +36,12 @@ def test_a_job_goes_to_the_next_incarnation_as_its_next_attempt_and_not_for_ever
         for attempt in range(MAX_ATTEMPTS):
             life = await hub.hello("slot", [])
             _, taken = await hub.take("slot", life)
-            assert taken["attempt"] == attempt
+            assert taken.attempt == attempt
         await hub.hello("slot", [])
         message = await asyncio.wait_for(hub.collect("slot"), 5)
-        assert message["final"]
-        assert f"died {MAX_ATTEMPTS} times" in message["error"]
+        assert message.final
+        assert f"died {MAX_ATTEMPTS} times" in message.failure
+        assert message.attempt == MAX_ATTEMPTS - 1
 
     asyncio.run(scene())
 
@@ -73,17 +76,17 @@ def test_jobs_that_wait_for_workers_end_with_the_sweep():
         await hub.assign("runs", job("u"))
         serial, _ = await hub.take("runs", await hub.hello("runs", []))
         await hub.stop_waiting()
-        message = await asyncio.wait_for(hub.collect("waits"), 5)
-        assert (message["trial_id"], message["final"], message["error"]) == ("t", True, NOT_STARTED)
-        delivery = asyncio.create_task(hub.deliver("runs", serial, {"step": 0, "final": True}))
-        assert (await asyncio.wait_for(hub.collect("runs"), 5))["step"] == 0
+        ended = await asyncio.wait_for(hub.collect("waits"), 5)
+        assert (ended.trial_id, ended.final, ended.failure) == ("t", True, NOT_STARTED)
+        delivery = asyncio.create_task(hub.deliver("runs", serial, message(0, final=True)))
+        assert (await asyncio.wait_for(hub.collect("runs"), 5)).report.step == 0
         await asyncio.wait_for(delivery, 5)
 
     asyncio.run(scene())
 
 
-def message(step: int) -> dict:
-    return {"step": step, "final": False}
+def message(step: int, *, final: bool = False) -> Message:
+    return Message("t", 0, ReportData("finetune", step + 1, step, {}, {}, 1.0, 1, final))
 
 
 def test_a_group_whose_machine_is_taken_away_hands_its_job_back_after_a_report():
@@ -95,14 +98,14 @@ def test_a_group_whose_machine_is_taken_away_hands_its_job_back_after_a_report()
         serial, _ = await hub.take("slot", life)
         for step in range(2):
             delivering = asyncio.create_task(hub.deliver("slot", serial, message(step)))
-            assert (await hub.collect("slot"))["step"] == step
+            assert (await hub.collect("slot")).report.step == step
             assert await delivering
             assert await hub.hand_back("slot", life) == (step == 1)
             states = NodeStates(frozenset({"here", "there"}), going=frozenset({"here"}))
         assert not await hub.deliver("slot", serial, message(2)), "what comes after is not listened to"
         life = await hub.hello("slot", [], nodes=frozenset({"there"}))
         _, taken = await hub.take("slot", life)
-        assert (taken["attempt"], taken["next_step"]) == (1, 2)
+        assert (taken.attempt, taken.next_step) == (1, 2)
         assert not await hub.hand_back("slot", life), "the new machine stays"
 
     asyncio.run(scene())
@@ -117,7 +120,7 @@ def test_dying_with_its_machine_is_not_the_trial_s_fault():
             life = await hub.hello("slot", [], nodes=frozenset({f"spot-{attempt}"}))
             assert life == attempt + 1
             _, taken = await hub.take("slot", life)
-            assert taken["attempt"] == attempt
+            assert taken.attempt == attempt
         alive = frozenset({"head", "stays"})
         await hub.hello("slot", [], nodes=frozenset({"stays"}))
         for _ in range(MAX_ATTEMPTS):
@@ -125,6 +128,6 @@ def test_dying_with_its_machine_is_not_the_trial_s_fault():
             await hub.take("slot", life)
         await hub.hello("slot", [])
         last = await asyncio.wait_for(hub.collect("slot"), 5)
-        assert "died" in last["error"], "on a machine that is still there it is"
+        assert "died" in last.failure, "on a machine that is still there it is"
 
     asyncio.run(scene())

@@ -2,24 +2,25 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import islice
 
 import pytest
 import torch
 
 from raymae.search.engine.workers import run_job
+from raymae.search.messages import Job
 
 
 @pytest.fixture
 def job(tmp_path, make_config):
     (tmp_path / "checkpoints").mkdir()
     config = make_config("forecasting", "scratch", epochs=4)
-    return {"trial_id": "t", "attempt": 0, "config": config.to_json(), "root": str(tmp_path), "next_step": 0,
-            "parent": None, "milestones": 0}
+    return Job("t", 0, config, "val_mse", str(tmp_path))
 
 
 def plain(messages):
-    return [(m["step"], m["epoch"], m["metrics"], m["final"]) for m in messages]
+    return [(m.report.step, m.report.epoch, m.report.metrics, m.final) for m in messages]
 
 
 @pytest.mark.parametrize("damage", ["none", "truncated", "missing"])
@@ -34,9 +35,9 @@ def test_a_later_attempt_hands_over_what_nobody_has_recorded(job, tmp_path, dama
         checkpoint.write_bytes(checkpoint.read_bytes()[:1000])
     elif damage == "missing":
         checkpoint.unlink()
-    again = list(run_job({**job, "attempt": 1, "next_step": 1}))  # the driver has recorded the first report only
+    again = list(run_job(replace(job, attempt=1, next_step=1)))  # the driver has recorded the first report only
     assert plain(again) == whole[1:]
-    assert not any(message["error"] for message in again)
+    assert not any(message.failure for message in again)
 
 
 def test_an_untidy_trial_changes_nothing_for_the_next(job, make_config):
@@ -45,7 +46,7 @@ def test_an_untidy_trial_changes_nothing_for_the_next(job, make_config):
     config = make_config(odd, "scratch", epochs=4, mishap="untidy", batch_size=64)
     switches = (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
                 torch.backends.cudnn.allow_tf32, torch.is_anomaly_enabled())
-    list(run_job({**job, "trial_id": "untidy", "config": config.to_json()}))
+    list(run_job(replace(job, trial_id="untidy", config=config)))
     assert switches == (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
                         torch.backends.cudnn.allow_tf32, torch.is_anomaly_enabled())
-    assert plain(run_job({**job, "trial_id": "again"})) == clean
+    assert plain(run_job(replace(job, trial_id="again"))) == clean

@@ -16,10 +16,11 @@ from typing import Any
 import pytest
 
 from raymae.search.live.metrics import LATENCY_S, METRICS, PREFIX, Metrics
+from raymae.search.messages import Message
 from raymae.spec.task import Objective
 from tests.search.live.scrape import exported_ports
 
-DASHBOARD = Path(__file__).parents[2] / "docker" / "grafana" / "raymae.json"
+DASHBOARD = Path(__file__).parents[3] / "docker" / "grafana" / "raymae.json"
 
 
 def asked() -> list[str]:
@@ -100,9 +101,10 @@ def test_what_is_set(monkeypatch):
     assert values["raymae_trials_planned", frozenset({"x", "mae", "replicate"})] == 2
     assert values["raymae_best", frozenset({"x", "mae", "val_mse"})] == 0.5
     assert values["raymae_seconds_left", frozenset({"x"})] == 4.0
-    metrics.report({"arm": "mae", "phase": "finetune"}, {"sent_at": time.time() - 3})
+    metrics.report({"arm": "mae", "phase": "finetune"}, Message("mae-0", 0, sent_at=time.time() - 3))
     assert values["raymae_report_latency_seconds", frozenset({"x"})] == pytest.approx(3, abs=1)
-    metrics.report({"arm": "mae", "phase": "finetune"}, {"sent_at": time.time() + 3})  # a worker's clock is ahead
+    ahead = Message("mae-0", 0, sent_at=time.time() + 3)  # a worker's clock is
+    metrics.report({"arm": "mae", "phase": "finetune"}, ahead)
     assert 0 < values["raymae_report_latency_seconds", frozenset({"x"})] < 0.1
     metrics.trial({"arm": "mae", "test_mse": None})
     metrics.trial({"arm": "mae", "test_mse": 0.25})

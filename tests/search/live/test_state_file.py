@@ -8,6 +8,7 @@ import pytest
 
 from raymae.search.decide.trials import Trial
 from raymae.search.live.state_file import beating, describe
+from raymae.search.messages import Message, ReportData
 from tests.search.decide.test_conductor import conductor
 
 
@@ -61,8 +62,7 @@ def test_what_runs_and_what_is_planned(swept):
     made, _ = swept
     trial = made.next()
     assert isinstance(trial, Trial)
-    made.on_report(trial, {"phase": "pretrain", "epoch": 1, "step": 0, "metrics": {"loss": 1.0}, "best": {},
-                           "seconds": 1.0, "final": False})
+    made.on_report(trial, Message(trial.trial_id, 0, ReportData("pretrain", 1, 0, {"loss": 1.0}, {}, 1.0, 1, False)))
     described = describe(made)
     assert described["planned"] == {"mae": {"search": 6, "replicates": 3}, "scratch": {"search": 6, "replicates": 3},
                                     "persistence": {"search": 1, "replicates": 1}}
