@@ -25,7 +25,7 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.spec.task import applies
 from raymae.spec.trial import Scalar, TrialConfig
-from raymae.tasks.imputation.cells import Prepared
+from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.task import Imputation
 from raymae.train.trial import run_trial
 
@@ -117,7 +117,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._model = self._task.build()
         self._model.load_state_dict(weights)
         self._model.eval()
-        self._task.settle(self._model)
+        self._task.imputing.settle(self._model)
         self.scores_ = {name.removeprefix("val_"): value for name, value in last.best.items()}
         return self
 
@@ -134,7 +134,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         frame = self._checked(X, reset=False)
         table = self._task.data.table
         missing_RC = frame.isna().to_numpy()
-        filled_RC, chosen_RQ = self._task.impute(self._model, _coded(frame, table))
+        filled_RC, chosen_RQ = self._task.imputing.impute(self._model, _coded(frame, table))
         result, codes = {}, iter(chosen_RQ.T.astype(int))
         for column, (name, categories) in enumerate(zip(frame.columns, table.categories, strict=True)):
             missing_R = missing_RC[:, column]
@@ -169,12 +169,13 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             raise ValueError(f"settings: {problems[0][1]}")
         return {name: value for name, value in params.items() if applies(Imputation.schema.params, name, ARM, kind)}
 
-    def _prepared(self, table: Table, seed: int) -> Prepared:
+    def _prepared(self, table: Table, seed: int) -> IncompleteTable:
         hidden_RC = hide_cells(table.values_RC, "mcar", self.held_out, seed)
         observed_C = (~np.isnan(table.values_RC)).sum(axis=0)
         hidden_RC[:, observed_C - hidden_RC.sum(axis=0) < FEWEST] = False
         every = np.arange(len(table.values_RC))
-        data = Prepared(table, hidden_RC, dict.fromkeys(("fit", "train", "val", "test"), every), torch.device("cpu"))
+        rows = dict.fromkeys(("fit", "train", "val", "test"), every)
+        data = IncompleteTable(table, hidden_RC, rows, torch.device("cpu"))
         if not hidden_RC.any():
             data.hidden_RC = ~np.isnan(table.values_RC)  # nothing to spare: scored on what is seen
         return data

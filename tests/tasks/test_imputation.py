@@ -10,10 +10,11 @@ import torch
 from scipy.stats import wasserstein_distance
 from torch import Generator
 
+from raymae.data.shelf import WORKER
 from raymae.data.tables import Table
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
-from raymae.tasks.imputation.cells import Prepared, draw_cells
+from raymae.tasks.imputation.cells import IncompleteTable, mask_cells
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.task import Imputation
 from raymae.tasks.imputation.transport import LEVELS, quantiles_of_weighted, transport
@@ -79,15 +80,15 @@ def test_no_arm_depends_on_the_truth_of_cells_taken_away(
 
     import raymae.tasks.imputation.cells as cells
 
-    cells.prepare.cache_clear()
+    WORKER.clear()
     clean = imputed()
     whole = cells.synthetic_table()
     hidden = cells.hide_cells(whole.values_RC, "mcar", 0.3, 0)
     values = np.where(hidden, np.where(np.arange(10) == 9, 1.0, 1234.5), whole.values_RC)
     monkeypatch.setattr(cells, "synthetic_table", lambda: Table(values, whole.columns, whole.categories, "other"))
-    cells.prepare.cache_clear()
+    WORKER.clear()
     other = imputed()
-    cells.prepare.cache_clear()
+    WORKER.clear()
     torch.testing.assert_close(clean, other, rtol=1e-6, atol=1e-6)
 
 
@@ -104,7 +105,7 @@ def test_protocols_keep_rows_apart(make_task: MakeTask) -> None:
 @pytest.mark.parametrize("kind", ["fixed", "uniform", "pattern"])
 def test_masks_hide_missing_cells_and_at_least_one_observed(kind: Any) -> None:
     missing = torch.rand(500, 6, generator=Generator().manual_seed(0)) < 0.3
-    mask = draw_cells(missing, kind, 0.3, Generator().manual_seed(1), missing)
+    mask = mask_cells(missing, kind, 0.3, Generator().manual_seed(1), missing)
     assert mask.shape == (500, 7)
     assert not mask[:, 0].any()
     assert mask[:, 1:][missing].all()
@@ -130,7 +131,7 @@ def test_bins_hold_equally_many_cells_and_categories_are_their_own(make_task: Ma
 def test_a_column_without_observed_cells_is_an_error() -> None:
     table = Table(np.array([[1.0, np.nan], [2.0, np.nan]]), ("a", "b"), ((), ()), "some.csv")
     with pytest.raises(DataError, match=r"some.csv: column 'b' has no observed cell to learn from"):
-        Prepared(table, np.zeros((2, 2), dtype=bool), {"fit": np.arange(2)}, torch.device("cpu"))
+        IncompleteTable(table, np.zeros((2, 2), dtype=bool), {"fit": np.arange(2)}, torch.device("cpu"))
 
 
 # -- scores ------------------------------------------------------------------------------------------------------------

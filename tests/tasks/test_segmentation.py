@@ -15,7 +15,7 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from raymae.data.scenes import IGNORED, Scenes
 from raymae.models.tokens import sincos_positions
 from raymae.spec import TrialConfig
-from raymae.tasks.segmentation.crops import PAD, Crops, Whole, sliding_window, standardise, to_rgb, windows
+from raymae.tasks.segmentation.crops import PAD, Crops, WholeScenes, sliding_window, standardise, to_rgb, windows
 from raymae.tasks.segmentation.task import Segmentation, SegmentationMetrics, palette
 from raymae.train import evaluate, run_trial
 
@@ -165,7 +165,7 @@ def test_colour_jitter_leaves_labels_and_places() -> None:
 
 
 def test_whole_images_are_padded_to_the_largest_whatever_is_in_the_batch() -> None:
-    source = Whole(scenes((10, 14), (6, 20)), CPU)
+    source = WholeScenes(scenes((10, 14), (6, 20)), CPU)
     batch = source.batch(torch.tensor([1]), None)
     assert batch["image"].shape == (1, 3, 10, 20)
     assert batch["size"].tolist() == [[6, 20]]

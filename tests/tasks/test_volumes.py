@@ -15,7 +15,7 @@ from torch import Generator, Tensor, nn
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
 from raymae.tasks.slices import slice_picture, table
-from raymae.tasks.volumes.boxes import OUTSIDE, Boxes, Volume, Whole, _background, cut
+from raymae.tasks.volumes.boxes import OUTSIDE, Boxes, Volume, WholeVolumes, _background, cut
 from raymae.tasks.volumes.task import DiceMetrics, Volumes
 from raymae.train import evaluate, run_trial
 
@@ -97,7 +97,7 @@ def test_the_number_of_boxes_may_be_fixed_whatever_the_labels(make_task: MakeTas
 
 
 def test_whole_volumes_keep_their_size_in_a_common_box() -> None:
-    source = Whole([volume((4, 9, 5)), volume((6, 7, 5), seed=1)])
+    source = WholeVolumes([volume((4, 9, 5)), volume((6, 7, 5), seed=1)])
     batch = source.batch(torch.tensor([1, 0]), None)
     assert batch["image"].shape == (2, 1, 6, 9, 5)
     assert batch["size"].tolist() == [[6, 7, 5], [4, 9, 5]]
@@ -152,15 +152,16 @@ def test_sliding_windows_put_every_voxel_in_its_place(shrink: int, overlap: floa
     label = torch.zeros(20, 30, 18, dtype=torch.uint8)
     label[4:12, 10:24, 2:14] = 1
     one = Volume(label[None].float() * 2 - 1, label, label.flatten().nonzero()[:, 0])
-    scores = evaluate(task, Oracle(), Whole([one, one]))
+    scores = evaluate(task, Oracle(), WholeVolumes([one, one]))
     assert scores["dice_1"] == pytest.approx(1.0, abs=0 if shrink == 1 else 0.03)
 
 
 def test_scores_do_not_depend_on_the_batch_or_on_other_volumes(make_task: MakeTask) -> None:
     task = make_task("scratch", overlap=0.25)
     model, volumes = task.build().eval(), task.data.split("val")
-    alone = [evaluate(task, model, Whole([one]))["dice_1"] for one in volumes]
-    assert evaluate(task, model, Whole(volumes), batch_size=4)["dice_1"] == pytest.approx(np.mean(alone), rel=1e-9)
+    alone = [evaluate(task, model, WholeVolumes([one]))["dice_1"] for one in volumes]
+    together = evaluate(task, model, WholeVolumes(volumes), batch_size=4)["dice_1"]
+    assert together == pytest.approx(np.mean(alone), rel=1e-9)
 
 
 def test_shrunk_tokens_are_means_of_what_is_corrupted(make_task: MakeTask) -> None:

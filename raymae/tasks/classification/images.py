@@ -6,7 +6,6 @@ Shape suffixes: N images, B batch, C channels, H and W pixels.
 from __future__ import annotations
 
 from dataclasses import replace
-from functools import lru_cache
 
 import numpy as np
 import torch
@@ -15,6 +14,7 @@ from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
 from raymae.data.images import SPLITS, ImageSet, hold_out, rank_within_class, read_images
+from raymae.data.shelf import WORKER
 from raymae.data.synthetic.images import synthetic_images
 from raymae.errors import DataError
 from raymae.tasks.augment import Augmentation, mix
@@ -130,8 +130,8 @@ def _resized(images_NHWC: np.ndarray, image_size: int) -> np.ndarray:
     return torch.cat([part.round().byte().permute(0, 2, 3, 1) for part in parts]).contiguous().numpy()
 
 
-@lru_cache(maxsize=4)
-def prepare(
+@WORKER.keeps(4)
+def read_labelled(
     name: str, found: Located | None, image_size: int, num_classes: int, per_class: int, device: torch.device
 ) -> LabelledImages:
     """Read once per process: a worker keeps its images from trial to trial. `found` is None for generated ones."""

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -17,6 +16,7 @@ from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
 from raymae.data.images import labelled_images, locate_images
+from raymae.data.shelf import WORKER
 from raymae.models.heads import PooledHead
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
@@ -24,7 +24,7 @@ from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import TrialConfig
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Metrics, Model, Task
-from raymae.tasks.classification.images import ImageSource, prepare
+from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
@@ -41,7 +41,7 @@ class Classification(Task):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = prepare(*_data_key(config.data), p.image_size, p.num_classes, p.per_class, device)
+        self.data = read_labelled(*_data_key(config.data), p.image_size, p.num_classes, p.per_class, device)
         if self.arm.kind != "reference":
             self.grid = TokenGrid((p.image_size,) * 2, (p.patch_size,) * 2, 3)
 
@@ -56,9 +56,9 @@ class Classification(Task):
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would; decodes every image if no process has yet."""
         p: Any = cls.schema.params.model_validate(dict(params))
-        prepared = prepare(*_data_key(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))
-        counts = " / ".join(f"{len(rows):,} {split}" for split, rows in prepared.rows.items())
-        return f"{prepared.num_classes} classes; {counts} images at {p.image_size} x {p.image_size}"
+        images = read_labelled(*_data_key(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))
+        counts = " / ".join(f"{len(rows):,} {split}" for split, rows in images.rows.items())
+        return f"{images.num_classes} classes; {counts} images at {p.image_size} x {p.image_size}"
 
     def load(self, split: str) -> ImageSource:
         """Images of a split."""
@@ -165,7 +165,7 @@ def _data_key(data: Mapping[str, Any]) -> tuple[str, Located | None]:
     return str(data["name"]), _located(str(data["name"]), data.get("path"), data.get("root"))
 
 
-@lru_cache(maxsize=8)
+@WORKER.keeps(8)
 def _located(name: str, path: str | None, root: str | None) -> Located:
     """Where the images are; looked for once per process, since looking hashes all of them."""
     return locate_images(DataSpec(name=name, path=path, root=root))

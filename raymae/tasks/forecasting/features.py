@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raymae.tasks.base import Batch
-from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, Prepared
+from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, ScaledSeries
 
 
 class Features:
@@ -24,7 +24,7 @@ class Features:
         params: `lookback`, `patch_size`, `covariates` and `normalise`.
     """
 
-    def __init__(self, data: Prepared, params: Any) -> None:
+    def __init__(self, data: ScaledSeries, params: Any) -> None:
         self.data, self.p = data, params
         self.deviation_C = data.deviation(params.lookback)
 

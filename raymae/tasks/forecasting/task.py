@@ -26,7 +26,7 @@ from raymae.tasks.base import Batch, Metrics, Task
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
 from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
-from raymae.tasks.forecasting.windows import WEEK_S, Prepared, Windows, prepare
+from raymae.tasks.forecasting.windows import WEEK_S, ScaledSeries, Windows, scaled_series
 from raymae.tasks.lines import Panel, draw_lines
 from raymae.tasks.transformer import autoencoder, encoder
 
@@ -41,7 +41,7 @@ class Forecasting(Task):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = _prepare(config.data, p, device)
+        self.data = _series(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
         self.features = Features(self.data, p)
         if config.arm in TOKEN_ARMS:
@@ -53,10 +53,10 @@ class Forecasting(Task):
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
-        prepared = _prepare(data, p, torch.device("cpu"))
-        splits = prepared.splits(p.lookback)
+        series = _series(data, p, torch.device("cpu"))
+        splits = series.splits(p.lookback)
         counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))
-        rows, channels = prepared.values_CT.shape[1], prepared.values_CT.shape[0]
+        rows, channels = series.values_CT.shape[1], series.values_CT.shape[0]
         return f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps"
 
     def load(self, split: str) -> Windows:
@@ -190,5 +190,5 @@ class ForecastMetrics(Metrics):
         return {"mse": squared / count, "abs_error": absolute / count, "skill": skill}
 
 
-def _prepare(data: Mapping[str, Any], p: ForecastingParams, device: torch.device) -> Prepared:
-    return prepare(data["name"], path_of(data), p.target, p.date_column, p.protocol, p.horizon, device)
+def _series(data: Mapping[str, Any], p: ForecastingParams, device: torch.device) -> ScaledSeries:
+    return scaled_series(data["name"], path_of(data), p.target, p.date_column, p.protocol, p.horizon, device)

@@ -7,7 +7,6 @@ series, F time features.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ from torch import Generator, Tensor
 
 from raymae.data.scaling import Scaler
 from raymae.data.series import Series, read_series
+from raymae.data.shelf import WORKER
 from raymae.data.splits import protocol_splits
 from raymae.data.synthetic.series import synthetic_series
 from raymae.errors import DataError
@@ -37,7 +37,7 @@ class Windows:
         every_channel: While training, draw for every window which channel is its own; else it is the target.
     """
 
-    def __init__(self, data: Prepared, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
+    def __init__(self, data: ScaledSeries, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
         self.data, self.starts, self.lookback, self.horizon = data, starts.to(data.device), lookback, horizon
         self.every_channel = every_channel
 
@@ -61,7 +61,7 @@ class Windows:
         return {"window": windows_BCL, "channel": channel_B, "time": time_BFL, "target": target_BH}
 
 
-class Prepared:
+class ScaledSeries:
     """A series scaled by its training part, on a device, with the target channel first.
 
     Attributes:
@@ -109,12 +109,12 @@ def _time_features(times: Any) -> np.ndarray:
     return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)])
 
 
-@lru_cache(maxsize=8)
-def prepare(name: str, path: str | None, target: str, date_column: str, protocol: Literal["report", "field"],
-             horizon: int, device: torch.device) -> Prepared:
+@WORKER.keeps(8)
+def scaled_series(name: str, path: str | None, target: str, date_column: str, protocol: Literal["report", "field"],
+                  horizon: int, device: torch.device) -> ScaledSeries:
     """Read once per process: a worker keeps its data from trial to trial."""
     if path is None:
         series = synthetic_series(target=target)
     else:
         series = read_series(Path(path), target=target, date_column=date_column)
-    return Prepared(series, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))
+    return ScaledSeries(series, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))

@@ -8,7 +8,6 @@ Shape suffixes: B batch, R rows, C columns, N tokens (a class token, then the co
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -17,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 
 from raymae.data.missing import MissingKind, hide_cells
+from raymae.data.shelf import WORKER
 from raymae.data.synthetic.tables import synthetic_table
 from raymae.data.tables import Table, read_table, split_rows
 from raymae.errors import DataError
@@ -28,7 +28,7 @@ FRACTIONS: dict[str, tuple[float, float, float]] = {"transductive": (0.0, 0.2, 0
 QUANTILES = 1000
 
 
-class Prepared:
+class IncompleteTable:
     """A table with cells taken away. R rows, C columns.
 
     Attributes:
@@ -145,7 +145,7 @@ class Prepared:
         return torch.as_tensor(bins_RC, device=self.device), centres, edges
 
 
-class Cells:
+class TableRows:
     """Rows of a split. Truth is in a batch only where it is scored.
 
     Args:
@@ -153,14 +153,14 @@ class Cells:
         rows: Which rows.
         tensors: What a network gets of every row, `[R, ...]` each.
         scored: Whether the batches hold the truth of hidden cells.
-        draw: Draws what is hidden in a batch while training; None where nothing is.
+        hide: Chooses what is hidden in a batch while training; None where nothing is.
     """
 
     def __init__(
-        self, data: Prepared, rows: np.ndarray, tensors: dict[str, Tensor], *, scored: bool,
-        draw: Callable[[Tensor, Generator], Tensor] | None = None,
+        self, data: IncompleteTable, rows: np.ndarray, tensors: dict[str, Tensor], *, scored: bool,
+        hide: Callable[[Tensor, Generator], Tensor] | None = None,
     ) -> None:
-        self.data, self.tensors, self.draw = data, tensors, draw
+        self.data, self.tensors, self.hide = data, tensors, hide
         self.rows = torch.as_tensor(rows, device=data.device)
         self.truth: dict[str, Tensor] = {}
         if scored:
@@ -176,12 +176,12 @@ class Cells:
         row_B = self.rows[index_B.to(self.rows.device)]
         batch = {"row": row_B, "missing": self.data.missing_RC_on_device[row_B]}
         batch |= {name: values[row_B] for name, values in {**self.tensors, **self.truth}.items()}
-        if self.draw is not None:
+        if self.hide is not None:
             if generator is None:  # the same mask for a row whatever batch it is in
-                every = self.draw(self.data.missing_RC_on_device, Generator(self.data.device).manual_seed(0))
+                every = self.hide(self.data.missing_RC_on_device, Generator(self.data.device).manual_seed(0))
                 batch["mask"] = every[row_B]
             else:
-                batch["mask"] = self.draw(batch["missing"], generator)
+                batch["mask"] = self.hide(batch["missing"], generator)
         return batch
 
 
@@ -202,11 +202,11 @@ def _borders(observed_R: np.ndarray, most: int) -> np.ndarray:
     return borders[filled[1:] & (np.cumsum(filled)[:-1] > 0)]
 
 
-def draw_cells(
+def mask_cells(
     missing_BC: Tensor, kind: Literal["fixed", "uniform", "pattern"], mask_ratio: float, generator: Generator,
     patterns_RC: Tensor,
 ) -> Tensor:
-    """What is hidden while training: missing cells, and a part of the observed ones. bool `[B, N]`.
+    """Choose what is hidden while training: missing cells, and a part of the observed ones. bool `[B, N]`.
 
     The class token is never hidden. At least one cell of every row is, so that every row teaches something.
 
@@ -233,11 +233,11 @@ def draw_cells(
     return torch.cat([torch.zeros_like(hidden_BC[:, :1]), hidden_BC], dim=1)
 
 
-@lru_cache(maxsize=4)
-def prepare(
+@WORKER.keeps(4)
+def incomplete_table(
     name: str, path: str | None, categorical: str, numeric: str, drop: str, protocol: Protocol, kind: MissingKind,
     rate: float, pattern_seed: int, device: torch.device,
-) -> Prepared:
+) -> IncompleteTable:
     """Read once per process: a worker keeps its data from trial to trial."""
     if path is None:
         table = synthetic_table()
@@ -245,7 +245,7 @@ def prepare(
         table = read_table(Path(path), categorical=_names(categorical), numeric=_names(numeric), drop=_names(drop))
     rows = split_rows(len(table.values_RC), FRACTIONS[protocol], pattern_seed)
     rows["fit"] = np.arange(len(table.values_RC)) if protocol == "transductive" else rows["train"]
-    return Prepared(table, hide_cells(table.values_RC, kind, rate, pattern_seed), rows, device)
+    return IncompleteTable(table, hide_cells(table.values_RC, kind, rate, pattern_seed), rows, device)
 
 
 def _names(listed: str) -> tuple[str, ...]:

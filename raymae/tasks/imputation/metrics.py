@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from raymae.tasks.base import Batch, Metrics
-from raymae.tasks.imputation.cells import Prepared, ScalerKind
+from raymae.tasks.imputation.cells import IncompleteTable, ScalerKind
 from raymae.tasks.imputation.schema import SCHEMA
 
 LOW, HIGH, STEP = -1.0, 2.0, 1 / 2048  # the reference scale is [0, 1]; some imputers leave it
@@ -28,7 +28,7 @@ class ImputationMetrics(Metrics):
         scaler: The own scale of the imputer.
     """
 
-    def __init__(self, data: Prepared, scaler: ScalerKind) -> None:
+    def __init__(self, data: IncompleteTable, scaler: ScalerKind) -> None:
         self.data, self.scaler = data, scaler
         self.columns = len(data.num_categories)
         self.categorical = np.flatnonzero(data.table.is_categorical)

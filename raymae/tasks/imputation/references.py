@@ -10,12 +10,12 @@ from typing import Any
 
 import numpy as np
 
-from raymae.tasks.imputation.cells import Prepared
+from raymae.tasks.imputation.cells import IncompleteTable
 
 NEIGHBOURS = 10
 
 
-def impute_by(arm: str, data: Prepared, seed: int, *, num_trees: int, min_leaf: int, max_rounds: int,
+def impute_by(arm: str, data: IncompleteTable, seed: int, *, num_trees: int, min_leaf: int, max_rounds: int,
               donors: int) -> np.ndarray:
     """The whole table, imputed: float64 (R, C) in own units, codes as numbers.
 
@@ -47,7 +47,7 @@ def impute_by(arm: str, data: Prepared, seed: int, *, num_trees: int, min_leaf: 
     return data.imputed[key]
 
 
-def most_frequent(data: Prepared) -> np.ndarray:
+def most_frequent(data: IncompleteTable) -> np.ndarray:
     """Code of the most frequent observed category of every column, (C,); 0 for numeric ones."""
     fit_RC = data.seen_RC[data.rows["fit"]]
     counts = [np.bincount(column_R[~np.isnan(column_R)].astype(int), minlength=1) if number else np.array([1])

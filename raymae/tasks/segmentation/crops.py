@@ -136,7 +136,7 @@ def _jitter(image_BCHX: Tensor, strength: float, draw_B3: Tensor) -> Tensor:
     return (grey + saturation * (image_BCHX - grey)).clamp(0, 1)
 
 
-class Whole:
+class WholeScenes:
     """Whole scenes, padded to the largest so that a batch's shape does not depend on what is in it.
 
     Args:

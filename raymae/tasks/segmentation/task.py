@@ -32,7 +32,7 @@ from raymae.models.upernet import UperNet
 from raymae.spec.trial import TrialConfig
 from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
-from raymae.tasks.segmentation.crops import Crops, Whole, sliding_window, to_rgb
+from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window, to_rgb
 from raymae.tasks.segmentation.schema import SCHEMA
 from raymae.tasks.transformer import autoencoder, encoder
 
@@ -74,7 +74,7 @@ class Segmentation(Task):
         """Crops to learn from, whole images to score."""
         p = self.params
         if split in ("val", "test"):
-            return Whole(self.data.val if split == "val" else self.data.test, self.device)
+            return WholeScenes(self.data.val if split == "val" else self.data.test, self.device)
         scenes = self.data.train
         if split == "pretrain":
             extra = _extra(self.folder, p.image_size) if p.unlabelled else Scenes((), ())
@@ -144,7 +144,7 @@ class Segmentation(Task):
         if phase == "pretrain":
             assert isinstance(model, MaskedAutoencoder)
             return {"reconstruction": self._reconstruction(model)}
-        source = Whole(self.data.test, self.device)
+        source = WholeScenes(self.data.test, self.device)
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURES, len(source))).long(), None)
         colours = palette(self.num_classes)
         image_BHXC, label_BHX = to_rgb(batch["image"]), batch["label"].cpu().numpy()

@@ -6,7 +6,7 @@ Shape suffixes: B batch, C channels, K classes, XYZ voxels along the three axes 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import lru_cache
+from functools import cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,6 +15,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from raymae.data.shelf import WORKER
 from raymae.data.synthetic.volumes import CLASSES, synthetic_volumes
 from raymae.data.volumes import Scan, VolumeSet, read_scan, read_volume_set, split_scans
 from raymae.tasks.base import Batch
@@ -49,7 +50,7 @@ class Volume(NamedTuple):
     foreground: Tensor
 
 
-class Prepared:
+class VolumeSplits:
     """The splits of a data set; each is read when it is first asked for, and kept.
 
     Attributes:
@@ -126,6 +127,7 @@ class Prepared:
         label: Any = grid("nearest")(MetaTensor(label_XYZ[None].astype(np.float32), affine=place))
         return image.as_tensor().float().contiguous(), label.as_tensor()[0].round().to(torch.uint8).contiguous()
 
+    @cached_property
     def atlas(self) -> Tensor:
         """How often training labels have each class at each relative position: `[K, X, Y, Z]`."""
         labels = [volume.label_XYZ for volume in self.split("train") if volume.label_XYZ is not None]
@@ -153,7 +155,7 @@ def cut(volume: Tensor, start: Sequence[int], roi: Box) -> Tensor:
 
 
 def inside(x: Tensor, size: Tensor) -> Tensor:
-    """The volume in the last three axes, without the padding of `Whole`."""
+    """The volume in the last three axes, without the padding of `WholeVolumes`."""
     part: Any = tuple(slice(int(side)) for side in size)
     return x[(..., *part)]
 
@@ -230,7 +232,7 @@ def _background(foreground: Tensor, rank: int) -> int:
     return rank + int(torch.searchsorted(before, rank, right=True))
 
 
-class Whole:
+class WholeVolumes:
     """Whole volumes for scoring, padded to the largest of the split so that they stack."""
 
     def __init__(self, volumes: Sequence[Volume]) -> None:
@@ -255,7 +257,7 @@ class Whole:
         return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
 
 
-@lru_cache(maxsize=4)
-def prepare(path: str | None, how: Preparation, device: torch.device) -> Prepared:
+@WORKER.keeps(4)
+def volume_splits(path: str | None, how: Preparation, device: torch.device) -> VolumeSplits:
     """Once per process: a worker keeps its volumes from trial to trial."""
-    return Prepared(None if path is None else Path(path), how, device)
+    return VolumeSplits(None if path is None else Path(path), how, device)

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import lru_cache
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
@@ -24,7 +24,16 @@ from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.slices import most_labelled, slice_picture, table
 from raymae.tasks.transformer import autoencoder, encoder
-from raymae.tasks.volumes.boxes import OUTSIDE, Boxes, Preparation, Prepared, Whole, inside, prepare, resized
+from raymae.tasks.volumes.boxes import (
+    OUTSIDE,
+    Boxes,
+    Preparation,
+    VolumeSplits,
+    WholeVolumes,
+    inside,
+    resized,
+    volume_splits,
+)
 from raymae.tasks.volumes.schema import NUM_COLUMNS, SCHEMA, box_of, spacing_of
 
 WINDOWS_AT_ONCE = 4
@@ -40,7 +49,7 @@ class Volumes(Task):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = _prepare(config.data, p, device)
+        self.data = _volumes(config.data, p, device)
         if self.arm.kind != "reference":
             self.roi = box_of(p.roi_size)
             x, y, z = (side // p.shrink for side in self.roi)
@@ -51,13 +60,13 @@ class Volumes(Task):
     @classmethod
     def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
         """Read every file, without resampling."""
-        return _prepare(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
+        return _volumes(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
 
     def load(self, split: str) -> Source:
         """Boxes for training, whole volumes for scoring. The labelled share is of volumes, drawn by the seed."""
         p, data = self.params, self.data
         if split in ("val", "test"):
-            return Whole(data.split(split))
+            return WholeVolumes(data.split(split))
         volumes = data.split("train")
         augment: dict[str, Any] = {"flips": p.flips, "jitter": p.jitter}
         if split == "pretrain":
@@ -117,7 +126,7 @@ class Volumes(Task):
 
     def _scores(self, model: nn.Module, image_CXYZ: Tensor) -> Tensor:
         if self.arm.kind == "reference":
-            return resized(_atlas(self.data), image_CXYZ.shape[1:])
+            return resized(self.data.atlas, image_CXYZ.shape[1:])
         from monai.inferers import sliding_window_inference
 
         return sliding_window_inference(
@@ -153,7 +162,7 @@ class Volumes(Task):
 
     @torch.no_grad()
     def _prediction(self, model: nn.Module) -> np.ndarray:
-        source, rows = Whole(self.data.split("test")), []
+        source, rows = WholeVolumes(self.data.split("test")), []
         for index in range(min(NUM_PICTURED, len(source))):
             batch = source.batch(torch.tensor([index]), None)
             image, truth, said = (inside(volume, batch["size"][0]).cpu().numpy() for volume in (
@@ -198,17 +207,12 @@ class DiceMetrics(Metrics):
         return {"dice": sum(seen) / len(seen) if seen else math.nan, **scores}
 
 
-def _prepare(data: Mapping[str, Any], p: Any, device: torch.device) -> Prepared:
+def _volumes(data: Mapping[str, Any], p: Any, device: torch.device) -> VolumeSplits:
     how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes)
-    return prepare(path_of(data), how, device)
+    return volume_splits(path_of(data), how, device)
 
 
-@lru_cache(maxsize=4)
-def _atlas(data: Prepared) -> Tensor:
-    return data.atlas()
-
-
-@lru_cache(maxsize=1)
+@cache
 def _dice_ce() -> nn.Module:
     from monai.losses import DiceCELoss
 

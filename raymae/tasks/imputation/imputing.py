@@ -1,0 +1,216 @@
+"""Imputing: from a trained network, or a reference, to the values of cells.
+
+Shape suffixes: B batch, R rows, S rows whose cells are hidden column by column, C columns, N tokens (a class token,
+then the columns), K bins or categories, Q categorical columns.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from raymae.tasks.base import Batch
+from raymae.tasks.imputation import adjust as adjusting
+from raymae.tasks.imputation.adjust import Adjustment, Predicted
+from raymae.tasks.imputation.cells import IncompleteTable, ScalerKind, TableRows
+from raymae.tasks.imputation.references import impute_by, most_frequent
+from raymae.tasks.imputation.schema import DENSE_ARMS, TOKEN_ARMS
+
+ROWS_AT_ONCE = 2048
+
+
+class Imputing:
+    """Fills cells under one trial's arm and parameters.
+
+    Args:
+        data: The table.
+        arm: Its name.
+        params: Its parameters.
+        seed: The trial's, of what references and samples draw.
+
+    Attributes:
+        scaler: The scale that the arm works on.
+        tensors: What its network gets of every row, `[R, ...]` each.
+        centres_CK: Mean of the observed values in every bin, own units; of token arms only.
+        span_C: Own units of a column in units of its range; of token arms only.
+    """
+
+    def __init__(self, data: IncompleteTable, arm: str, params: Any, seed: int) -> None:
+        self.data, self.arm, self.params, self.seed, self.device = data, arm, params, seed, data.device
+        self.columns = len(data.num_categories)
+        self.categorical = np.flatnonzero(data.table.is_categorical)
+        self.scaler: ScalerKind = params.scaler if arm in (*TOKEN_ARMS, *DENSE_ARMS) else "minmax"
+        self.tensors: dict[str, Tensor] = {}
+        self._kept: tuple[str, Adjustment] | None = None
+        if arm in TOKEN_ARMS:
+            bins_RC, self.centres_CK, self.edges_CK2 = data.bins(params.bins)
+            self.span_C = torch.tensor([1 / max(count - 1, 1) for count in data.num_categories], device=self.device)
+            tokens_RN1 = F.pad(data.scaled(self.scaler), (1, 0))[..., None]
+            self.tensors |= {"tokens": tokens_RN1, "value": data.own_RC, "bin": bins_RC}
+            if params.draw == "sample":
+                noise = Generator(self.device).manual_seed(seed)
+                self.tensors["noise"] = torch.rand(data.own_RC.shape, generator=noise, device=self.device)
+        elif arm in DENSE_ARMS:
+            scaled_RC = data.scaler(self.scaler).transform(data.seen_RC)
+            self.tensors["scaled"] = torch.as_tensor(np.nan_to_num(scaled_RC), dtype=torch.float32, device=self.device)
+            mean_C = np.nanmean(data.scaler(self.scaler).transform(data.seen_RC[data.rows["fit"]]), axis=0)
+            self.fill_C = torch.as_tensor(mean_C, dtype=torch.float32, device=self.device)
+
+    def dense(self, model: nn.Module, batch: Batch, hidden_BC: Tensor) -> Tensor:
+        """Run a dense network on rows whose hidden cells are filled: `[B, C]`, on its scale."""
+        filled_BC = torch.where(hidden_BC, self.fill_C if self.arm == "autoencoder" else 0.0, batch["scaled"])
+        return model(filled_BC, ~hidden_BC)
+
+    def predict(self, model: nn.Module, batch: Batch) -> Tensor:
+        """Every cell on the reference scale, then the chosen categories' codes: float64 `[B, C + Q]` on the CPU."""
+        adjustment = self._adjustment(model)
+        own_BC, chosen_BQ, _ = self._impute(model, batch, adjustment)
+        return torch.as_tensor(np.concatenate([self.data.to_reference(adjustment.move(own_BC)), chosen_BQ], axis=1))
+
+    def impute(self, model: nn.Module, units_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Fill any rows by a token arm's network, on every observed value of every row.
+
+        Args:
+            model: A trained network.
+            units_RC: The file's units and codes, NaN where something is to be imputed.
+
+        Returns:
+            Imputed values of all cells, in the file's units (R, C), and chosen categories (R, Q).
+        """
+        model.eval()
+        missing_RC = torch.as_tensor(np.isnan(units_RC), device=self.device)
+        scaled_RC = self.data.scaled_rows(self.scaler, units_RC)
+        batch = {"missing": missing_RC, "tokens": F.pad(scaled_RC, (1, 0))[..., None]}
+        if self.params.draw == "sample":
+            generator = Generator(self.device).manual_seed(self.seed)
+            batch["noise"] = torch.rand(missing_RC.shape, generator=generator, device=self.device)
+        parts, adjustment = [], self._adjustment(model)
+        for index_B in torch.arange(len(units_RC), device=self.device).split(ROWS_AT_ONCE):
+            rows = {name: value[index_B] for name, value in batch.items()}
+            own_BC, chosen_BQ, _ = self._impute(model, rows, adjustment)
+            parts.append((adjustment.move(own_BC) * self.data.own_range_C + self.data.own_low_C, chosen_BQ))
+        own, chosen = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return own, chosen
+
+    def settle(self, model: nn.Module) -> None:
+        """Keep what imputing other rows by this network takes, and forget the rows that it learned from."""
+        self._adjustment(model)
+        self.tensors.clear()
+        self.data.forget()
+
+    @torch.no_grad()
+    def _impute(
+        self, model: nn.Module, batch: Batch, adjustment: Adjustment
+    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
+        """Cells in own units, chosen categories, and chances of bins where the network tells any."""
+        if self.arm not in (*TOKEN_ARMS, *DENSE_ARMS):
+            p = self.params
+            own_RC = impute_by(self.arm, self.data, self.seed, num_trees=p.num_trees, min_leaf=p.min_leaf,
+                               max_rounds=p.max_rounds, donors=p.num_donors)
+            own_BC = own_RC[batch["row"].cpu().numpy()]
+        elif self.arm in DENSE_ARMS:
+            scaled_BC = self.dense(model, batch, batch["missing"]).double().cpu().numpy()
+            units_BC = self.data.scaler(self.scaler).inverse_transform(scaled_BC)
+            own_BC = (units_BC - self.data.own_low_C) / self.data.own_range_C
+        else:
+            predicted = self._predicted(model, batch["tokens"], batch["missing"])
+            predicted = adjustment.tilt(predicted, self.centres_CK.cpu().numpy())
+            assert predicted.chances is not None
+            own_BC = self._value_of(predicted, batch)
+            codes_BC = predicted.chances.argmax(axis=-1) if self.params.draw != "sample" else own_BC
+            return own_BC, codes_BC[:, self.categorical].astype(np.float64), predicted.chances
+        highest_Q = np.array(self.data.num_categories)[self.categorical] - 1
+        chosen_BQ = np.clip(np.round(own_BC[:, self.categorical]), 0, highest_Q)
+        if self.arm == "mean":
+            chosen_BQ = np.broadcast_to(most_frequent(self.data)[self.categorical], chosen_BQ.shape)
+        return own_BC, chosen_BQ, None
+
+    @torch.no_grad()
+    def _predicted(self, model: nn.Module, tokens_BN1: Tensor, hidden_BC: Tensor) -> Predicted:
+        output = model(tokens_BN1, F.pad(hidden_BC, (1, 0)))
+        return Predicted(output.mean_BC.double().cpu().numpy(), output.log_chances_BCK.exp().double().cpu().numpy())
+
+    def _value_of(self, found: Predicted, batch: Batch) -> np.ndarray:
+        """The mean, or the quantile of the predicted distribution at one half or at a level fixed per cell."""
+        if self.params.draw == "mean":
+            return found.mean
+        chances_BCK = torch.as_tensor(found.chances, device=self.device)
+        level_BC = batch["noise"] if self.params.draw == "sample" else torch.full_like(chances_BCK[..., 0], 0.5)
+        reached_BCK = chances_BCK.cumsum(dim=-1)
+        last_C = (~self.centres_CK.isnan()).sum(dim=-1) - 1
+        bin_BC = torch.minimum((reached_BCK < level_BC[..., None]).sum(dim=-1), last_C)[..., None]
+        before_BC = (reached_BCK - chances_BCK).gather(-1, bin_BC)[..., 0]
+        inside_BC = ((level_BC - before_BC) / chances_BCK.gather(-1, bin_BC)[..., 0].clamp(min=1e-9)).clamp(0, 1)
+        low_BC, high_BC = (self.edges_CK2[..., side].expand_as(chances_BCK).gather(-1, bin_BC)[..., 0]
+                           for side in (0, 1))
+        return (low_BC + inside_BC * (high_BC - low_BC)).double().cpu().numpy()
+
+    def _adjustment(self, model: nn.Module) -> Adjustment:
+        """How imputed values of each column are adjusted, learned once for a network's weights."""
+        key = _weights_key(model)
+        if self._kept is None or self._kept[0] != key:
+            self._kept = key, self._learn_adjustment(model)
+        return self._kept[1]
+
+    def _learn_adjustment(self, model: nn.Module) -> Adjustment:
+        p, fit = self.params, self.data.rows["fit"]
+        told = self.arm in TOKEN_ARMS
+        plain = Adjustment([None] * self.columns, [None] * self.columns, np.zeros(self.columns))
+        tilted, priced = told and p.mechanism == "own_value", told and p.match_cost > 0
+        if not tilted and not priced and p.match == 0:
+            return plain
+        missing_RC = self.data.missing_RC[fit]
+        own_RC = (self.data.seen_RC[fit] - self.data.own_low_C) / self.data.own_range_C
+        bins_RC = self.tensors["bin"][torch.as_tensor(fit)].cpu().numpy() if told else np.zeros_like(own_RC, np.int64)
+        some_S = np.unique(np.linspace(0, len(fit) - 1, min(adjusting.REHIDDEN, len(fit))).astype(np.int64))
+        rehidden = self._rehidden(model, fit[some_S]) if tilted or priced else Predicted(own_RC[some_S], None)
+        if tilted:
+            plain = plain._replace(odds=adjusting.odds_by_column(rehidden, missing_RC[some_S], own_RC, bins_RC))
+        if not priced and p.match == 0:
+            return plain
+        source, parts, sums_CK = TableRows(self.data, fit, self.tensors, scored=False), [], None
+        for index in torch.arange(len(source)).split(ROWS_AT_ONCE):
+            own_BC, _, chances = self._impute(model, source.batch(index, None), plain)
+            parts.append(own_BC)
+            if chances is not None and p.match_to == "predicted":
+                part_CK = np.einsum("bck,bc->ck", chances, missing_RC[index.numpy()].astype(np.float64))
+                sums_CK = part_CK if sums_CK is None else sums_CK + part_CK
+        imputed_RC = np.concatenate(parts)
+        wanted = adjusting.wanted_quantiles(sums_CK, plain.odds, own_RC, bins_RC)
+        transports = adjusting.ways(imputed_RC, missing_RC, wanted)
+        shares_C = np.full(self.columns, p.match)
+        if priced:
+            weight_SC = np.column_stack([np.ones(len(some_S)) if odds is None else odds.odds_R[some_S]
+                                         for odds in plain.odds])
+            said_SC = plain.tilt(rehidden, self.centres_CK.cpu().numpy()).mean
+            shares_C = adjusting.shares_by_cost(p.match_cost, imputed_RC, missing_RC, transports, said_SC,
+                                                own_RC[some_S], weight_SC, self.span_C.cpu().numpy())
+        return plain._replace(transports=transports, shares=shares_C)
+
+    def _rehidden(self, model: nn.Module, rows_S: np.ndarray) -> Predicted:
+        """Predict every cell of some rows while its column is hidden in them, one column at a time."""
+        source, parts = TableRows(self.data, rows_S, self.tensors, scored=False), []
+        for index in torch.arange(len(source)).split(ROWS_AT_ONCE):
+            batch, said = source.batch(index, None), []
+            for column in range(self.columns):
+                hidden_BC = batch["missing"].clone()
+                hidden_BC[:, column] = True
+                found = self._predicted(model, batch["tokens"], hidden_BC)
+                assert found.chances is not None
+                said.append((found.mean[:, column], found.chances[:, column]))
+            parts.append([np.stack(part, axis=1) for part in zip(*said, strict=True)])
+        mean_SC, chances_SCK = (np.concatenate(part) for part in zip(*parts, strict=True))
+        return Predicted(mean_SC, chances_SCK)
+
+
+def _weights_key(model: nn.Module) -> str:
+    """Changes whenever a weight does."""
+    content = hashlib.sha256()
+    for value in model.state_dict().values():
+        content.update(value.detach().cpu().contiguous().numpy().tobytes())
+    return content.hexdigest()
