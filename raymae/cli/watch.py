@@ -48,8 +48,8 @@ def serve(directory: str, host: str, port: int, open_to_network: bool) -> None:
     DIR is a folder of sweeps or one sweep, a path or a URI. There is no password, so it listens on this machine alone;
     from another one: ssh -L 8275:127.0.0.1:8275 MACHINE
     """
-    from raymae.web.app import is_loopback
     from raymae.web.app import serve as run
+    from raymae.web.guard import is_loopback
 
     if not is_loopback(host):
         if not open_to_network:

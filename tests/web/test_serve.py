@@ -16,8 +16,8 @@ from served_folder import ERROR, HOSTILE, Served, add_trial, make_sweep, start, 
 from raymae.cli import main
 from raymae.results import Store
 from raymae.web import catalog as catalogs
-from raymae.web.app import allows
 from raymae.web.catalog import Catalog
+from raymae.web.guard import allows
 
 
 def ask(served: Served, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:

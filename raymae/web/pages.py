@@ -1,0 +1,128 @@
+"""What stands at each address: pages from templates, the same values as JSON, reports, and the files they need."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import shlex
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import quote
+
+from raymae import __version__
+from raymae.results.verdict.headline import synthetic
+from raymae.results.verdict.numbers import aligned, duration, number
+from raymae.results.views.watch import running
+from raymae.web.catalog import Catalog
+from raymae.web.guard import REPORT_POLICY
+
+if TYPE_CHECKING:
+    from aiohttp import web
+    from jinja2 import Environment
+
+Value = TypeVar("Value")
+
+HERE = Path(__file__).parent
+STATIC = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
+
+
+def templates() -> Environment:
+    """The templates. Everything that is put into one is escaped."""
+    from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+    environment = Environment(
+        loader=FileSystemLoader(HERE / "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"duration": duration, "segment": partial(quote, safe=""), "shell": shlex.quote}
+    environment.globals |= {"aligned": aligned, "number": number, "running": running, "synthetic": synthetic,
+                            "version": __version__}
+    return environment
+
+
+class Pages:
+    """The answers to requests.
+
+    Args:
+        root: A folder of sweeps, or one sweep; a path or a URI.
+        render: From a sweep's folder to its report, an HTML page.
+
+    Raises:
+        ResultsError: No such folder.
+    """
+
+    def __init__(self, root: str, render: Callable[[str], str]) -> None:
+        self._catalog, self._templates, self._render = Catalog(root), templates(), render
+
+    def routes(self) -> list[web.RouteDef]:
+        """Every address."""
+        from aiohttp import web
+
+        return [
+            web.get("/", self._index), web.get("/sweep/{name:[^/]+}", self._sweep),
+            web.get("/sweep/{name:[^/]+}/report", self._report), web.get("/api/sweeps", self._api),
+            web.get("/api/sweeps/{name:[^/]+}", self._api_sweep), web.get("/static/{name}", self._static),
+            web.get("/favicon.ico", self._static), web.get("/healthz", self._health),
+        ]
+
+    def refused(self, status: int, title: str, text: str) -> web.Response:
+        """A page that says why there is no other."""
+        return self._page("refused.html", status, title=title, text=text)
+
+    def _page(self, template: str, status: int = 200, **values: object) -> web.Response:
+        from aiohttp import web
+
+        text = self._templates.get_template(template).render(root=self._catalog.root, **values)
+        return web.Response(text=text, content_type="text/html", status=status)
+
+    async def _look(self, request: web.Request) -> Any:
+        """The progress of the sweep that a request names."""
+        return _found(await asyncio.to_thread(self._catalog.look, request.match_info["name"]))
+
+    async def _index(self, request: web.Request) -> web.Response:
+        return self._page("index.html", sweeps=await asyncio.to_thread(self._catalog.all))
+
+    async def _sweep(self, request: web.Request) -> web.Response:
+        return self._page("sweep.html", seen=await self._look(request))
+
+    async def _report(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        text = _found(await asyncio.to_thread(self._catalog.report, request.match_info["name"], self._render))
+        return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
+
+    async def _api(self, request: web.Request) -> web.Response:
+        return _as_json(await asyncio.to_thread(self._catalog.all))
+
+    async def _api_sweep(self, request: web.Request) -> web.Response:
+        return _as_json(await self._look(request))
+
+    async def _static(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        name = "icon.svg" if request.path == "/favicon.ico" else request.match_info["name"]
+        if name not in STATIC:
+            raise web.HTTPNotFound
+        return web.Response(body=(HERE / "static" / name).read_bytes(), content_type=STATIC[name], charset="utf-8")
+
+    async def _health(self, request: web.Request) -> web.Response:
+        from aiohttp import web
+
+        return web.Response(text="ok\n")
+
+
+def _found(value: Value | None) -> Value:
+    """What there is; 404 where there is nothing."""
+    from aiohttp import web
+
+    if value is None:
+        raise web.HTTPNotFound
+    return value
+
+
+def _as_json(value: object) -> web.Response:
+    from aiohttp import web
+
+    return web.Response(text=json.dumps(value, indent=1), content_type="application/json")
