@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from raymae.models.mae import Encoder, MaskedAutoencoder
+from raymae.models.heads import WITH_LAST_BLOCK, Layers
+from raymae.models.mae import Encoder, MaskedAutoencoder, take
 
 
 class ColumnEmbedding(nn.Module):
@@ -49,8 +50,8 @@ class ColumnEmbedding(nn.Module):
         self.register_buffer("offset_C", counts.cumsum(0) - counts, persistent=False)
         self.register_buffer("categorical_C", counts > 0, persistent=False)
 
-    def forward(self, tokens_BN1: Tensor) -> Tensor:
-        """`[B, N, 1]` → `[B, N, D]`; the first token's value is not read."""
+    def forward(self, tokens_BN1: Tensor, index_BV: Tensor | None = None) -> Tensor:
+        """`[B, N, 1]` → `[B, N, D]`, or `[B, V, D]` at the indices; the first token's value is not read."""
         value_BC = tokens_BN1[:, 1:, 0]
         angle_BCF = value_BC[..., None] * self.frequency
         features_BCF = torch.cat([value_BC[..., None], angle_BCF.sin(), angle_BCF.cos()], dim=-1)
@@ -58,7 +59,8 @@ class ColumnEmbedding(nn.Module):
         if bool(self.categorical_C.any()):
             which_BC = self.offset_C + torch.where(self.categorical_C, value_BC, 0).long()
             x_BCD = torch.where(self.categorical_C[:, None], self.categories(which_BC), x_BCD)
-        return torch.cat([self.class_token.expand(len(value_BC), 1, -1), x_BCD + self.bias], dim=1)
+        x_BND = torch.cat([self.class_token.expand(len(value_BC), 1, -1), x_BCD + self.bias], dim=1)
+        return x_BND if index_BV is None else take(x_BND, index_BV)
 
 
 class Cells(NamedTuple):
@@ -125,9 +127,9 @@ class ColumnMeans(nn.Module):
 
 
 class ColumnTransformer(nn.Module):
-    """A masked autoencoder over columns, and the head on it. Pretrained and fine-tuned networks are alike.
+    """A masked autoencoder over columns, and the head on it.
 
-    Its `encoder` is all but the head: what fills cells in is the decoder, so it is kept as well.
+    The whole `autoencoder` is pretrained and then fine-tuned, its decoder as well: the decoder is what fills cells in.
 
     Args:
         encoder: Over a `ColumnEmbedding`.
@@ -142,7 +144,7 @@ class ColumnTransformer(nn.Module):
     ) -> None:
         super().__init__()
         columns, bins = head.centres_CK.shape
-        self.encoder = MaskedAutoencoder(
+        self.autoencoder = MaskedAutoencoder(
             encoder, (encoder.num_tokens,), decoder_dim=decoder_dim, decoder_depth=decoder_depth,
             decoder_heads=decoder_heads, predict=ColumnLogits(decoder_dim, (columns, bins)),
         )
@@ -150,13 +152,13 @@ class ColumnTransformer(nn.Module):
 
     def forward(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Cells:
         """Everything about all cells from the visible ones."""
-        return self.head(self.encoder(tokens_BN1, hidden_BN))
+        return self.head(self.autoencoder(tokens_BN1, hidden_BN))
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's description of the layers, for layer-wise learning-rate decay."""
-        top = r"^encoder\.(bridge|decoder|norm|predict|mask_token|encoder\.norm)"
-        return {"stem": r"^encoder\.encoder\.embedding",
-                "blocks": [(r"^encoder\.encoder\.blocks\.(\d+)", None), (top, (99999,))]}
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay; the decoder learns with the last block."""
+        top = r"^autoencoder\.(?:bridge|decoder|norm|predict|mask_token|encoder\.norm)"  # timm numbers what is captured
+        return {"stem": r"^autoencoder\.encoder\.embedding",
+                "blocks": [(r"^autoencoder\.encoder\.blocks\.(\d+)", None), (top, WITH_LAST_BLOCK)]}
 
 
 class DenseAutoencoder(nn.Module):
@@ -184,6 +186,6 @@ class DenseAutoencoder(nn.Module):
         row = [filled_BC, visible_BC.to(filled_BC.dtype)] if self.with_mask else [filled_BC]
         return self.decoder(self.encoder(torch.cat(row, dim=1)))
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """timm's description of the layers, for layer-wise learning-rate decay."""
-        return {"stem": r"^encoder\.0", "blocks": [(r"^encoder\.3", None), (r"^decoder", (99999,))]}
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay."""
+        return {"stem": r"^encoder\.0", "blocks": [(r"^encoder\.3", None), (r"^decoder", WITH_LAST_BLOCK)]}

@@ -6,18 +6,31 @@ K classes.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TypedDict
 
 from torch import Tensor, nn
 
 from raymae.models.mae import Encoder
 
+WITH_LAST_BLOCK = (99999,)  # timm's MATCH_PREV_GROUP: no layer of its own
 
-def encoder_layers(coarse: bool = False) -> dict[str, Any]:
-    """timm's description of the layers of a model that holds an `encoder`, for layer-wise learning-rate decay."""
-    # timm's MATCH_PREV_GROUP: the norm learns with the last block, and is no layer of its own
-    blocks = [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", (99999,))]
-    return {"stem": r"^encoder\.embedding", "blocks": blocks}
+
+class Layers(TypedDict):
+    """timm's description of a network's layers; parameters that nothing matches are the head's.
+
+    Attributes:
+        stem: Pattern of the parameters of the lowest layer.
+        blocks: Patterns of the layers above, each with its layer, or None where the pattern captures its number.
+    """
+
+    stem: str
+    blocks: list[tuple[str, tuple[int, ...] | None]]
+
+
+def encoder_layers() -> Layers:
+    """Describe the layers of a model that holds an `encoder` to timm, for layer-wise learning-rate decay."""
+    return {"stem": r"^encoder\.embedding",
+            "blocks": [(r"^encoder\.blocks\.(\d+)", None), (r"^encoder\.norm", WITH_LAST_BLOCK)]}
 
 
 class FlattenHead(nn.Module):
@@ -41,9 +54,9 @@ class FlattenHead(nn.Module):
         """`[B, N, P]` → `[B, H]`."""
         return self.head(self.dropout(self.encoder(tokens_BNP).flatten(1)))
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """See `encoder_layers`."""
-        return encoder_layers(coarse)
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay."""
+        return encoder_layers()
 
 
 class LinearHead(nn.Module):
@@ -85,6 +98,6 @@ class PooledHead(nn.Module):
         """`[B, N, P]` → `[B, K]`."""
         return self.head(self.norm(self.encoder(tokens_BNP).mean(dim=1)))
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """See `encoder_layers`."""
-        return encoder_layers(coarse)
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay."""
+        return encoder_layers()

@@ -10,6 +10,7 @@ per token, D width.
 from __future__ import annotations
 
 import math
+from typing import NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block
@@ -91,11 +92,26 @@ def _wanted_of(block: Block, x_BND: Tensor, wanted_BH: Tensor) -> Tensor:
     return x_BHD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BHD))))
 
 
+class Visible(NamedTuple):
+    """The visible tokens of a batch, encoded.
+
+    Attributes:
+        features_BVD: Features.
+        index_BV: Index of each in the grid.
+        padded_BV: Where rows are padded, see `visible_first`.
+    """
+
+    features_BVD: Tensor
+    index_BV: Tensor
+    padded_BV: Tensor | None
+
+
 class Encoder(nn.Module):
     """A transformer over embedded tokens that computes on visible ones only.
 
     Args:
-        embedding: Maps tokens `[B, N, P]` to `[B, N, D]`; has `num_tokens`, `token_dim` and `dim`.
+        embedding: Maps tokens `[B, N, P]` to `[B, N, D]`, or those at given indices `[B, V]` to `[B, V, D]`; has
+            `num_tokens`, `token_dim` and `dim`.
         depth: Blocks.
         heads: Attention heads; divides the width.
         drop_path: Stochastic depth of the last block, rising linearly from 0.
@@ -134,24 +150,20 @@ class Encoder(nn.Module):
             after.append(x_BND)
         return [self.norm(after[index]) for index in at]
 
-    def visible(
-        self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Visible tokens only.
+    def visible(self, tokens_BNP: Tensor, hidden_BN: Tensor, num_visible: int | None = None) -> Visible:
+        """Compute on visible tokens only.
 
-        Returns:
-            Features `[B, V, D]`, the index of each in the grid `[B, V]`, and where rows are padded (see
-            `visible_first`).
+        Args:
+            tokens_BNP: Values of all tokens; hidden ones are never read.
+            hidden_BN: Which tokens are hidden.
+            num_visible: See `visible_first`.
         """
         index_BV, padded_BV = visible_first(hidden_BN, num_visible)
-        if isinstance(self.embedding, PatchEmbedding):
-            x_BVD = self.embedding(tokens_BNP, index_BV)
-        else:
-            x_BVD = take(self.embedding(tokens_BNP), index_BV)
+        x_BVD = self.embedding(tokens_BNP, index_BV)
         mask = attention_bias(padded_BV)
         for block in self.blocks:
             x_BVD = block(x_BVD) if mask is None else block(x_BVD, attn_mask=mask)
-        return self.norm(x_BVD), index_BV, padded_BV
+        return Visible(self.norm(x_BVD), index_BV, padded_BV)
 
 
 class MaskedAutoencoder(nn.Module):

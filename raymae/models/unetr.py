@@ -7,19 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import Any
 
 from monai.networks.blocks import UnetrPrUpBlock, UnetrUpBlock
 from monai.networks.nets import UNETR
-from torch import Tensor
+from torch import Tensor, nn
 
-from raymae.models.heads import encoder_layers
+from raymae.models.heads import Layers, encoder_layers
 from raymae.models.mae import Encoder
 from raymae.models.tokens import TokenGrid
 
 
-class Unetr(UNETR):
-    """`monai.networks.nets.UNETR` with our `encoder` in the place of its `vit`.
+class Unetr(nn.Module):
+    """The blocks of `monai.networks.nets.UNETR`, with our `encoder` in the place of its `vit`.
 
     MONAI's is made for patches of 16 and 12 blocks, with features of the blocks 4, 7 and 10 as skips. Here a patch of
     2^k has k levels, each with a skip from a block at an equal distance. For k = 4 the modules, their names and the
@@ -33,27 +32,30 @@ class Unetr(UNETR):
     """
 
     def __init__(self, encoder: Encoder, grid: TokenGrid, num_classes: int, *, feature_size: int = 16) -> None:
-        patch, axes = grid.patch_size[0], len(grid.size)
-        self.levels = num_levels(patch)
-        # its own transformer is thrown away, so it is made as small as its width allows
-        super().__init__(
+        super().__init__()
+        axes, self.levels = len(grid.size), num_levels(grid.patch_size[0])
+        # all its blocks are drawn, also those not taken: a seed gives the weights it always gave
+        stock = UNETR(
             grid.in_channels, num_classes, tuple(16 * cells for cells in grid.shape), feature_size=feature_size,
-            hidden_size=encoder.dim, num_heads=1, mlp_dim=1, spatial_dims=axes,
+            hidden_size=encoder.dim, num_heads=1, mlp_dim=1, spatial_dims=axes,  # its transformer: as small as can be
         )
-        del self.vit
+        skips: list[nn.Module] = [stock.encoder2, stock.encoder3, stock.encoder4]
+        ups: list[nn.Module] = [stock.decoder2, stock.decoder3, stock.decoder4, stock.decoder5]
         if self.levels < 4:
-            common: dict[str, Any] = {"spatial_dims": axes, "kernel_size": 3, "upsample_kernel_size": 2,
-                                      "norm_name": "instance", "res_block": True}
-            for level in range(1, self.levels):
-                setattr(self, f"encoder{level + 1}", UnetrPrUpBlock(
-                    in_channels=encoder.dim, out_channels=feature_size * 2**level, num_layer=self.levels - 1 - level,
-                    stride=1, conv_block=True, **common,
-                ))
-            for level in range(self.levels, 4):
-                delattr(self, f"encoder{level + 1}")
-                delattr(self, f"decoder{level + 2}")
-            setattr(self, f"decoder{self.levels + 1}", UnetrUpBlock(
-                in_channels=encoder.dim, out_channels=feature_size * 2 ** (self.levels - 1), **common))
+            skips = [UnetrPrUpBlock(
+                axes, encoder.dim, feature_size * 2**level, num_layer=self.levels - 1 - level, kernel_size=3, stride=1,
+                upsample_kernel_size=2, norm_name="instance", conv_block=True, res_block=True,
+            ) for level in range(1, self.levels)]
+            ups[self.levels - 1] = UnetrUpBlock(
+                axes, encoder.dim, feature_size * 2 ** (self.levels - 1), kernel_size=3, upsample_kernel_size=2,
+                norm_name="instance", res_block=True,
+            )
+        self.encoder1 = stock.encoder1
+        for level, block in enumerate(skips, start=2):
+            self.add_module(f"encoder{level}", block)
+        for level in range(self.levels, 0, -1):
+            self.add_module(f"decoder{level + 1}", ups[level - 1])
+        self.out = stock.out
         self.grid = grid
         self.encoder = encoder
         self.skips = skip_blocks(len(encoder.blocks), self.levels)
@@ -66,20 +68,24 @@ class Unetr(UNETR):
             hidden.append(x_BND)
         return self.encoder.norm(x_BND), hidden
 
+    def to_map(self, x_BND: Tensor) -> Tensor:
+        """Tokens as a map over their grid: `[B, N, D]` → `[B, D, *grid.shape]`."""
+        return x_BND.transpose(1, 2).unflatten(2, self.grid.shape).contiguous()
+
     def forward(self, image_BCS: Tensor) -> Tensor:
         """`[B, C, S...]` → logits `[B, K, S...]`."""
         x_BND, hidden = self.features(image_BCS)
         skips = [self.encoder1(image_BCS)]
         for level, index in enumerate(self.skips, start=2):
-            skips.append(self.get_submodule(f"encoder{level}")(self.proj_feat(hidden[index])))
-        out = self.proj_feat(x_BND)
+            skips.append(self.get_submodule(f"encoder{level}")(self.to_map(hidden[index])))
+        out = self.to_map(x_BND)
         for level in range(self.levels, 0, -1):
             out = self.get_submodule(f"decoder{level + 1}")(out, skips[level - 1])
         return self.out(out)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """See `encoder_layers`."""
-        return encoder_layers(coarse)
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay."""
+        return encoder_layers()
 
 
 def num_levels(patch_size: int) -> int:

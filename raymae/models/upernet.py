@@ -7,12 +7,11 @@ columns of a feature map, K classes.
 from __future__ import annotations
 
 import math
-from typing import Any
 
 from torch import Tensor, cat, nn
 from torch.nn import functional as F
 
-from raymae.models.heads import encoder_layers
+from raymae.models.heads import Layers, encoder_layers
 from raymae.models.mae import Encoder
 from raymae.models.tokens import TokenGrid
 
@@ -127,6 +126,6 @@ class UperNet(nn.Module):
         fused_BWHX = self.fuse(cat([resize(x, joined[0]) for x in joined], dim=1))
         return resize(self.classify(fused_BWHX), size), resize(self.auxiliary(maps[2]), size)
 
-    def group_matcher(self, coarse: bool = False) -> dict[str, Any]:
-        """See `encoder_layers`."""
-        return encoder_layers(coarse)
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay."""
+        return encoder_layers()

@@ -68,7 +68,7 @@ class PatchPretraining(Pretraining[MaskedAutoencoder]):
 
     def encode_visible(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
         """Encode the visible patches: `[B, V, D]`."""
-        return model.encoder.visible(self.tokens(batch), mask)[0]
+        return model.encoder.visible(self.tokens(batch), mask).features_BVD
 
     @torch.no_grad()
     def reconstruct(self, model: MaskedAutoencoder, batch: Batch, *, blank: float | None = 0.0) -> Reconstruction:

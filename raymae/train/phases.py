@@ -14,7 +14,7 @@ from typing import Any, Literal, NamedTuple, Protocol
 import numpy as np
 from torch import Generator, Tensor, nn
 
-from raymae.errors import TrialError
+from raymae.errors import CheckpointError, TrialError
 from raymae.tasks.base import Batch, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.epoch import Learner, evaluate
@@ -312,7 +312,11 @@ def next_phase(task: Task, done: Phase) -> Phase:
 
 
 def restored_phase(task: Task, state: PhaseState) -> Phase:
-    """Enter the phase of a state, where the state was taken."""
+    """Enter the phase of a state, where the state was taken.
+
+    Raises:
+        CheckpointError: Its weights are of another network, as where another version of this package wrote them.
+    """
     phase: Phase
     if state.phase == "test":
         phase = Test(task, task.build().to(task.device))
@@ -320,7 +324,11 @@ def restored_phase(task: Task, state: PhaseState) -> Phase:
         phase = Pretrain(task)
     else:
         phase = Reference(task) if task.arm.kind == "reference" else Finetune(task)
-    phase.restore(state)
+    try:
+        phase.restore(state)
+    except (RuntimeError, ValueError) as error:  # torch's names for other tensors than the network's
+        raise CheckpointError(f"the checkpoint is of another network ({str(error).splitlines()[0]}); delete it to "
+                              "start the trial over") from error
     return phase
 
 

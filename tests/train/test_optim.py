@@ -3,13 +3,18 @@ from __future__ import annotations
 import hashlib
 import itertools
 import math
+from collections.abc import Callable
 
 import pytest
 import torch
 from torch import nn
 
+from raymae.spec import TrialConfig
+from raymae.tasks import TASKS, task_class
 from raymae.train.device import derive_seed
 from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr
+
+ENCODERS = {name: "autoencoder.encoder" if name == "imputation" else "encoder" for name in TASKS}
 
 
 def test_the_schedule_warms_up_peaks_and_ends_at_zero() -> None:
@@ -47,6 +52,22 @@ def test_the_total_gradient_norm_is_clipped() -> None:
     assert gradients(1.0) == pytest.approx([0.6, 0.0, 0.8], rel=1e-4)
     assert gradients(10.0) == [3.0, 0.0, 4.0]
     assert gradients(0.0) == [3.0, 0.0, 4.0]
+
+
+@pytest.mark.parametrize(("name", "arm"), [
+    (name, arm) for name in TASKS for arm, about in task_class(name).schema.arms.items() if about.kind != "reference"
+])
+def test_layer_decay_slows_the_lower_layers_of_every_network_that_has_layers(
+    name: str, arm: str, make_config: Callable[..., TrialConfig]
+) -> None:
+    model = task_class(name)(make_config(name, arm), torch.device("cpu")).build()
+    optimiser = make_optimiser(model, lr=1.0, weight_decay=0.1, layer_decay=0.5, betas=(0.9, 0.999))
+    scales = sorted({group["lr_scale"] for group in optimiser.param_groups})
+    assert scales[-1] == 1.0
+    if hasattr(model, "group_matcher"):
+        depth = len(model.get_submodule(ENCODERS[name]).blocks) if arm in ("mae", "scratch") else 0  # type: ignore[arg-type]
+        assert scales == [0.5 ** layer for layer in range(depth + 1, -1, -1)]
+    assert sum(len(group["params"]) for group in optimiser.param_groups) == len(list(model.parameters()))
 
 
 def test_derived_seeds_stay_what_they_are() -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import torch
 
+from raymae.errors import CheckpointError
 from raymae.spec import TrialConfig
 from raymae.train import Report, phases, run_trial
 
@@ -189,3 +190,12 @@ def test_training_beats_what_needs_none(debug: Debug) -> None:
     mae = list(run_trial(debug("mae", label_fraction=1.0, epochs=2, batch_size=256)))[-1]
     assert linear.best["val_skill"] > 0.4
     assert mae.best["val_skill"] > 0.5
+
+
+def test_a_checkpoint_of_another_network_is_refused(debug: Debug, tmp_path: Path) -> None:
+    config, path = debug(epochs=2), tmp_path / "checkpoint.pt"
+    next(run_trial(config)).save(path)
+    state = torch.load(path, weights_only=True)
+    torch.save({**state, "model": {f"old.{key}": value for key, value in state["model"].items()}}, path)
+    with pytest.raises(CheckpointError, match=r"of another network \(.*delete it to start the trial over"):
+        next(run_trial(config, resume=path))

@@ -66,7 +66,7 @@ class WindowPretraining(Pretraining[MaskedAutoencoder]):
 
     def encode_visible(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
         """Encode the visible patches: `[B, V, D]`."""
-        return model.encoder.visible(self.grid.patchify(self.features(batch, mask)[0]), mask)[0]
+        return model.encoder.visible(self.grid.patchify(self.features(batch, mask)[0]), mask).features_BVD
 
     @torch.no_grad()
     def reconstruct(self, model: MaskedAutoencoder, batch: Batch) -> Reconstruction:

@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from raymae.models.columns import Cells, ColumnTransformer
+from raymae.models.transfer import Coverage, transfer
 from raymae.tasks.base import Batch, Pretraining
 
 
@@ -55,5 +56,11 @@ class CellPretraining(Pretraining[ColumnTransformer]):
 
     def encode_visible(self, model: ColumnTransformer, batch: Batch, mask: Tensor) -> Tensor:
         """Encode the visible cells; rows are padded to the longest, and padding is nobody's input: `[B, V, D]`."""
-        x_BVD, _, padded_BV = model.encoder.encoder.visible(batch["tokens"], mask)
-        return x_BVD if padded_BV is None else x_BVD.masked_fill(padded_BV[..., None], 0.0)
+        seen = model.autoencoder.encoder.visible(batch["tokens"], mask)
+        if seen.padded_BV is None:
+            return seen.features_BVD
+        return seen.features_BVD.masked_fill(seen.padded_BV[..., None], 0.0)
+
+    def transfer(self, pretrained: ColumnTransformer, model: nn.Module) -> Coverage:
+        """Move the whole autoencoder: its decoder is what fills cells in."""
+        return transfer(pretrained.autoencoder, model, lambda key: f"autoencoder.{key}")

@@ -111,6 +111,10 @@ class Imputation(Task):
         return CellPretraining(self._transformer, self._hide, self._loss, self.params.visible_weight,
                                self.data.num_categories)
 
+    def is_head(self, name: str) -> bool:
+        """Whether a parameter is of no pretrained part."""
+        return not name.startswith("autoencoder.")
+
     # -- losses --------------------------------------------------------------------------------------------------------
 
     def _loss(self, output: Cells, batch: Batch, weight_BC: Tensor) -> Tensor:
