@@ -107,6 +107,24 @@ def test_walls_keep_out_ray_optuna_and_torch(path: Path) -> None:
         assert not found & TENSORS
 
 
+def test_only_tasks_know_the_names_of_tasks() -> None:
+    from raymae.tasks import TASKS
+
+    for path in FILES:
+        if room_of(NAMES[path]) not in ("tasks", "imputer"):  # an imputer is one task's network
+            texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            kinds_of_data = {"volumes"} if room_of(NAMES[path]) == "data" else set()
+            assert not texts & ({*TASKS} - kinds_of_data), path
+
+
+def test_results_know_no_arm() -> None:
+    arms = {"mae", "scratch", "autoencoder", "persistence"}
+    for path in FILES:
+        if room_of(NAMES[path]) == "results" and NAMES[path] != "raymae.results.store.manifest":  # reads old folders
+            texts = {node.value for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Constant)}
+            assert not texts & arms, path
+
+
 def test_no_circle_of_modules() -> None:
     """Imports at module level, by file; rooms of several files are their own front doors."""
     edges = {NAMES[path]: set() for path in FILES}

@@ -84,12 +84,13 @@ def retry(directory: str, failed: bool, address: str | None, as_json: bool) -> N
 @example("raymae fork results/timeseries-mask wider --set 'space.lookback={choice: [168, 336, 504]}'")
 def fork(directory: str, name: str, overrides: Sequence[str], address: str | None, as_json: bool) -> None:
     """Start sweep NAME beside the one in DIR, changed by --set; its search learns from DIR's trials."""
+    from raymae.results.store.layout import SWEEP
     from raymae.spec.load import parse_sweep
     from raymae.tasks import schema_of
 
     spec = stored(directory)
     text = json.dumps({**spec.to_json(), "name": name})
-    changed = parse_sweep(text, f"{directory}/sweep.json", overrides, schema_of=schema_of)
+    changed = parse_sweep(text, f"{directory}/{SWEEP}", overrides, schema_of=schema_of)
     search = changed.search.model_copy(update={"warm_start": [directory, *changed.search.warm_start]})
     _run(changed.model_copy(update={"search": search}), address=address, as_json=as_json)
 

@@ -10,7 +10,8 @@ from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import CHECKPOINTS, PICTURES, checkpoint, milestone, owner_of, picture
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,8 +28,8 @@ class Keeper:
     """
 
     def __init__(self, root: str, trial_id: str) -> None:
-        self._place = Place(root)
-        self._trial_id, self._name = trial_id, f"checkpoints/{trial_id}.pt"
+        self._folder = Folder(root)
+        self._trial_id, self._name = trial_id, checkpoint(trial_id)
 
     def keep(self, report: Report, milestones: int = 0) -> str | None:
         """Write the state after a report, replacing the one before it, and the report's pictures.
@@ -43,25 +44,22 @@ class Keeper:
         try:
             self._write_checkpoint(report, self._name)
             if milestones and report.phase == "finetune" and report.epoch % milestones == 0:
-                self._write_checkpoint(report, self._milestone(report.epoch))
+                self._write_checkpoint(report, milestone(self._trial_id, report.epoch))
             for name, picture_HWC in report.pictures.items():
-                self._place.make("pictures")
-                self._place.write(f"pictures/{self._trial_id}-{name}.png", _png(picture_HWC))
+                self._folder.make(PICTURES)
+                self._folder.write(picture(self._trial_id, name), _png(picture_HWC))
         except OSError as error:
             return f"a checkpoint could not be written: {error}"
         return None
 
     def _write_checkpoint(self, report: Report, name: str) -> None:
-        if self._place.local is not None:
-            report.save(self._place.local / name)
+        if self._folder.local is not None:
+            report.save(self._folder.local / name)
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint.pt"
             report.save(path)
-            self._place.write(name, path.read_bytes())
-
-    def _milestone(self, epoch: int) -> str:
-        return f"checkpoints/{self._trial_id}@{epoch}.pt"
+            self._folder.write(name, path.read_bytes())
 
     def latest(self) -> AbstractContextManager[Path | None]:
         """A local file with the latest checkpoint for the length of a `with` block, or None if there is none."""
@@ -69,18 +67,18 @@ class Keeper:
 
     def milestone(self, epoch: int) -> AbstractContextManager[Path | None]:
         """A local file with the checkpoint kept after that epoch of fine-tuning, or None if there is none."""
-        return self._read(self._milestone(epoch))
+        return self._read(milestone(self._trial_id, epoch))
 
     @contextmanager
     def _read(self, name: str) -> Iterator[Path | None]:
-        if self._place.local is not None:
-            path = self._place.local / name
+        if self._folder.local is not None:
+            path = self._folder.local / name
             yield path if path.exists() else None
             return
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "checkpoint.pt"
             try:
-                path.write_bytes(self._place.read(name))
+                path.write_bytes(self._folder.read(name))
             except FileNotFoundError:
                 yield None
             else:
@@ -89,7 +87,7 @@ class Keeper:
     def remove(self) -> None:
         """Delete the checkpoint; the trial has ended."""
         with contextlib.suppress(OSError):  # it takes space, no more
-            self._place.remove(self._name)
+            self._folder.remove(self._name)
 
 
 def tidy(root: str, ended: Collection[str], *, milestones: bool) -> None:
@@ -100,12 +98,12 @@ def tidy(root: str, ended: Collection[str], *, milestones: bool) -> None:
         ended: Trials that will not go on.
         milestones: Delete the checkpoints kept for children, too.
     """
-    place = Place(root)
+    folder = Folder(root)
     with contextlib.suppress(OSError):
-        for name in place.names("checkpoints"):
-            trial_id, at, _ = name.removesuffix(".pt").partition("@")
-            if trial_id in ended and (milestones or not at):
-                place.remove(f"checkpoints/{name}")
+        for name in folder.names(CHECKPOINTS):
+            trial_id, is_milestone = owner_of(name)
+            if trial_id in ended and (milestones or not is_milestone):
+                folder.remove(f"{CHECKPOINTS}/{name}")
 
 
 def _png(picture_HWC: np.ndarray) -> bytes:

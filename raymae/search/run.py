@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymae.errors import InterruptedSweepError, TrialError
+from raymae.results.store.layout import DRIVER_LOG, TRIALS
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
@@ -69,7 +70,7 @@ def run_sweep(
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         kept = restore(conductor, retry_failed=retry_failed)
-        columns = store.meta()["columns"]["trials"]
+        columns = store.manifest.columns[TRIALS]
         with beating(conductor) as pulse, LiveEvents(store.location, conductor.metric, columns, display.warn) as events:
             conductor.recorders.append(events)
             if kept or conductor.num_interrupted:
@@ -136,5 +137,5 @@ def _worker_environment(spec: SweepSpec) -> dict[str, str]:
 
 def _log_file(store: Store) -> Path | None:
     """Where this process's log goes: beside the results if they are on this machine."""
-    path = store.log_path("driver.log")
+    path = store.path(DRIVER_LOG)
     return None if "://" in path else Path(path)

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from typing import Any
 
 from raymae.errors import RayMAEError, ResultsError
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import REPORTS, STATE, SWEEP, TRIALS, VERDICT
 from raymae.results.views.progress import OVER, Follower
 
-SWEEP = "sweep.json"
 FRESH_S = 1.0  # a look is good for so long, however many browsers ask
 _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # anything else could change the meaning of a URI
 
@@ -31,14 +31,14 @@ class Catalog:
     """
 
     def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._place = Place(root)
-        self.root = self._place.root
+        self._folder = Folder(root)
+        self.root = self._folder.root
         self._entries: dict[str, _Entry] = {}
         self._lock = threading.Lock()
-        local = self._place.local
+        local = self._folder.local
         if local is not None and not local.is_dir():
             raise ResultsError(f"{self.root}: no such folder; name a folder of sweeps, such as `results`")
-        self._single = SWEEP in self._place.names()
+        self._single = SWEEP in self._folder.names()
 
     def names(self) -> list[str]:
         """Names of the sweeps' folders, sorted.
@@ -47,25 +47,25 @@ class Catalog:
             OSError: The storage failed.
         """
         if self._single:
-            return [self._place.name]
+            return [self._folder.name]
         found = []
-        for name in self._place.folders():
-            if self._inside(name) and SWEEP in self._place.names(name):
+        for name in self._folder.folders():
+            if self._inside(name) and SWEEP in self._folder.names(name):
                 found.append(name)
         return found
 
     def _inside(self, name: str) -> bool:
         """Not a link that leads out of the folder, nor a name that would change the meaning of a URI."""
-        if self._place.local is None:
+        if self._folder.local is None:
             return _REMOTE_NAME.fullmatch(name) is not None
-        root = os.path.realpath(self._place.local)
+        root = os.path.realpath(self._folder.local)
         return os.path.realpath(os.path.join(root, name)) == os.path.join(root, name)
 
     def _root_of(self, name: str) -> str | None:
         """The folder of a sweep that exists, or None."""
         if name not in self.names():
             return None
-        return self._place.root if self._single else self._place.uri(name)
+        return self._folder.root if self._single else self._folder.uri(name)
 
     def look(self, name: str) -> dict[str, Any] | None:
         """A sweep's progress as `Follower.look` returns it, with its folder's `name`; None where there is none.
@@ -104,7 +104,7 @@ class _Entry:
     """What is remembered of one sweep."""
 
     def __init__(self, root: str) -> None:
-        self._root, self._place = root, Place(root)
+        self._root, self._folder = root, Folder(root)
         self._lock = threading.Lock()
         self._follower: Follower | None = None
         self._seen: dict[str, Any] = {}
@@ -142,11 +142,11 @@ class _Entry:
     def _changed(self) -> object:
         """Compares equal as long as nobody wrote."""
         small = []
-        for name in (SWEEP, "state.json", "verdict.json"):
+        for name in (SWEEP, STATE, VERDICT):
             try:
-                small.append(self._place.read(name))
+                small.append(self._folder.read(name))
             except FileNotFoundError:
                 small.append(b"")
         if b'"state": "running"' in small[1]:  # a sign of life alone changes no report
             small[1] = b""
-        return small, self._place.names("trials"), self._place.names("reports")
+        return small, self._folder.names(TRIALS), self._folder.names(REPORTS)

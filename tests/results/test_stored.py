@@ -12,6 +12,7 @@ from click.testing import CliRunner
 from raymae.cli import main
 from raymae.results import Store, verdict_of
 from raymae.results.store.folder import json_bytes
+from raymae.results.store.manifest import Manifest
 
 STORED = Path(__file__).with_name("stored")
 
@@ -31,8 +32,17 @@ def shown(*arguments: str) -> str:
 def test_its_verdict_is_the_same_to_the_byte():
     folder = STORED / "complete"
     answer = verdict_of(Store.open(folder))
-    plain = answer if isinstance(answer, dict) else answer.to_json()
-    assert json_bytes(plain) == (folder / "verdict.json").read_bytes()
+    assert json_bytes(answer.to_json()) == (folder / "verdict.json").read_bytes()
+
+
+def test_what_it_is_about_is_known_although_it_does_not_say_so():
+    plain = json.loads((STORED / "complete" / "sweep.json").read_text())
+    assert not {"primary", "published"} & set(plain["task"])
+    manifest = Store.open(STORED / "complete").manifest
+    assert manifest.task.primary == ("mae", "scratch")
+    assert manifest.task.published == {}
+    assert Manifest.from_json(manifest.to_json()) == manifest
+    assert Manifest.from_json({**manifest.to_json(), "task": {**plain["task"], "primary": None}}).task.primary is None
 
 
 def test_an_unfinished_one_has_a_verdict_so_far(stored: Path):

@@ -32,6 +32,7 @@ def tiny_schema(**changes: Any) -> TaskSchema:
         "objective": Objective("mse", "min", "squared standard deviations"),
         "metrics": ("mse", "abs_error"),
         "check": lambda arm, params: [],
+        "primary": ("mae", "scratch"),
     }
     return TaskSchema(**{**fields, **changes})
 

@@ -14,7 +14,8 @@ from click.testing import CliRunner
 from served_folder import ERROR, HOSTILE, Served, add_trial, make_sweep, start, state
 
 from raymae.cli import main
-from raymae.results import Store
+from raymae.results.store.folder import Folder, json_bytes
+from raymae.results.store.layout import STATE
 from raymae.web import catalog as catalogs
 from raymae.web.catalog import Catalog
 from raymae.web.guard import allows
@@ -152,13 +153,12 @@ def test_the_report_is_made_once_until_results_change(served):
     catalog, made = Catalog(served.folder), []
     render = lambda root: made.append(root) or f"page {len(made)}"  # noqa: E731
     assert [catalog.report("done", render) for _ in range(3)] == ["page 1"] * 3
-    store = Store.open(served.folder / "done")
-    store._writable = True
-    store.write_state(state("interrupted"))
+    written = Folder(served.folder / "done")
+    written.write(STATE, json_bytes(state("interrupted")))
     assert catalog.report("done", render) == "page 2"
     assert catalog.report("../secret", render) is None
     assert all(root.startswith(str(served.folder)) for root in made)
-    store.write_state(state("ended"))
+    written.write(STATE, json_bytes(state("ended")))
 
 
 def test_sweeps_on_s3(s3_endpoint, monkeypatch):

@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 from raymae.results.report import figures, intervals
 from raymae.results.store.columns import last_attempts
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import PICTURES, picture_name
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
@@ -99,19 +100,19 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
     Raises:
         ResultsError: The storage failed.
     """
-    objective, spec, trials, meta = store.objective(), store.spec(), store.trials(), store.meta()
+    objective, spec, trials, manifest = store.objective(), store.spec(), store.trials(), store.manifest
     verdict = verdict_now(store, trials)
     last = last_attempts(trials).sort_index()  # in the order in which they ended
     search, all_search = (rows[rows["stage"] == "search"] for rows in (last, trials))
     params = figures.searched(spec, search)
     failed = last[last["status"] == "failed"]
-    places = intervals.places(meta["task"]["arms"])
+    places = intervals.places(manifest.task.arms)
     differences, scores = intervals.differences_panel(verdict), intervals.arms_panel(verdict)
     return ReportContent(
         verdict=verdict,
         headline=headline(verdict),
         synthetic=synthetic(verdict.data.name, verdict.data.source),
-        about={name: arm["about"] for name, arm in meta["task"]["arms"].items()},
+        about={name: arm.about for name, arm in manifest.task.arms.items()},
         places=places,
         differences=differences,
         scores=scores,
@@ -119,13 +120,13 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         failed=tuple(Failure(row["trial_id"], row["arm"], str(row["error"] or "no reason kept"))
                      for row in failed.head(MAX_FAILURES).to_dict("records")),
         environment=store.environment(),
-        created_at=meta["created_at"],
-        version=meta["raymae_version"],
+        created_at=manifest.created_at,
+        version=manifest.raymae_version,
         command=_command(store),
         importance=importance,
         importance_missing=_importance_missing(verdict, importance, search),
         pictures=_pictures(store, verdict, last),
-        spec=json.dumps(meta["spec"], indent=1, ensure_ascii=False),
+        spec=json.dumps(manifest.spec, indent=1, ensure_ascii=False),
         plots={
             "metric": objective.metric, "mode": objective.mode, "params": params, "places": places,
             "palette": {"light": intervals.LIGHT, "dark": intervals.DARK},
@@ -163,19 +164,18 @@ def _importance_missing(verdict: Verdict, importance: Importance | None, search:
 
 def _pictures(store: Store, verdict: Verdict, last: pd.DataFrame) -> dict[str, tuple[Picture, ...]]:
     """By what they show, each arm's picture: that of its first replicate that has any."""
-    place, left, taken = Place(store.root), PICTURE_BYTES, 0
+    folder, left, taken = Folder(store.root), PICTURE_BYTES, 0
     pictures: dict[str, list[Picture]] = {}
-    names = place.names("pictures")
+    names = folder.names(PICTURES)
     replicates = last[last["stage"] == "replicate"]
     for arm in verdict.arms:
         for trial in sorted(replicates[replicates["arm"] == arm.arm]["trial_id"]):
-            own = [name for name in names if name.startswith(f"{trial}-")]
-            for name in own:
-                data = place.read(f"pictures/{name}")
+            own = {name: shows for name in names if (shows := picture_name(name, trial))}
+            for name, shows in own.items():
+                data = folder.read(f"{PICTURES}/{name}")
                 if taken == MAX_PICTURES or len(data) > left:
                     continue
                 left, taken = left - len(data), taken + 1
-                shows = name.removeprefix(f"{trial}-").removesuffix(".png")
                 pictures.setdefault(shows, []).append(Picture(arm.arm, trial, base64.b64encode(data).decode()))
             if own:
                 break

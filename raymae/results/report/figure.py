@@ -35,7 +35,7 @@ def write_figure(store: Store, to: Path) -> None:
     """
     verdict = verdict_now(store)
     try:
-        to.write_text(figure(verdict, list(store.meta()["task"]["arms"])), encoding="utf-8")
+        to.write_text(figure(verdict, list(store.manifest.task.arms)), encoding="utf-8")
     except OSError as error:
         raise ResultsError(f"{to}: cannot write the figure: {error.strerror}; name another file") from None
 

@@ -13,7 +13,8 @@ from typing import Any
 from raymae.errors import ResultsError
 from raymae.results.report.content import Importance, ReportContent, collect
 from raymae.results.report.intervals import DARK, LIGHT, per_cent
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import REPORT_HTML, REPORT_MD
 from raymae.results.store.store import Store
 from raymae.results.verdict.numbers import duration, p_cell, significant
 
@@ -47,14 +48,14 @@ def write_report(store: Store, *, importance: Importance | None = None, to: str 
         ResultsError: The storage failed.
     """
     content = collect(store, importance)
-    place = Place(to if to is not None else store.root)
+    folder = Folder(to if to is not None else store.root)
     try:
-        place.make()
-        for name, text in (("report.html", page_of(content)), ("report.md", markdown_of(content))):
-            place.write(name, text.encode())
+        folder.make()
+        for name, text in ((REPORT_HTML, page_of(content)), (REPORT_MD, markdown_of(content))):
+            folder.write(name, text.encode())
     except OSError as error:
-        raise ResultsError(f"{place.root}: cannot write the report: {error}; name another folder with --to") from None
-    return place.uri("report.html"), place.uri("report.md")
+        raise ResultsError(f"{folder.root}: cannot write the report: {error}; name another folder with --to") from None
+    return folder.uri(REPORT_HTML), folder.uri(REPORT_MD)
 
 
 def page_of(content: ReportContent) -> str:

@@ -15,7 +15,7 @@ from raymae.errors import ResultsError
 from raymae.spec.uri import open_uri
 
 
-class Place:
+class Folder:
     """One folder and the files below it, named by relative paths with `/`.
 
     Attributes:
@@ -74,12 +74,12 @@ class Place:
         parts = urlsplit(self.root)
         return urlunsplit(parts._replace(path=f"{parts.path.rstrip('/')}/{name}"))
 
-    def parent(self) -> Place:
+    def parent(self) -> Folder:
         """The folder above."""
         if self.local is not None:
-            return Place(self.local.parent)
+            return Folder(self.local.parent)
         parts = urlsplit(self.root)
-        return Place(urlunsplit(parts._replace(path=parts.path.rstrip("/").rpartition("/")[0])))
+        return Folder(urlunsplit(parts._replace(path=parts.path.rstrip("/").rpartition("/")[0])))
 
     def make(self, name: str = "") -> None:
         """Make the folder `name`; a no-op where folders exist by holding files (S3, GCS)."""

@@ -21,7 +21,7 @@ from typing import Any
 
 from raymae.errors import ResultsError
 from raymae.results.store.columns import Columns, arrow_schema, checked_row
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
 _REPLACES = b"raymae.replaces"
@@ -32,16 +32,16 @@ class Parts:
     """One dataset of a sweep.
 
     Args:
-        place: The sweep's folder.
-        name: The dataset, which is its folder below `place`: `trials` or `reports`.
+        folder: The sweep's folder.
+        name: The dataset, which is its folder below `folder`: `trials` or `reports`.
         columns: The pinned columns.
         key: The columns that identify a row. Of rows with equal keys the one written last counts.
     """
 
-    def __init__(self, place: Place, name: str, columns: Columns, key: Sequence[str]) -> None:
+    def __init__(self, folder: Folder, name: str, columns: Columns, key: Sequence[str]) -> None:
         self.name = name
         self.columns = dict(columns)
-        self._place = place
+        self._folder = folder
         self._key = list(key)
         self._rows: list[dict[str, Any]] = []
         self._sealed: tuple[str, bytes, int] | None = None
@@ -56,7 +56,7 @@ class Parts:
 
     def files(self) -> list[str]:
         """Names of the parts, oldest first."""
-        return [name for name in self._place.names(self.name)
+        return [name for name in self._folder.names(self.name)
                 if name.startswith("part-") and name.endswith(".parquet")]
 
     def add(self, row: Mapping[str, Any]) -> None:
@@ -85,7 +85,7 @@ class Parts:
             if self._sealed is None:
                 self._sealed = (self._next_name(), self._encode(self._rows), len(self._rows))
                 self._rows = []
-            self._place.write(f"{self.name}/{self._sealed[0]}", self._sealed[1])
+            self._folder.write(f"{self.name}/{self._sealed[0]}", self._sealed[1])
             self._sealed = None
 
     def table(self) -> Any:
@@ -122,7 +122,7 @@ class Parts:
         except FileNotFoundError:
             return self._read()
         except (OSError, pa.ArrowException) as error:
-            raise ResultsError(f"{self._place.uri(self.name)}: cannot read the parts: {error}") from None
+            raise ResultsError(f"{self._folder.uri(self.name)}: cannot read the parts: {error}") from None
 
     def compact(self) -> None:
         """Merge all parts into one. See the head of this module for what readers see meanwhile.
@@ -136,9 +136,9 @@ class Parts:
             return
         replaced, table = self._read()
         merged = table.replace_schema_metadata({_REPLACES: json.dumps(replaced)})
-        self._place.write(f"{self.name}/{self._next_name('-merged')}", _parquet(merged))
+        self._folder.write(f"{self.name}/{self._next_name('-merged')}", _parquet(merged))
         for name in replaced:
-            self._place.remove(f"{self.name}/{name}")
+            self._folder.remove(f"{self.name}/{name}")
 
     def finish_compaction(self) -> None:
         """Delete the parts whose rows a merged part already holds: a compaction was killed before it could.
@@ -150,15 +150,15 @@ class Parts:
 
         present = self.files()
         for merged in [name for name in present if name.endswith("-merged.parquet")]:
-            metadata = pq.read_metadata(io.BytesIO(self._place.read(f"{self.name}/{merged}"))).metadata or {}
+            metadata = pq.read_metadata(io.BytesIO(self._folder.read(f"{self.name}/{merged}"))).metadata or {}
             for name in json.loads(metadata.get(_REPLACES, b"[]")):
                 if name in present:
-                    self._place.remove(f"{self.name}/{name}")
+                    self._folder.remove(f"{self.name}/{name}")
 
     def _read(self) -> tuple[list[str], Any]:
         import pyarrow as pa
 
-        where = self._place.uri(self.name)
+        where = self._folder.uri(self.name)
         for attempt in range(_RELISTS + 1):
             files: list[str] = []
             try:
@@ -177,8 +177,8 @@ class Parts:
         schema = arrow_schema(self.columns)
         if not files:
             return schema.empty_table()
-        paths = [self._place.path(f"{self.name}/{name}") for name in files]
-        return dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._place.filesystem).to_table()
+        paths = [self._folder.path(f"{self.name}/{name}") for name in files]
+        return dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._folder.filesystem).to_table()
 
     def _deduplicated(self, table: Any) -> Any:
         import pyarrow as pa

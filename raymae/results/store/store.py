@@ -1,32 +1,40 @@
-"""The folder of one sweep: its files, its rows, and who may continue it.
-
-    sweep.json                what was asked for: the resolved spec, the data, the task's arms and columns
-    environment.json          versions, commit and device of the last start, earlier ones under `earlier`
-    trials/part-*.parquet     one row per ended trial
-    reports/part-*.parquet    one row per report
-    configs/<trial_id>.json   the config of every trial that was started
-    checkpoints/<trial_id>/   written by the training loop
-    logs/
-    state.json                what the driver was doing when it last gave a sign of life
-    verdict.json              the answer
-"""
+"""The results of one sweep: its rows, its files (see `layout`), and who may continue it."""
 
 from __future__ import annotations
 
 import logging
 import os
 import re
-import threading
-import time
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.errors import ResultsError
 from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY
-from raymae.results.store.folder import Place, json_bytes
-from raymae.results.store.manifest import SWEEP, check_same_sweep, described, move_aside, not_a_sweep, with_earlier
+from raymae.results.store.folder import Folder, json_bytes
+from raymae.results.store.layout import (
+    CHECKPOINTS,
+    CONFIGS,
+    ENVIRONMENT,
+    LOGS,
+    REPORTS,
+    STATE,
+    SWEEP,
+    TRIALS,
+    VERDICT,
+    config,
+)
+from raymae.results.store.manifest import (
+    Manifest,
+    check_same_sweep,
+    described,
+    move_aside,
+    not_a_sweep,
+    with_earlier,
+)
+from raymae.results.store.outbox import Outbox
 from raymae.results.store.parts import Parts
 from raymae.spec import SweepSpec, TaskSchema
 from raymae.spec.task import Objective
@@ -34,7 +42,6 @@ from raymae.spec.task import Objective
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
-_ENVIRONMENT, _VERDICT, _STATE = "environment.json", "verdict.json", "state.json"
 _TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
@@ -43,37 +50,25 @@ class Store:
 
     Attributes:
         root: The sweep's folder as given: a path or a URI.
-        flush_s: Reports wait at most this long for the next `add_report` to write them.
+        manifest: The contents of `sweep.json`: spec, data, task, columns.
     """
 
-    backoff_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
-    """Pauses between the tries of `close` and `compact`."""
-
-    def __init__(
-        self, place: Place, meta: Mapping[str, Any], *, writable: bool, flush_s: float = 10.0,
-        on_warning: Callable[[str], None] | None = None,
-    ) -> None:
-        self.root = place.root
-        self.flush_s = flush_s
-        self._place = place
-        self._meta = dict(meta)
-        self._writable = writable
-        self._warn = on_warning or logging.getLogger(__name__).warning
-        self._trials = Parts(place, "trials", meta["columns"]["trials"], TRIAL_KEY)
-        self._reports = Parts(place, "reports", meta["columns"]["reports"], REPORT_KEY)
-        self._files: dict[str, bytes] = {}
-        self._flushed_at = time.monotonic()
-        self._lock = threading.RLock()
+    def __init__(self, folder: Folder, manifest: Manifest) -> None:
+        self.root, self.manifest = folder.root, manifest
+        self._folder = folder
+        self._trials = Parts(folder, TRIALS, manifest.columns[TRIALS], TRIAL_KEY)
+        self._reports = Parts(folder, REPORTS, manifest.columns[REPORTS], REPORT_KEY)
+        self._outbox: Outbox | None = None
 
     @property
     def location(self) -> str:
         """The folder as another process finds it: an absolute path or a URI."""
-        return self.root if self._place.local is None else str(self._place.local)
+        return self.root if self._folder.local is None else str(self._folder.local)
 
     @staticmethod
     def root_of(spec: SweepSpec) -> str:
         """The folder that a sweep file names: `<results>/<name>`, as a path or a URI."""
-        return Place(spec.results).uri(spec.name) if "://" in spec.results else os.path.join(spec.results, spec.name)
+        return Folder(spec.results).uri(spec.name) if "://" in spec.results else os.path.join(spec.results, spec.name)
 
     @classmethod
     def create(
@@ -109,20 +104,22 @@ class Store:
         Raises:
             ResultsError: Another sweep lives there, or the folder cannot be written.
         """
-        place = Place(root)
+        folder = Folder(root)
         try:
             if fresh:
-                move_aside(place)
-            meta = described(spec, schema, data)
-            old = place.read_json(SWEEP)
+                move_aside(folder)
+            manifest = described(spec, schema, data)
+            old = folder.read_json(SWEEP)
             if old is not None:
-                check_same_sweep(place, old, meta, extend=extend)
-                meta["created_at"] = old["created_at"]
-            for folder in ("", "trials", "reports", "configs", "checkpoints", "logs"):
-                place.make(folder)
-            place.write(SWEEP, json_bytes(meta))
-            place.write(_ENVIRONMENT, json_bytes(with_earlier(environment, place.read_json(_ENVIRONMENT))))
-            store = cls(place, meta, writable=True, flush_s=flush_s, on_warning=on_warning)
+                check_same_sweep(folder, old, manifest.to_json(), extend=extend)
+                manifest = replace(manifest, created_at=old["created_at"])
+            for name in ("", TRIALS, REPORTS, CONFIGS, CHECKPOINTS, LOGS):
+                folder.make(name)
+            folder.write(SWEEP, json_bytes(manifest.to_json()))
+            folder.write(ENVIRONMENT, json_bytes(with_earlier(environment, folder.read_json(ENVIRONMENT))))
+            store = cls(folder, manifest)
+            store._outbox = Outbox(folder, store._trials, store._reports, flush_s=flush_s,
+                                   warn=on_warning or logging.getLogger(__name__).warning)
             if old is not None:
                 store._trials.finish_compaction()
                 store._reports.finish_compaction()
@@ -130,7 +127,7 @@ class Store:
         except OSError as error:
             reason = "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else str(error)
             raise ResultsError(
-                f"{place.root}: cannot write results here: {reason}. Set `results` to a folder you can write"
+                f"{folder.root}: cannot write results here: {reason}. Set `results` to a folder you can write"
             ) from None
 
     @classmethod
@@ -140,17 +137,17 @@ class Store:
         Raises:
             ResultsError: It is not one; names sweeps nearby.
         """
-        place = Place(root)
+        folder = Folder(root)
         try:
-            meta = place.read_json(SWEEP)
-            if meta is None:
-                raise ResultsError(not_a_sweep(place))
+            plain = folder.read_json(SWEEP)
+            if plain is None:
+                raise ResultsError(not_a_sweep(folder))
         except OSError as error:
-            raise ResultsError(f"{place.root}: cannot read {SWEEP}: {error}") from None
+            raise ResultsError(f"{folder.root}: cannot read {SWEEP}: {error}") from None
         try:
-            return cls(place, meta, writable=False)
-        except (KeyError, TypeError) as error:
-            raise ResultsError(f"{place.uri(SWEEP)}: not written by raymae, or by another version: {error}") from None
+            return cls(folder, Manifest.from_json(plain))
+        except (KeyError, TypeError, AttributeError) as error:
+            raise ResultsError(f"{folder.uri(SWEEP)}: not written by raymae, or by another version: {error}") from None
 
     def add_report(self, row: Mapping[str, Any]) -> None:
         """Keep one report; written with the next part.
@@ -161,11 +158,8 @@ class Store:
         Raises:
             ResultsError: The row does not fit the columns, or the store was opened for reading.
         """
-        with self._writing():
-            self._reports.add({"sweep": self._meta["spec"]["name"], "data_source": self._meta["data"]["source"], **row})
-            stuck = self._reports.is_stuck or self._trials.is_stuck or self._files
-            if stuck or time.monotonic() - self._flushed_at >= self.flush_s:
-                self.flush()
+        manifest = self.manifest
+        self._writing().add_report({"sweep": manifest.spec["name"], "data_source": manifest.data.source, **row})
 
     def add_trial(self, row: Mapping[str, Any]) -> None:
         """Write one ended trial at once, after the reports that led to it.
@@ -177,23 +171,21 @@ class Store:
         Raises:
             ResultsError: The row does not fit the columns, or the store was opened for reading.
         """
-        with self._writing():
-            spec, data = self._meta["spec"], self._meta["data"]
-            self._trials.add({
-                "sweep": spec["name"], "task": spec["task"], "size": spec["size"], "data_name": data["name"],
-                "data_source": data["source"], "data_fingerprint": data["fingerprint"], **row,
-            })
-            self.flush()
+        spec, data = self.manifest.spec, self.manifest.data
+        self._writing().add_trial({
+            "sweep": spec["name"], "task": spec["task"], "size": spec["size"], "data_name": data.name,
+            "data_source": data.source, "data_fingerprint": data.fingerprint, **row,
+        })
 
-    def write_config(self, trial_id: str, config: Mapping[str, Any]) -> None:
+    def write_config(self, trial_id: str, plain: Mapping[str, Any]) -> None:
         """Keep the config of a trial that is about to start, so that a killed sweep can continue it."""
         if not _TRIAL_ID.fullmatch(trial_id):
             raise ResultsError(f"a trial_id is letters, digits, dot, dash and underscore, got {trial_id!r}")
-        self._put(f"configs/{trial_id}.json", config)
+        self._put(config(trial_id), plain)
 
     def write_verdict(self, verdict: Mapping[str, Any]) -> None:
         """Keep the answer. It must hold plain values and no NaN."""
-        self._put(_VERDICT, verdict)
+        self._put(VERDICT, verdict)
 
     def write_state(self, state: Mapping[str, Any]) -> bool:
         """Keep the driver's sign of life. One that the storage refuses is dropped: the next one comes in seconds.
@@ -203,23 +195,23 @@ class Store:
         """
         self._writing()
         try:
-            self._place.write(_STATE, json_bytes(state))
+            self._folder.write(STATE, json_bytes(state))
         except OSError:
             return False
         return True
 
     def _put(self, name: str, value: Mapping[str, Any]) -> None:
-        with self._writing():
-            try:
-                self._files[name] = json_bytes(value)
-            except (TypeError, ValueError) as error:
-                raise ResultsError(f"{self._place.uri(name)}: only plain, finite values can be kept: {error}") from None
-            self._try(self._flush_files)
+        outbox = self._writing()
+        try:
+            data = json_bytes(value)
+        except (TypeError, ValueError) as error:
+            raise ResultsError(f"{self._folder.uri(name)}: only plain, finite values can be kept: {error}") from None
+        outbox.put(name, data)
 
     @property
     def num_waiting(self) -> int:
         """Rows and files that are not yet on storage."""
-        return self._trials.num_waiting + self._reports.num_waiting + len(self._files)
+        return 0 if self._outbox is None else self._outbox.num_waiting
 
     def flush(self) -> bool:
         """Write everything that waits.
@@ -228,8 +220,7 @@ class Store:
             Whether all of it is on storage. If not, it still waits, the warning callback was told, and the next
             `add_…`, `flush` or `close` tries again.
         """
-        with self._writing():
-            return self._try(self._flush)
+        return self._writing().flush()
 
     def compact(self) -> None:
         """Merge each dataset's parts into one; call when the sweep ends.
@@ -240,13 +231,7 @@ class Store:
         Raises:
             ResultsError: The storage kept failing. Nothing is lost.
         """
-        with self._writing():
-            def compact() -> None:
-                self._flush()
-                self._trials.compact()
-                self._reports.compact()
-
-            self._insist(compact)
+        self._writing().compact()
 
     def close(self) -> None:
         """Write everything that waits, with several tries.
@@ -254,8 +239,8 @@ class Store:
         Raises:
             ResultsError: It could not be written; says how much is lost.
         """
-        if self._writable:
-            self._insist(self._flush)
+        if self._outbox is not None:
+            self._outbox.close()
 
     def __enter__(self) -> Store:
         return self
@@ -265,45 +250,10 @@ class Store:
     ) -> None:
         self.close()
 
-    def _writing(self) -> threading.RLock:
-        if not self._writable:
+    def _writing(self) -> Outbox:
+        if self._outbox is None:
             raise ResultsError(f"{self.root}: opened for reading; use Store.create to write")
-        return self._lock
-
-    def _flush(self) -> None:
-        self._flush_files()
-        # a trial's row says that its reports are complete, so it comes after them
-        self._reports.flush()
-        self._flushed_at = time.monotonic()
-        self._trials.flush()
-
-    def _flush_files(self) -> None:
-        for name in list(self._files):
-            self._place.write(name, self._files[name])
-            del self._files[name]
-
-    def _try(self, action: Callable[[], None]) -> bool:
-        try:
-            action()
-        except OSError as error:
-            self._warn(f"{self.root}: cannot write results now, {self.num_waiting} rows and files wait: {error}")
-            return False
-        return True
-
-    def _insist(self, action: Callable[[], None]) -> None:
-        with self._lock:
-            for pause in (*self.backoff_s, None):
-                try:
-                    return action()
-                except OSError as error:
-                    if pause is None:
-                        raise ResultsError(
-                            f"{self.root}: cannot write results after {len(self.backoff_s) + 1} tries, "
-                            f"{self.num_waiting} rows and files are not on storage: {error}. "
-                            "Make the storage reachable and run the sweep again: it redoes only what is missing"
-                        ) from None
-                    self._warn(f"{self.root}: cannot write results, next try in {pause} s: {error}")
-                    time.sleep(pause)
+        return self._outbox
 
     def trials(self) -> pd.DataFrame:
         """One row per ended trial, in the order in which they ended; whole numbers are nullable integers."""
@@ -317,29 +267,25 @@ class Store:
         """A dataset as a `pyarrow.Table`."""
         return (self._trials if name == "trials" else self._reports).table()
 
-    def meta(self) -> dict[str, Any]:
-        """The contents of `sweep.json`: spec, data, task, columns, raymae_version, created_at."""
-        return dict(self._meta)
-
     def spec(self) -> SweepSpec:
         """The sweep as it was asked for. Needs no task, hence no torch."""
-        return SweepSpec.model_validate(self._meta["spec"])
+        return SweepSpec.model_validate(self.manifest.spec)
 
     def objective(self) -> Objective:
         """What the sweep selects on."""
-        return Objective(**self._meta["task"]["objective"])
+        return self.manifest.task.objective
 
     def environment(self) -> dict[str, Any]:
         """Versions, commit and device of the last start; those of earlier starts under `earlier`."""
-        return self._read(_ENVIRONMENT) or {}
+        return self._read(ENVIRONMENT) or {}
 
     def verdict(self) -> dict[str, Any] | None:
         """The answer as it was written at the end of the sweep, or None."""
-        return self._read(_VERDICT)
+        return self._read(VERDICT)
 
     def state(self) -> dict[str, Any] | None:
         """The driver's last sign of life (see `raymae.search.live.state_file`), or None."""
-        return self._read(_STATE)
+        return self._read(STATE)
 
     def follow(self, name: Literal["trials", "reports"], seen: Collection[str], table: Any) -> tuple[Any, Any]:
         """A dataset for somebody who looks again and again; see `Parts.table_after`."""
@@ -348,27 +294,27 @@ class Store:
     def configs(self) -> dict[str, dict[str, Any]]:
         """The config of every trial that was started, by trial_id."""
         try:
-            names = [name for name in self._place.names("configs") if name.endswith(".json") and name[0] != "."]
+            names = [name for name in self._folder.names(CONFIGS) if name.endswith(".json") and name[0] != "."]
         except OSError as error:
-            raise ResultsError(f"{self._place.uri('configs')}: cannot list: {error}") from None
+            raise ResultsError(f"{self._folder.uri(CONFIGS)}: cannot list: {error}") from None
         with ThreadPoolExecutor(8) as pool:
-            found = pool.map(self._read, [f"configs/{name}" for name in names])
+            found = pool.map(self._read, [f"{CONFIGS}/{name}" for name in names])
             return {name.removesuffix(".json"): config for name, config in zip(names, found, strict=True)
                     if config is not None}
 
-    def checkpoint_path(self, trial_id: str) -> str:
-        """Where a trial's checkpoints go: a path, or a URI with the root's query."""
-        return self._place.uri(f"checkpoints/{trial_id}")
+    def path(self, name: str) -> str:
+        """Where a file of the folder lies: a path, or a URI.
 
-    def log_path(self, name: str = "") -> str:
-        """Where a log file, or with no name the folder of logs, lies."""
-        return self._place.uri(f"logs/{name}".rstrip("/"))
+        Args:
+            name: As `layout` names it.
+        """
+        return self._folder.uri(name)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:
-            return self._place.read_json(name)
+            return self._folder.read_json(name)
         except OSError as error:
-            raise ResultsError(f"{self._place.uri(name)}: cannot read: {error}") from None
+            raise ResultsError(f"{self._folder.uri(name)}: cannot read: {error}") from None
 
 
 def to_pandas(table: Any) -> pd.DataFrame:

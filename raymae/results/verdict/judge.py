@@ -6,23 +6,22 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.columns import is_test, last_attempts, param_columns
+from raymae.results.store.manifest import Manifest, SweepTask
 from raymae.results.store.store import Store
 from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.statistics import Side, difference, holm, statistics
-from raymae.results.verdict.verdict import ArmResult, BestTrial, Pair, SweepData, TrialCounts, Verdict, Word
+from raymae.results.verdict.verdict import ArmResult, BestTrial, Pair, TrialCounts, Verdict, Word
 from raymae.spec import Arm, SweepSpec
 from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
-
-PRIMARY = ("mae", "scratch")
 
 
 def verdict_of(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
@@ -32,12 +31,7 @@ def verdict_of(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         store: The sweep.
         trials: Its `trials` dataset, where the caller has read it already.
     """
-    meta = store.meta()
-    return judge(
-        store.trials() if trials is None else trials, spec=store.spec(), objective=store.objective(),
-        data=SweepData(*(meta["data"][key] for key in ("name", "source", "fingerprint"))),
-        arms={name: Arm(**arm) for name, arm in meta["task"]["arms"].items()},
-    )
+    return judge(store.trials() if trials is None else trials, store.spec(), store.manifest)
 
 
 def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
@@ -67,30 +61,27 @@ def conclude(store: Store) -> Verdict:
     return verdict
 
 
-def judge(
-    trials: pd.DataFrame, *, spec: SweepSpec, objective: Objective, data: SweepData, arms: Mapping[str, Arm]
-) -> Verdict:
+def judge(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> Verdict:
     """Compare the arms of a sweep.
 
     Args:
         trials: The `trials` dataset. Of several attempts at one trial the last counts; all count as compute.
         spec: The sweep.
-        objective: What is selected on; decides which direction is better.
-        data: The data set.
-        arms: The task's arms by name.
+        manifest: Its data and its task.
     """
+    task, objective, arms = manifest.task, manifest.task.objective, manifest.task.arms
     last = _of_the_best(last_attempts(trials), objective)
     results = [_arm(name, arms[name], trials[trials["arm"] == name], last[last["arm"] == name], objective)
                for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
     sides = {result.arm: Side(result.arm, _scores(last[last["arm"] == result.arm], objective.test),
                               result.kind == "reference") for result in results}
-    pairs = [_pair(sides[a], sides[b], objective) for a, b in _pairings(results)
+    pairs = [_pair(sides[a], sides[b], task) for a, b in _pairings(results, task.primary)
              if sides[a].scores and sides[b].scores]
     adjusted = holm([pair.p for pair in pairs])
     replicates = last[last["stage"] == "replicate"]
     return Verdict(
-        sweep=spec.name, task=spec.task, objective=objective, data=data, arms=tuple(results),
+        sweep=spec.name, task=spec.task, objective=objective, data=manifest.data, arms=tuple(results),
         pairs=tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)),
         complete=spec.replicates > 0 and all(
             int((replicates["arm"] == name).sum()) >= arms[name].num_replicates(spec.replicates) for name in spec.arms),
@@ -139,13 +130,15 @@ def _scores(last: pd.DataFrame, column: str) -> list[float]:
 
 
 def _best(last: pd.DataFrame, objective: Objective) -> Any:
-    found = last[(last["stage"] == "search") & (last["status"] == "completed")]
-    values = found[objective.val].to_numpy(float, na_value=math.nan)
-    found = found[[math.isfinite(value) for value in values]]
-    if found.empty:
-        return None
-    order = [objective.val, "ended_at", "trial_id"]
-    return found.sort_values(order, ascending=[objective.mode == "min", True, True]).iloc[0]
+    """The row of an arm's best search trial, which its replicates repeat: of a completed one, or else of a stopped."""
+    search = last[last["stage"] == "search"]
+    scored = search[search[objective.val].astype(float).abs() < math.inf]
+    for status in ("completed", "stopped"):
+        found = scored[scored["status"] == status]
+        if not found.empty:
+            order = [objective.val, "ended_at", "trial_id"]
+            return found.sort_values(order, ascending=[objective.mode == "min", True, True]).iloc[0]
+    return None
 
 
 def _params(row: Any) -> dict[str, Any]:
@@ -166,22 +159,22 @@ def _rank(result: ArmResult, objective: Objective) -> tuple[int, float]:
     return (2, 0.0) if result.val.score is None else (1, sign * result.val.score)
 
 
-def _pairings(results: Sequence[ArmResult]) -> list[tuple[str, str]]:
-    """Pretrained arms against all others, each pair once; all pairs where nothing is pretrained."""
+def _pairings(results: Sequence[ArmResult], primary: tuple[str, str] | None) -> list[tuple[str, str]]:
+    """Pretrained arms against all others, each pair once, the primary first; all pairs where nothing is pretrained."""
     names, pretrained = [result.arm for result in results], {r.arm for r in results if r.kind == "pretrained"}
     chosen = list(combinations(names, 2))
     if pretrained:
         chosen = [(a, b) if a in pretrained else (b, a) for a, b in chosen if pretrained & {a, b}]
-    return sorted(chosen, key=lambda pair: pair != PRIMARY)
+    return sorted(chosen, key=lambda pair: pair != primary)
 
 
-def _pair(a: Side, b: Side, objective: Objective) -> Pair:
+def _pair(a: Side, b: Side, task: SweepTask) -> Pair:
     found = difference(a, b)
     word: Word = "no difference shown"
     if found.ci95 is not None and (found.ci95[0] > 0 or found.ci95[1] < 0):
-        word = "helps" if (found.ci95[1] < 0) == (objective.mode == "min") else "hurts"
+        word = "helps" if (found.ci95[1] < 0) == (task.objective.mode == "min") else "hurts"
     return Pair(
-        a=a.arm, b=b.arm, metric=objective.test, difference=found.value, ci95=found.ci95, p=found.p, p_holm=None,
+        a=a.arm, b=b.arm, metric=task.objective.test, difference=found.value, ci95=found.ci95, p=found.p, p_holm=None,
         n_a=len(a.scores), n_b=len(b.scores), verdict=word,
-        primary=(a.arm, b.arm) == PRIMARY, note=found.note,
+        primary=(a.arm, b.arm) == task.primary, note=found.note,
     )

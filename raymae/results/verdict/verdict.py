@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
+from raymae.results.store.manifest import SweepData
 from raymae.results.verdict.pareto import FrontPoint, Pareto
 from raymae.results.verdict.statistics import Interval, Score
 from raymae.spec.task import ArmKind, Objective
@@ -18,23 +19,8 @@ Word = Literal["helps", "hurts", "no difference shown"]
 
 
 @dataclass(frozen=True)
-class SweepData:
-    """The data set of a sweep.
-
-    Attributes:
-        name: Its name.
-        source: `real`, or `synthetic` for a generated stand-in.
-        fingerprint: Differs where the data differs.
-    """
-
-    name: str
-    source: Literal["real", "synthetic"]
-    fingerprint: str
-
-
-@dataclass(frozen=True)
 class BestTrial:
-    """The completed search trial of an arm with the best validation score.
+    """The search trial of an arm with the best validation score: of the completed ones, or else of the stopped.
 
     Attributes:
         metric: The column that it is best in, such as `val_mse`.
@@ -143,6 +129,10 @@ class Verdict:
     def test(self, arm: ArmResult) -> Score | None:
         """An arm's test score in the objective; None where it has none."""
         return arm.metrics.get(self.objective.test)
+
+    def against(self, a: str | None) -> dict[str, Pair]:
+        """The pairs that begin with an arm, by their other arm."""
+        return {pair.b: pair for pair in self.pairs if pair.a == a}
 
     def to_json(self) -> dict[str, Any]:
         """Plain values without NaN, as `verdict.json` holds them."""

@@ -13,12 +13,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResultsError, SpecError
-from raymae.results.store.folder import Place
-from raymae.results.store.manifest import SWEEP
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number, p_value, significant
-from raymae.results.verdict.published import published
 from raymae.results.verdict.verdict import plain
 from raymae.spec import SweepSpec, load_sweep
 
@@ -55,13 +54,13 @@ def sweeps_in(roots: Iterable[str]) -> tuple[list[str], list[str]]:
     """
     found, empty = [], []
     for root in roots:
-        place = Place(root)
+        folder = Folder(root)
         try:
-            if SWEEP in place.names():
+            if SWEEP in folder.names():
                 found.append(root)
                 continue
-            below = [place.uri(name) for name in place.folders()
-                     if ".old-" not in name and SWEEP in place.names(name)]
+            below = [folder.uri(name) for name in folder.folders()
+                     if ".old-" not in name and SWEEP in folder.names(name)]
         except OSError as error:
             raise ResultsError(f"{root}: cannot list: {error}") from None
         found += below
@@ -95,11 +94,11 @@ def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> dict[str, Any]:
     spec, objective = store.spec(), verdict.objective
     about = verdict.pairs[0].a if verdict.pairs else None
     primary = next((pair for pair in verdict.pairs if pair.primary), None)
-    pairs = {pair.b: plain(pair) for pair in verdict.pairs if pair.a == about}
+    pairs = {arm: plain(pair) for arm, pair in verdict.against(about).items()}
     arms = []
     for arm in verdict.arms:
         test = verdict.test(arm)
-        report = published(verdict.task, arm.arm, objective.metric, spec.settings)
+        report = store.manifest.task.published_for(arm.arm, spec.settings)
         arms.append({
             "arm": arm.arm, "kind": arm.kind, "n": arm.n, "mean": test and test.mean, "ci95": test and test.ci95,
             "pair": pairs.get(arm.arm),

@@ -9,6 +9,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_now
@@ -54,8 +55,8 @@ class Follower:
             ResultsError: The storage failed, or the sweep is gone.
         """
         latest = Store.open(self._store.root)
-        if latest.meta() != self._store.meta():
-            if latest.meta()["created_at"] != self._store.meta()["created_at"]:  # started over with --fresh
+        if latest.manifest != self._store.manifest:
+            if latest.manifest.created_at != self._store.manifest.created_at:  # started over with --fresh
                 self._seen = {"trials": ((), None), "reports": ((), None)}
             self._store, self._answer = latest, None
         state = self._store.state()  # before the rows: what it calls running may have ended since, never the reverse
@@ -72,8 +73,8 @@ class Follower:
         import pyarrow.compute as pc
 
         trials, reports = tables["trials"], tables["reports"]
-        rows = trials.select(["trial_id", "arm", "stage", "status", "attempt", "error"]).to_pylist()
-        rows.sort(key=lambda row: row["attempt"])
+        columns = ["trial_id", "arm", "stage", "status", "attempt", "error"]
+        rows: list[dict[Any, Any]] = last_attempts(trials.select(columns).to_pandas()).to_dict("records")
         last = {row["trial_id"]: row for row in rows}
         planned = state["planned"] if state else self._guessed()
         word, note = self._state(state, answer)
@@ -83,7 +84,7 @@ class Follower:
         return {
             "sweep": answer.sweep, "task": answer.task, "root": self._store.root, "data": plain(answer.data),
             "objective": plain(answer.objective), "state": word, "note": note,
-            "started_at": state["started_at"] if state else self._store.meta()["created_at"],
+            "started_at": state["started_at"] if state else self._store.manifest.created_at,
             "elapsed_s": _elapsed(state, word), "left_s": state["left_s"] if state and word == "running" else None,
             "dashboard": state["dashboard"] or "" if state and word == "running" else "",
             "num_planned": sum(sum(arm.values()) for arm in planned.values()), "num_ended": len(last),
@@ -100,10 +101,9 @@ class Follower:
 
     def _guessed(self) -> dict[str, dict[str, int]]:
         """What is planned where no driver said: a quota may have been cut by the budget or a small grid."""
-        spec, arms = self._store.spec(), self._store.meta()["task"]["arms"]
-        trivial = {name for name in spec.arms if arms[name]["kind"] == "reference"}
-        return {name: {"search": 1 if name in trivial else spec.search.num_trials,
-                       "replicates": min(spec.replicates, 1) if name in trivial else spec.replicates}
+        spec, arms = self._store.spec(), self._store.manifest.task.arms
+        return {name: {"search": 1 if arms[name].kind == "reference" else spec.search.num_trials,
+                       "replicates": arms[name].num_replicates(spec.replicates)}
                 for name in spec.arms}
 
     def _state(self, state: Mapping[str, Any] | None, answer: Verdict) -> tuple[str, str]:

@@ -11,18 +11,18 @@ from raymae.errors import QueryError
 from raymae.results.store.columns import arrow_schema
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.verdict import plain
+from raymae.results.verdict.verdict import Verdict, plain
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
-_VIEWS: dict[Literal["trials", "reports", "arms"], tuple[str, ...]] = {
-    "trials": ("trials", "best"), "reports": ("reports",), "arms": ("arms",),
+_VIEWS: dict[Literal["trials", "reports", "arms"], set[str]] = {
+    "trials": {"trials", "best"}, "reports": {"reports"}, "arms": {"arms"},
 }
 _ARM_COLUMNS = {
     "arm": "string", "kind": "string", "seeds": "int64", "test": "double", "sd": "double", "low": "double",
     "high": "double", "best_val": "double", "best_trial": "string", "completed": "int64", "stopped": "int64",
-    "failed": "int64", "compute_s": "double", "mae_minus": "double", "p": "double", "verdict": "string",
+    "failed": "int64", "compute_s": "double",
 }
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false", "autoinstall_known_extensions": "false",
@@ -33,10 +33,10 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     """Run one SELECT (or WITH, FROM, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW) over a sweep.
 
-    Views: `trials` (one row per ended trial), `reports` (one row per report), `best` (each arm's completed search trial
-    with the best validation score) and `arms` (one row per arm: test score with interval, seeds, trials, compute, and
-    what `mae` minus it is). What the statement names is loaded first; the statement itself can neither read nor write
-    files nor reach the network.
+    Views: `trials` (one row per ended trial), `reports` (one row per report), `best` (each arm's search trial with the
+    best validation score) and `arms` (one row per arm: test score with interval, seeds, trials, compute, and what the
+    task's main arm minus it is, as `mae_minus` where that arm is `mae`). What the statement names is loaded first; the
+    statement itself can neither read nor write files nor reach the network.
 
     Args:
         root: The sweep's folder, a path or a URI.
@@ -52,12 +52,15 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     connection = duckdb.connect(config=_SANDBOX)
     try:
         every = re.search(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+)\b", sql, re.IGNORECASE)
+        named = {view for view in ("trials", "reports", "arms", "best")
+                 if every or re.search(rf"\b{view}\b", sql, re.IGNORECASE)}
+        verdict = verdict_now(store) if named & {"arms", "best"} else None
         for name, made_of in _VIEWS.items():
-            if every or any(re.search(rf"\b{view}\b", sql, re.IGNORECASE) for view in made_of):
-                connection.register(name, _arms(store) if name == "arms" else store.table(name))
+            if named & made_of:
+                connection.register(name, _arms(store, verdict) if name == "arms" else store.table(name))
             else:  # a statement about something else still learns of it from SHOW and from errors
                 connection.register(name, _empty(store, name))
-        connection.execute(f"CREATE VIEW best AS {_best(store)}")
+        connection.execute(f"CREATE VIEW best AS {_best(verdict)}")
         connection.execute("SET TimeZone='UTC'")
         connection.execute("SET lock_configuration=true")
         reading = {duckdb.StatementType.SELECT, duckdb.StatementType.MULTI}  # MULTI is what PIVOT parses to
@@ -99,37 +102,45 @@ def as_text(frame: pd.DataFrame, kind: Literal["csv", "json", "table"]) -> str:
     return "no rows\n" if frame.empty else str(frame.to_string(index=False)) + "\n"
 
 
-def _arms(store: Store) -> Any:
+def _arms(store: Store, verdict: Verdict | None) -> Any:
     """One row per arm, best first, from the verdict."""
     import pyarrow as pa
 
-    verdict = verdict_now(store)
-    pairs = {pair.b: pair for pair in verdict.pairs if pair.a == "mae"}
-    rows = []
+    assert verdict is not None
+    lead = _lead(store)
+    pairs, rows = verdict.against(lead), []
     for arm in verdict.arms:
         test, pair = verdict.test(arm), pairs.get(arm.arm)
         low, high = (test and test.ci95) or (None, None)
         rows.append({
             "arm": arm.arm, "kind": arm.kind, "seeds": arm.n, "test": test and test.mean, "sd": test and test.sd,
             "low": low, "high": high, "best_val": arm.val.score, "best_trial": arm.val.trial_id,
-            **plain(arm.num_trials), "compute_s": arm.compute_s, "mae_minus": pair and pair.difference,
+            **plain(arm.num_trials), "compute_s": arm.compute_s, f"{lead}_minus": pair and pair.difference,
             "p": pair and pair.p, "verdict": pair and pair.verdict,
         })
-    return pa.Table.from_pylist(rows, schema=arrow_schema(_ARM_COLUMNS))
+    return pa.Table.from_pylist(rows, schema=arrow_schema(_arm_columns(store)))
+
+
+def _lead(store: Store) -> str:
+    """The arm that the task is about: the first of its primary pair, or of all."""
+    task = store.manifest.task
+    return task.primary[0] if task.primary else next(iter(task.arms))
+
+
+def _arm_columns(store: Store) -> dict[str, str]:
+    return {**_ARM_COLUMNS, f"{_lead(store)}_minus": "double", "p": "double", "verdict": "string"}
 
 
 def _empty(store: Store, name: str) -> Any:
-    return arrow_schema(_ARM_COLUMNS if name == "arms" else store.meta()["columns"][name]).empty_table()
+    return arrow_schema(_arm_columns(store) if name == "arms" else store.manifest.columns[name]).empty_table()
 
 
-def _best(store: Store) -> str:
-    objective = store.objective()
-    score = f'"val_{objective.metric}"'
-    order = "ASC" if objective.mode == "min" else "DESC"
-    return (
-        f"SELECT * FROM trials WHERE stage = 'search' AND status = 'completed' AND isfinite({score}) "
-        f"QUALIFY row_number() OVER (PARTITION BY arm ORDER BY {score} {order}, ended_at, trial_id) = 1"
-    )
+def _best(verdict: Verdict | None) -> str:
+    """The rows of the trials that the verdict calls each arm's best; none where the statement does not ask."""
+    best = [arm.val.trial_id for arm in verdict.arms if arm.val.trial_id] if verdict else []
+    listed = ", ".join("'" + trial_id.replace("'", "''") + "'" for trial_id in best) or "NULL"
+    return (f"SELECT * FROM trials WHERE trial_id IN ({listed}) "
+            "QUALIFY row_number() OVER (PARTITION BY trial_id ORDER BY attempt DESC) = 1")
 
 
 def _without_decimals(table: Any) -> Any:
@@ -147,10 +158,10 @@ def _without_decimals(table: Any) -> Any:
 
 
 def _available(store: Store) -> str:
-    columns = store.meta()["columns"]
+    columns = store.manifest.columns
     return "\n".join([
         "Available views and columns:",
         f"  trials, best: {', '.join(columns['trials'])}",
         f"  reports: {', '.join(columns['reports'])}",
-        f"  arms: {', '.join(_ARM_COLUMNS)}",
+        f"  arms: {', '.join(_arm_columns(store))}",
     ])

@@ -10,7 +10,6 @@ from __future__ import annotations
 import io
 import math
 import os
-import re
 from collections.abc import Callable, Mapping
 from datetime import datetime
 from pathlib import Path
@@ -19,12 +18,11 @@ from time import time_ns
 from typing import Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import is_metric, param_columns
-from raymae.results.store.folder import Place
+from raymae.results.store.columns import is_metric, last_attempts, param_columns
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import PICTURES, TENSORBOARD, TRIALS, picture_name
 from raymae.results.store.store import Store
 
-FOLDER = "tensorboard"
-PICTURES = "pictures"
 FLUSH_S = 10.0
 
 
@@ -130,19 +128,18 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def pictures_of(place: Place, row: Mapping[str, Any], names: list[str]) -> dict[str, bytes]:
+def pictures_of(folder: Folder, row: Mapping[str, Any], names: list[str]) -> dict[str, bytes]:
     """A trial's pictures by name; only replicates have any.
 
     Args:
-        place: The sweep's folder.
+        folder: The sweep's folder.
         row: The trial's row.
         names: Files in the sweep's folder of pictures.
     """
     if row["stage"] != "replicate":
         return {}
-    mine = re.compile(re.escape(row["trial_id"]) + r"-(.+)\.png")
-    found = {match[1]: name for name in names if (match := mine.fullmatch(name))}
-    return {short: place.read(f"{PICTURES}/{name}") for short, name in found.items()}
+    found = {name: picture_name(name, row["trial_id"]) for name in names}
+    return {picture: folder.read(f"{PICTURES}/{name}") for name, picture in found.items() if picture}
 
 
 def export(store: Store, folder: Path) -> int:
@@ -161,19 +158,18 @@ def export(store: Store, folder: Path) -> int:
     try:
         if folder.exists() and any(folder.iterdir()):
             raise ResultsError(f"{folder}: holds something already; name a folder that is new or empty")
-        place = Place(store.root)
-        names = place.names(PICTURES)
-        metric = store.objective().metric
-        events = Events(folder, (f"val_{metric}", f"test_{metric}"), store.meta()["columns"]["trials"])
+        results, objective = Folder(store.root), store.objective()
+        names = results.names(PICTURES)
+        events = Events(folder, (objective.val, objective.test), store.manifest.columns[TRIALS])
         reports = store.reports()
         reports = reports.drop_duplicates(["trial_id", "step"], keep="last")
-        ended = {row["trial_id"]: row for row in _plain_rows(store.trials().sort_values("attempt", kind="stable"))}
+        ended = {row["trial_id"]: row for row in _plain_rows(last_attempts(store.trials()))}
         for trial_id, mine in reports.groupby("trial_id", sort=False):
             for row in _plain_rows(mine.sort_values("step")):
                 events.report(row)
             if trial_id in ended:
                 end = ended.pop(trial_id)
-                events.trial(end, pictures_of(place, end, names))
+                events.trial(end, pictures_of(results, end, names))
         for end in ended.values():  # failed before its first report
             events.trial(end)
         count = sum(path.is_dir() for path in folder.iterdir()) if folder.exists() else 0
@@ -222,11 +218,12 @@ class LiveEvents:
     """
 
     def __init__(self, location: str, metric: str, columns: Mapping[str, str], warn: Callable[[str], None]) -> None:
-        self._place = Place(location)
+        self._folder = Folder(location)
         self._warn = warn
         self._events: Events | None = None
-        if self._place.local is not None:
-            self._events = Events(self._place.local / FOLDER, (metric, metric.replace("val_", "test_", 1)), columns)
+        if self._folder.local is not None:
+            metrics = (metric, metric.replace("val_", "test_", 1))
+            self._events = Events(self._folder.local / TENSORBOARD, metrics, columns)
 
     def report(self, row: Mapping[str, Any], message: object) -> None:
         """Add one report."""
@@ -235,7 +232,7 @@ class LiveEvents:
     def trial(self, row: Mapping[str, Any]) -> None:
         """Add how a trial ended."""
         def add(events: Events) -> None:
-            events.trial(row, pictures_of(self._place, row, self._place.names(PICTURES)))
+            events.trial(row, pictures_of(self._folder, row, self._folder.names(PICTURES)))
 
         self._try(add)
 

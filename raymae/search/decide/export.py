@@ -16,6 +16,7 @@ from typing import Any
 import optuna
 
 from raymae.errors import ResultsError
+from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_of
@@ -63,7 +64,7 @@ def export(store: Store, url: str) -> dict[str, int]:
         directions += [way.MINIMIZE] if spec.search.cost else []
         for name, arms in names.items():
             study = optuna.create_study(storage=storage, study_name=name, directions=directions)
-            metric_names = [f"val_{objective.metric}", *([spec.search.cost] if spec.search.cost else [])]
+            metric_names = [objective.val, *([spec.search.cost] if spec.search.cost else [])]
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
                 study.set_metric_names(metric_names)
@@ -87,7 +88,7 @@ def _hurry(connection: Any, record: Any) -> None:
 
 def _trials(store: Store, spec: SweepSpec) -> list[tuple[str, optuna.trial.FrozenTrial]]:
     """Every search trial that ended, in the order of ending, with its arm."""
-    metric = f"val_{store.objective().metric}"
+    metric = store.objective().val
     configs, reports = store.configs(), store.reports()
     reports = reports[(reports["phase"] == "finetune") & (reports["stage"] == "search")]
     curves: dict[str, dict[int, float]] = {}
@@ -95,8 +96,7 @@ def _trials(store: Store, spec: SweepSpec) -> list[tuple[str, optuna.trial.Froze
         curves[str(trial_id)] = {int(epoch): float(value) for epoch, value in
                                  zip(mine["epoch"], mine[metric], strict=True) if math.isfinite(value)}
     rows = store.trials()
-    rows = rows[rows["stage"] == "search"].sort_values("attempt", kind="stable")
-    rows = rows.drop_duplicates("trial_id", keep="last")
+    rows = last_attempts(rows[rows["stage"] == "search"])
     found = []
     for row in rows.sort_values("ended_at", kind="stable").to_dict("records"):
         plain = configs.get(row["trial_id"]) or {}
@@ -159,13 +159,13 @@ def _add_curves(storage: optuna.storages.RDBStorage, study: optuna.Study, curves
 
 def _attributes(store: Store, spec: SweepSpec, answer: Verdict, arms: list[str]) -> dict[str, Any]:
     """What a study says about itself, and each of its arms: test scores belong to replicates, not to trials."""
-    data = store.meta()["data"]
+    data = store.manifest.data
     described = {
         f"arm {arm.arm}": {"kind": arm.kind, "seeds": arm.n, "best": plain(arm.val), "test": plain(arm.metrics),
                            "best_params": plain(arm.best_params), "compute_s": arm.compute_s}
         for arm in answer.arms if arm.arm in arms
     }
-    return {"sweep": spec.name, "task": spec.task, "data": data["name"], "data_source": data["source"],
+    return {"sweep": spec.name, "task": spec.task, "data": data.name, "data_source": data.source,
             "answer": headline(answer), **described}
 
 

@@ -17,7 +17,8 @@ from tiny_task import report, trial
 
 from raymae.errors import ResultsError
 from raymae.results import Store
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
+from raymae.results.store.outbox import Outbox
 from raymae.results.verdict.judge import conclude
 
 Make = Callable[..., Store]
@@ -89,9 +90,9 @@ def test_compaction_killed_anywhere(
     make_store: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, operation: str, moment: str, count: int
 ) -> None:
     store = filled(make_store)
-    real, calls = getattr(Place, operation), iter(range(100))
+    real, calls = getattr(Folder, operation), iter(range(100))
 
-    def deadly(place: Place, *arguments: Any) -> None:
+    def deadly(place: Folder, *arguments: Any) -> None:
         dies = next(calls) == count
         if dies and moment == "before":
             raise Killed
@@ -99,7 +100,7 @@ def test_compaction_killed_anywhere(
         if dies:
             raise Killed
 
-    monkeypatch.setattr(Place, operation, deadly)
+    monkeypatch.setattr(Folder, operation, deadly)
     if operation == "write" and count == 2:
         store.compact()  # it writes twice: one part of each dataset
     else:
@@ -167,9 +168,9 @@ def test_readers_and_compaction_at_once(make_store: Make, tmp_path: Path) -> Non
 
 def flaky(monkeypatch: pytest.MonkeyPatch, failures: int, *, landed: bool = False) -> list[str]:
     """Make the next writes fail; `landed`: they fail although the bytes arrived."""
-    real, names = Place.write, []
+    real, names = Folder.write, []
 
-    def write(place: Place, name: str, data: bytes) -> None:
+    def write(place: Folder, name: str, data: bytes) -> None:
         names.append(name)
         if len(names) <= failures:
             if landed:
@@ -177,7 +178,7 @@ def flaky(monkeypatch: pytest.MonkeyPatch, failures: int, *, landed: bool = Fals
             raise OSError(5, "Input/output error")
         real(place, name, data)
 
-    monkeypatch.setattr(Place, "write", write)
+    monkeypatch.setattr(Folder, "write", write)
     return names
 
 
@@ -208,7 +209,7 @@ def test_the_last_verdict_counts_what_the_storage_refused_until_then(
     make_store: Make, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     store = make_store(on_warning=lambda message: None)
-    store.backoff_s = (0.0, 0.0)
+    monkeypatch.setattr(Outbox, "backoff_s", (0.0, 0.0))
     flaky(monkeypatch, 3)
     store.add_trial(trial("t1", stage="replicate", test_mse=0.5))
     store.add_trial(trial("t2", stage="replicate", test_mse=0.6))
@@ -221,14 +222,14 @@ def test_the_last_verdict_counts_what_the_storage_refused_until_then(
 def test_a_trial_is_never_seen_before_its_reports(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
     store = make_store(on_warning=lambda message: None, flush_s=10.0)
     store.add_report(report("t1", 0))
-    real, failures = Place.write, [OSError(5, "Input/output error")]
+    real, failures = Folder.write, [OSError(5, "Input/output error")]
 
-    def write(place: Place, name: str, data: bytes) -> None:
+    def write(place: Folder, name: str, data: bytes) -> None:
         if name.startswith("reports/") and failures:
             raise failures.pop()
         real(place, name, data)
 
-    monkeypatch.setattr(Place, "write", write)
+    monkeypatch.setattr(Folder, "write", write)
     store.add_trial(trial("t1"))
     assert failures == []
     assert store.trials().empty
@@ -246,7 +247,7 @@ def test_a_config_is_retried_with_the_next_row(make_store: Make, monkeypatch: py
 
 
 def test_close_tries_several_times(make_store: Make, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(Store, "backoff_s", (0.0, 0.0))
+    monkeypatch.setattr(Outbox, "backoff_s", (0.0, 0.0))
     store = make_store(on_warning=lambda message: None, flush_s=1e9)
     store.add_report(report("t1", 0))
     flaky(monkeypatch, 2)

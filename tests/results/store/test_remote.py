@@ -12,7 +12,7 @@ from tiny_task import report, tiny_spec, trial
 from raymae.errors import ResultsError
 from raymae.results import Store, query, summary
 from raymae.results.report.report import write_report
-from raymae.results.store.folder import Place
+from raymae.results.store.folder import Folder
 from raymae.results.views import compare as across
 
 Make = Callable[..., Store]
@@ -32,21 +32,21 @@ def test_a_sweep_on_s3(make_store: Make, root: str) -> None:
         for step in range(3):
             store.add_report(report("t1", step))
         store.add_trial(trial("t1"))
-        assert len(Place(root).names("reports")) == 3
+        assert len(Folder(root).names("reports")) == 3
         store.compact()
-    assert len(Place(root).names("reports")) == 1
+    assert len(Folder(root).names("reports")) == 1
     found = Store.open(root)
     assert list(found.reports()["step"]) == [0, 1, 2]
     assert found.configs() == {"t1": {"arm": "mae"}}
-    assert found.checkpoint_path("t1") == f"{root}/checkpoints/t1"
+    assert found.path("logs/x") == f"{root}/logs/x"
     assert query(root, "SELECT count(*) AS n FROM reports")["n"].tolist() == [3]
     assert summary(found).num_trials["completed"] == 1
     assert query(root, "SELECT completed FROM arms WHERE arm = 'mae'")["completed"].tolist() == [1]
-    Place(root).write("pictures/t1-seed0-x.png", b"png")
+    Folder(root).write("pictures/t1-seed0-x.png", b"png")
     page, _ = write_report(found)
     assert page == f"{root}/report.html"
-    assert b"t1" in Place(root).read("report.html")
-    assert Place(root).read("report.md").startswith(b"# ett")
+    assert b"t1" in Folder(root).read("report.html")
+    assert Folder(root).read("report.md").startswith(b"# ett")
     assert across.sweeps_in([root.removesuffix("/ett")]) == ([root], [])
 
 
@@ -72,7 +72,7 @@ def test_the_endpoint_may_stand_in_the_uri(
     with make_store(uri) as store:
         store.add_trial(trial("t1"))
     assert len(Store.open(uri).trials()) == 1
-    assert store.checkpoint_path("t1").startswith(f"{root}/checkpoints/t1?endpoint_override=")
+    assert store.path("logs/x").startswith(f"{root}/logs/x?endpoint_override=")
 
 
 def test_a_part_deleted_while_read_is_looked_up_again(
@@ -81,10 +81,10 @@ def test_a_part_deleted_while_read_is_looked_up_again(
     store = make_store(root)
     store.add_trial(trial("t1"))
     store.add_trial(trial("t2"))
-    stale = Place(root).names("trials")
+    stale = Folder(root).names("trials")
     store.compact()
-    real, first = Place.names, [stale]
-    monkeypatch.setattr(Place, "names", lambda place, folder="": first.pop() if first else real(place, folder))
+    real, first = Folder.names, [stale]
+    monkeypatch.setattr(Folder, "names", lambda place, folder="": first.pop() if first else real(place, folder))
     assert len(Store.open(root).trials()) == 2
     assert first == []
 

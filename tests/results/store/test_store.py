@@ -43,9 +43,9 @@ def test_what_was_written_is_read_back(make_store: Make, tmp_path: Path) -> None
     assert found.environment() == ENVIRONMENT
     assert found.spec() == tiny_spec()
     assert found.objective() == tiny_schema().objective
-    assert found.meta()["data"] == DATA
-    assert found.meta()["raymae_version"]
-    assert found.checkpoint_path("t1") == str(tmp_path / "ett/checkpoints/t1")
+    assert vars(found.manifest.data) == DATA
+    assert found.manifest.raymae_version
+    assert found.path("logs/x") == str(tmp_path / "ett/logs/x")
 
 
 def test_an_empty_sweep_has_typed_columns(make_store: Make) -> None:
@@ -59,7 +59,7 @@ def test_every_part_has_the_pinned_schema(make_store: Make, tmp_path: Path) -> N
     store = make_store()
     store.add_trial(trial("p", "persistence", stage="replicate", test_mse=1.0))
     store.add_trial(trial("m", "mae"))
-    pinned = arrow_schema(store.meta()["columns"]["trials"])
+    pinned = arrow_schema(store.manifest.columns["trials"])
     parts = sorted((tmp_path / "ett/trials").glob("*.parquet"))
     assert len(parts) == 2
     assert all(pa.parquet.read_schema(part).equals(pinned) for part in parts)
@@ -115,14 +115,14 @@ def test_parts_sort_by_time_even_if_the_clock_goes_back(make_store: Make, tmp_pa
 def test_the_same_sweep_is_continued(make_store: Make, tmp_path: Path) -> None:
     with make_store() as store:
         store.add_trial(trial("t1"))
-    created = store.meta()["created_at"]
+    created = store.manifest.created_at
     changed = tiny_spec(results="elsewhere", resources={"workers": 4}, budget={"wall_minutes": 5})
     with make_store(spec=changed, environment={"python": "3.12"}) as store:
         store.add_trial(trial("t2"))
     found = Store.open(tmp_path / "ett")
     assert list(found.trials()["trial_id"]) == ["t1", "t2"]
     assert found.spec().resources.workers == 4
-    assert found.meta()["created_at"] == created
+    assert found.manifest.created_at == created
     assert found.environment() == {"python": "3.12", "earlier": [ENVIRONMENT]}
 
 

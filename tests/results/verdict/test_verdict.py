@@ -178,6 +178,12 @@ def test_the_best_configuration_comes_from_completed_search_trials(judge: Callab
     assert type(arm.best_params["norm_target"]) is bool
 
 
+def test_where_no_trial_completed_the_best_stopped_one_is_what_was_replicated(judge: Callable[..., Verdict]) -> None:
+    extra = [trial("s1", val_mse=0.3, status="stopped"), trial("s2", val_mse=0.2, status="stopped"),
+             trial("f", val_mse=0.1, status="failed")]
+    assert judge({"mae": []}, extra=extra).arms[0].val.trial_id == "s2"
+
+
 def test_the_best_configuration_follows_the_objective(judge: Callable[..., Verdict]) -> None:
     extra = [trial("low", val_mse=0.2), trial("high", val_mse=0.3)]
     assert judge({"mae": []}, "max", extra=extra).arms[0].val.trial_id == "high"

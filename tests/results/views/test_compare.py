@@ -12,9 +12,9 @@ from tiny_task import tiny_schema, tiny_spec, trial
 
 from raymae.errors import ResultsError
 from raymae.results import Store
-from raymae.results.verdict.published import REPORT, published
 from raymae.results.views import compare as across
-from raymae.tasks import TASKS, schema_of
+from raymae.spec.task import Published
+from raymae.tasks import TASKS
 
 Make = Callable[..., Store]
 ROOT = Path(__file__).parents[3]
@@ -31,7 +31,9 @@ def fill(store: Store, scores: dict[str, list[float]]) -> None:
 @pytest.fixture
 def root(make_store: Make, tmp_path: Path) -> Path:
     folder = tmp_path / "results"
-    schema = tiny_schema(name="forecasting")
+    reported = {"mae": (0.07546, "best of three mask ratios"), "scratch": (0.01538, ""), "gru": (0.00071, "")}
+    schema = tiny_schema(name="forecasting", published={
+        arm: (Published("mse", value, "ETTh1", note),) for arm, (value, note) in reported.items()})
     for name, offset in (("first", 0.0), ("second", 0.5)):
         spec = tiny_spec(name=name, task="forecasting", replicates=3)
         fill(make_store(folder / name, spec=spec, schema=schema),
@@ -130,25 +132,23 @@ def test_it_goes_between_the_markers(root: Path, write: Callable[[Any], str]) ->
 def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path) -> None:
     spec = tiny_spec(task="volumes", replicates=2, training={"label_fraction": 0.05})
     data = {"name": "a|<b>", "source": "synthetic", "fingerprint": "x"}
-    store = make_store(spec=spec, schema=tiny_schema(name="volumes"), data=data)
+    published = {"mae": (Published("dice", 0.7712, "BTCV"),)}
+    store = make_store(spec=spec, schema=tiny_schema(name="volumes", published=published), data=data)
     fill(store, {"mae": [0.1], "scratch": [0.2]})
     sweeps = across.across([str(tmp_path / "ett")])
     text = across.markdown(sweeps)
     assert "on a\\|&lt;b> (SYNTHETIC), label_fraction=0.05; test mse, less is better, unfinished\n" in text
     assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05: mse ↓, unfinished |" in across.short(sweeps)
     assert "0.7712 (dice on BTCV)" in text
-    assert published("forecasting", "mae", "mse", {"horizon": 96}) is None
-    assert published("forecasting", "mae", "mse", {"horizon": 1, "protocol": "field"}) is None
-    assert published("forecasting", "mae", "mse", {"horizon": 1, "target": "OT"}) is not None
-    assert published("volumes", "atlas", "dice", {}) is None
 
 
-def test_the_reports_numbers_belong_to_tasks_arms_and_metrics() -> None:
-    assert {one.task for one in REPORT} == set(TASKS)
-    for one in REPORT:
-        schema = schema_of(one.task)
-        assert one.arm in schema.arms
-        assert one.metric in schema.metrics
+def test_a_number_is_published_for_a_metric_and_settings(make_store: Make) -> None:
+    numbers = (Published("dice", 0.77, "BTCV"), Published("mse", 0.1, "ETTh1", settings={"horizon": 1}))
+    task = make_store(schema=tiny_schema(published={"mae": numbers})).manifest.task
+    assert task.published_for("mae", {"horizon": 96}) == numbers[0]
+    assert task.published_for("mae", {"horizon": 1, "target": "OT"}) == numbers[1]
+    assert task.published_for("mae", {}) == numbers[1]
+    assert task.published_for("scratch", {}) is None
 
 
 def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:

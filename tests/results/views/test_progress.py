@@ -55,7 +55,7 @@ def test_it_counts_what_ended_and_names_what_runs(make_store):
     assert seen["num_trials"] == {"completed": 1, "stopped": 1, "failed": 1}
     arms = {arm["arm"]: arm for arm in seen["arms"]}
     assert arms["mae"]["search"] == {"done": 1, "planned": 3}
-    assert (arms["mae"]["best"], arms["scratch"]["best"]) == (0.25, None)
+    assert (arms["mae"]["best"], arms["scratch"]["best"]) == (0.25, 0.5)
     assert arms["scratch"]["search"]["done"] == 2
     assert seen["failures"] == [{"trial_id": "scratch-1", "error": "NaN\nmore"}]
     assert [one["trial_id"] for one in seen["running"]] == ["mae-1"]

@@ -132,4 +132,4 @@ def test_scalars_leave_out_what_is_no_number():
 
 
 def test_a_search_trial_has_no_pictures(make_store):
-    assert pictures_of(make_store()._place, trial("mae-0000"), ["mae-0000-seed0-x.png"]) == {}
+    assert pictures_of(make_store()._folder, trial("mae-0000"), ["mae-0000-seed0-x.png"]) == {}

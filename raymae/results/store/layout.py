@@ -1,0 +1,67 @@
+"""The name of every file in a results folder, once.
+
+    sweep.json                           what was asked for: the resolved spec, the data, the task's arms and columns
+    environment.json                     versions, commit and device of the last start, earlier ones under `earlier`
+    state.json                           what the driver was doing when it last gave a sign of life
+    verdict.json                         the answer
+    report.html, report.md               the answer as a page and as Markdown; `raymae report` writes them
+    trials/part-*.parquet                one row per ended trial
+    reports/part-*.parquet               one row per report
+    configs/<trial_id>.json              the config of every trial that was started
+    checkpoints/<trial_id>.pt            the latest state of a trial that has not ended
+    checkpoints/<trial_id>@<epoch>.pt    its state after an epoch, kept for a child of population-based training
+    pictures/<trial_id>-<name>.png       what a replicate does
+    tensorboard/<trial_id>/              event files
+    logs/driver.log                      what the driver and Ray said
+"""
+
+from __future__ import annotations
+
+SWEEP = "sweep.json"
+ENVIRONMENT = "environment.json"
+STATE = "state.json"
+VERDICT = "verdict.json"
+REPORT_HTML = "report.html"
+REPORT_MD = "report.md"
+
+TRIALS = "trials"
+REPORTS = "reports"
+CONFIGS = "configs"
+CHECKPOINTS = "checkpoints"
+PICTURES = "pictures"
+TENSORBOARD = "tensorboard"
+LOGS = "logs"
+
+DRIVER_LOG = f"{LOGS}/driver.log"
+
+
+def config(trial_id: str) -> str:
+    """The file of a trial's config."""
+    return f"{CONFIGS}/{trial_id}.json"
+
+
+def checkpoint(trial_id: str) -> str:
+    """The file of a trial's latest state."""
+    return f"{CHECKPOINTS}/{trial_id}.pt"
+
+
+def milestone(trial_id: str, epoch: int) -> str:
+    """The file of a trial's state after an epoch of fine-tuning."""
+    return f"{CHECKPOINTS}/{trial_id}@{epoch}.pt"
+
+
+def owner_of(checkpoint: str) -> tuple[str, bool]:
+    """The trial of a file in `checkpoints/`, and whether the file is a milestone."""
+    trial_id, at, _ = checkpoint.removesuffix(".pt").partition("@")
+    return trial_id, bool(at)
+
+
+def picture(trial_id: str, name: str) -> str:
+    """The file of a trial's picture."""
+    return f"{PICTURES}/{trial_id}-{name}.png"
+
+
+def picture_name(file: str, trial_id: str) -> str | None:
+    """The name of the picture in a file of `pictures/`; None where it is another trial's."""
+    name = file.removeprefix(f"{trial_id}-").removesuffix(".png")
+    return name if name and file == f"{trial_id}-{name}.png" else None

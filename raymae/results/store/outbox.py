@@ -1,0 +1,123 @@
+"""Rows and files on their way to storage: what it refuses now waits in memory, and is tried again."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Mapping
+from typing import Any
+
+from raymae.errors import ResultsError
+from raymae.results.store.folder import Folder
+from raymae.results.store.parts import Parts
+
+
+class Outbox:
+    """Writes a sweep's rows and files in an order that a reader can trust; several threads may use it.
+
+    Args:
+        folder: The sweep's folder.
+        trials: Its dataset of trials.
+        reports: Its dataset of reports.
+        flush_s: Reports wait at most this long for the next one to write them.
+        warn: Called with a message when the storage fails and will be tried again.
+    """
+
+    backoff_s: tuple[float, ...] = (0.5, 1.0, 2.0, 4.0)
+    """Pauses between the tries of `close` and `compact`."""
+
+    def __init__(
+        self, folder: Folder, trials: Parts, reports: Parts, *, flush_s: float, warn: Callable[[str], None]
+    ) -> None:
+        self._folder, self._trials, self._reports = folder, trials, reports
+        self._flush_s, self._warn = flush_s, warn
+        self._files: dict[str, bytes] = {}
+        self._flushed_at = time.monotonic()
+        self._lock = threading.RLock()
+
+    @property
+    def num_waiting(self) -> int:
+        """Rows and files that are not yet on storage."""
+        return self._trials.num_waiting + self._reports.num_waiting + len(self._files)
+
+    def add_report(self, row: Mapping[str, Any]) -> None:
+        """Keep a report; written with the next part."""
+        with self._lock:
+            self._reports.add(row)
+            stuck = self._reports.is_stuck or self._trials.is_stuck or self._files
+            if stuck or time.monotonic() - self._flushed_at >= self._flush_s:
+                self.flush()
+
+    def add_trial(self, row: Mapping[str, Any]) -> None:
+        """Write an ended trial at once, after the reports that led to it."""
+        with self._lock:
+            self._trials.add(row)
+            self.flush()
+
+    def put(self, name: str, data: bytes) -> None:
+        """Write a file."""
+        with self._lock:
+            self._files[name] = data
+            self._try(self._flush_files)
+
+    def flush(self) -> bool:
+        """Write everything that waits; returns whether all of it is on storage."""
+        with self._lock:
+            return self._try(self._flush)
+
+    def compact(self) -> None:
+        """Merge each dataset's parts into one.
+
+        Raises:
+            ResultsError: The storage kept failing. Nothing is lost.
+        """
+        def compact() -> None:
+            self._flush()
+            self._trials.compact()
+            self._reports.compact()
+
+        self._insist(compact)
+
+    def close(self) -> None:
+        """Write everything that waits, with several tries.
+
+        Raises:
+            ResultsError: It could not be written; says how much is lost.
+        """
+        self._insist(self._flush)
+
+    def _flush(self) -> None:
+        self._flush_files()
+        # a trial's row says that its reports are complete, so it comes after them
+        self._reports.flush()
+        self._flushed_at = time.monotonic()
+        self._trials.flush()
+
+    def _flush_files(self) -> None:
+        for name in list(self._files):
+            self._folder.write(name, self._files[name])
+            del self._files[name]
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        try:
+            action()
+        except OSError as error:
+            self._warn(f"{self._folder.root}: cannot write results now, {self.num_waiting} rows and files wait: "
+                       f"{error}")
+            return False
+        return True
+
+    def _insist(self, action: Callable[[], None]) -> None:
+        with self._lock:
+            for pause in (*self.backoff_s, None):
+                try:
+                    return action()
+                except OSError as error:
+                    if pause is None:
+                        raise ResultsError(
+                            f"{self._folder.root}: cannot write results after {len(self.backoff_s) + 1} tries, "
+                            f"{self.num_waiting} rows and files are not on storage: {error}. "
+                            "Make the storage reachable and run the sweep again: it redoes only what is missing"
+                        ) from None
+                    self._warn(f"{self._folder.root}: cannot write results, next try in {pause} s: {error}")
+                    time.sleep(pause)
