@@ -337,3 +337,13 @@ def test_a_flat_series_is_drawn() -> None:
     from raymae.tasks.lines import Panel, draw_lines
 
     assert draw_lines([Panel("flat", np.zeros(5), np.full(5, np.nan))]).shape[2] == 3
+
+
+def test_the_scale_of_a_picture_is_that_of_the_truth() -> None:
+    from raymae.tasks.lines import Panel, draw_lines
+
+    truth = np.sin(np.arange(50) / 5)
+    near, far = (draw_lines([Panel("", truth, truth + shift), Panel("", truth, truth)]) for shift in (0.2, 50.0))
+    grey = [(image == (90, 98, 110)).all(-1)[22:162] for image in (near, far)]
+    assert (grey[0] & grey[1]).sum() > 0.8 * grey[1].sum() > 0  # one scale, whatever the model made of it
+    assert (far[170:] == near[170:]).all()  # and nobody draws into the next panel
