@@ -70,8 +70,8 @@ def trial_columns(last: pd.DataFrame, objective: Objective, names: Sequence[str]
         "id": last["trial_id"].tolist(),
         "arm": last["arm"].tolist(),
         **{key: [words.index(word) for word in last[key]] for key, words in codes.items()},
-        "val": numbers(last[f"val_{objective.metric}"]),
-        "test": numbers(last[f"test_{objective.metric}"]),
+        "val": numbers(last[objective.val]),
+        "test": numbers(last[objective.test]),
         "wall": numbers(last["wall_s"], 4),
         "error": ["" if not isinstance(error, str) else error.strip()[:ERROR_LENGTH] for error in last["error"]],
     }
@@ -89,7 +89,7 @@ def responses(search: pd.DataFrame, params: Iterable[Param], objective: Objectiv
     Returns:
         Parameter → arm → [values, medians].
     """
-    column = f"val_{objective.metric}"
+    column = objective.val
     scored = search[(search["status"] == "completed") & search[column].notna()]
     found: dict[str, Any] = {}
     for param in params:
@@ -112,7 +112,7 @@ def responses(search: pd.DataFrame, params: Iterable[Param], objective: Objectiv
 
 def progress(search: pd.DataFrame, objective: Objective) -> dict[str, dict[str, list[Any]]]:
     """Best completed score so far of each arm, against its trials ended and its compute (all attempts) in seconds."""
-    column, found = f"val_{objective.metric}", {}
+    column, found = objective.val, {}
     better = min if objective.mode == "min" else max
     for arm, rows in search.groupby("arm", sort=False):
         best: float | None = None
@@ -143,7 +143,7 @@ def learning(search: pd.DataFrame, reports: pd.DataFrame, objective: Objective) 
         `trial`, `arm`, `role` (`best`, `median`, `sample`), `phase`, `epoch`, `y`: the validation score of fine-tuning,
         or the loss of pretraining.
     """
-    column = f"val_{objective.metric}"
+    column = objective.val
     roles: dict[str, tuple[str, str]] = {}
     for arm, rows in search.groupby("arm", sort=False):
         ranked = rows[rows[column].notna()].sort_values(column, ascending=objective.mode == "min", kind="stable")

@@ -28,7 +28,7 @@ def importances(store: Store) -> dict[str, dict[str, float]]:
         ResultsError: The storage failed.
     """
     spec, objective, trials = store.spec(), store.objective(), store.trials()
-    column = f"val_{objective.metric}"
+    column = objective.val
     scored = trials[(trials["stage"] == "search") & (trials["status"] == "completed") & trials[column].notna()]
     found: dict[str, dict[str, float]] = {}
     for arm in spec.arms:
