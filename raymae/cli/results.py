@@ -61,7 +61,7 @@ def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -
 @click.option("--short", is_flag=True, help="One line a sweep file: the pretrained network and the same one without.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",
-              help="Put the Markdown between its markers in a file.")
+              help="Put the Markdown between its markers in a file; other sweeps there stay.")
 @as_json
 @example("raymae compare results/* --short --into README.md")
 def compare(directories: Sequence[str], short: bool, markdown: bool, into: Path | None, as_json: bool) -> None:

@@ -186,15 +186,16 @@ def short(sweeps: Sequence[Mapping[str, Any]]) -> str:
         alike = names.count((sweep["task"], _data(sweep))) > 1
         task = f"{sweep['task']} ({sweep['sweep']})" if alike else sweep["task"]
         arrow = "↓" if sweep["mode"] == "min" else "↑"
-        data = f"{_data(sweep)}: {sweep['metric']} {arrow}{'' if sweep['complete'] else ', unfinished'}"
-        rows.append((task, data, *(_score(arms[pair[side]]) for side in ("a", "b")),
-                     f"{pair['verdict']}, {p_value(pair['p'])}"))
+        state = "" if sweep["complete"] else ", unfinished"
+        rows.append((task, f"{_data(sweep)}: {sweep['metric']} {arrow}",
+                     *(_score(arms[pair[side]]) for side in ("a", "b")),
+                     f"{pair['verdict']}, {p_value(pair['p'])}{state}"))
     start, end = markers(short=True)
     return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
 
 
 def into(text: str, written: str, where: str) -> str:
-    """Replace a table of a Markdown text.
+    """Put sweeps into a page: those that stand there already are replaced, the others stay as they are.
 
     Args:
         text: The page.
@@ -210,7 +211,25 @@ def into(text: str, written: str, where: str) -> str:
         raise ResultsError(f"{where}: needs one {start} and after it one {end}, got {text.count(start)} and "
                            f"{text.count(end)}; the table goes between them")
     before, _, rest = text.partition(start)
-    return before + written.rstrip("\n") + rest.partition(end)[2]
+    old, _, after = rest.partition(end)
+    long = (start, end) == markers()
+    between = "\n\n" if long else "\n"
+    kept = {**_entries(old.splitlines(), long), **_entries(lines[1:-1], long)}
+    return f"{before}{start}\n{between.join(kept.values())}\n{end}{after}"
+
+
+def _entries(lines: Iterable[str], long: bool) -> dict[str, str]:
+    """The text of each sweep between two markers: by its name, or in the short table by its task and data."""
+    entries: dict[str, list[str]] = {}
+    name = ""
+    for line in lines:
+        if long and line.startswith("**"):
+            name = line.split("**")[1]
+        elif not long and line.startswith("|"):
+            name = " | ".join(line.split(" | ")[:2])
+        if name:
+            entries.setdefault(name, []).append(line)
+    return {name: "\n".join(text).strip() for name, text in entries.items()}
 
 
 def _header(sweep: Mapping[str, Any]) -> tuple[str, ...]:

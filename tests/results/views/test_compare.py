@@ -124,6 +124,13 @@ def test_it_goes_between_the_markers(root: Path, write: Callable[[Any], str]) ->
     text = across.into(f"before\n{start}\nold\n{end}\nafter\n", written, "x.md")
     assert text == f"before\n{written}after\n"
     assert across.into(text, written, "x.md") == text
+    both = write(across.across([str(root / "first"), str(root / "second")]))
+    only = write(across.across([str(root / "second")]))
+    page = across.into(f"{start}\n{end}\n", both, "x.md")
+    assert page == both
+    if write is across.markdown:  # the first sweep's table stays, the second's is replaced
+        assert across.into(page.replace("0.17 ± 0.20", "old"), only, "x.md") == both
+        assert across.into(page.replace("0.210 ± 0.025", "old"), only, "x.md").count("| old |") == 1
     for broken in ("", start, f"{end}\n{start}", text + start):
         with pytest.raises(ResultsError, match=r"x\.md: needs one"):
             across.into(broken, written, "x.md")
@@ -138,7 +145,8 @@ def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path)
     sweeps = across.across([str(tmp_path / "ett")])
     text = across.markdown(sweeps)
     assert "on a\\|&lt;b> (SYNTHETIC), label_fraction=0.05; test mse, less is better, unfinished\n" in text
-    assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05: mse ↓, unfinished |" in across.short(sweeps)
+    assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05: mse ↓ |" in across.short(sweeps)
+    assert ", unfinished |" in across.short(sweeps)
     assert "0.7712 (dice on BTCV)" in text
 
 
