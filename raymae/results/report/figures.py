@@ -21,6 +21,8 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
 FIRST = ("mask_ratio", "patch_size", "lookback", "lr", "label_fraction")
+Line = tuple[list[Any], list[Any]]
+
 MAX_PARAMS = 16
 CURVES_PER_ARM, POINTS_PER_CURVE, POINTS_OF_PROGRESS = 12, 60, 200
 BINS, ENOUGH, FEW = 8, 8, 8
@@ -42,6 +44,27 @@ class Param:
     number: bool
     category: bool
     log: bool
+
+
+@dataclass(frozen=True)
+class Curve:
+    """What a trial learned, epoch by epoch.
+
+    Attributes:
+        trial: The trial.
+        arm: Its arm.
+        role: Why it is shown: `best`, `median` or `sample` of its arm.
+        phase: `finetune` or `pretrain`.
+        epoch: Epochs.
+        y: The validation score of fine-tuning, or the loss of pretraining.
+    """
+
+    trial: str
+    arm: str
+    role: str
+    phase: str
+    epoch: tuple[float | int | None, ...]
+    y: tuple[float | int | None, ...]
 
 
 def searched(spec: SweepSpec, search: pd.DataFrame) -> list[Param]:
@@ -80,18 +103,18 @@ def trial_columns(last: pd.DataFrame, objective: Objective, names: Sequence[str]
     return {**columns, "arms": arms, "params": [plain(last[name]) for name in names]}
 
 
-def responses(search: pd.DataFrame, params: Iterable[Param], objective: Objective) -> dict[str, Any]:
+def responses(search: pd.DataFrame, params: Iterable[Param], objective: Objective) -> dict[str, dict[str, Line]]:
     """For each parameter and arm a line through the scores: the median of groups of equally many trials.
 
     Values that repeat (choices, whole numbers) are groups of their own. Fewer than eight trials, or groups of one, make
     no line.
 
     Returns:
-        Parameter → arm → [values, medians].
+        Parameter → arm → (values, medians).
     """
     column = objective.val
     scored = search[(search["status"] == "completed") & search[column].notna()]
-    found: dict[str, Any] = {}
+    found: dict[str, dict[str, Line]] = {}
     for param in params:
         name = param.name
         for arm, rows in scored[scored[name].notna()].groupby("arm"):
@@ -106,7 +129,7 @@ def responses(search: pd.DataFrame, params: Iterable[Param], objective: Objectiv
                          for k in range(min(BINS, len(ordered) // 4) + 1)]
                 parts = [ordered.iloc[a:b] for a, b in pairwise(edges)]
                 xs, ys = ([short(part[key].median()) for part in parts] for key in (name, column))
-            found.setdefault(name, {})[str(arm)] = [xs, ys]
+            found.setdefault(name, {})[str(arm)] = (xs, ys)
     return found
 
 
@@ -136,13 +159,8 @@ def progress(search: pd.DataFrame, objective: Objective) -> dict[str, dict[str, 
     return found
 
 
-def learning(search: pd.DataFrame, reports: pd.DataFrame, objective: Objective) -> list[dict[str, Any]]:
-    """Learning curves of each arm: its best trial, its median one, and others spread evenly from best to worst.
-
-    Returns:
-        `trial`, `arm`, `role` (`best`, `median`, `sample`), `phase`, `epoch`, `y`: the validation score of fine-tuning,
-        or the loss of pretraining.
-    """
+def learning(search: pd.DataFrame, reports: pd.DataFrame, objective: Objective) -> list[Curve]:
+    """Learning curves of each arm: its best trial, its median one, and others spread evenly from best to worst."""
     column = objective.val
     roles: dict[str, tuple[str, str]] = {}
     for arm, rows in search.groupby("arm", sort=False):
@@ -166,7 +184,7 @@ def learning(search: pd.DataFrame, reports: pd.DataFrame, objective: Objective) 
         points = thinned(list(zip(numbers(rows["epoch"]), numbers(rows[y]), strict=True)), POINTS_PER_CURVE)
         arm, role = roles[str(trial)]
         epochs, ys = zip(*points, strict=True)
-        found.append({"trial": trial, "arm": arm, "role": role, "phase": phase, "epoch": list(epochs), "y": list(ys)})
+        found.append(Curve(str(trial), arm, role, str(phase), epochs, ys))
     return found
 
 

@@ -124,13 +124,13 @@ def test_progress_counts_every_attempt_as_compute(make_store: Make) -> None:
 
 def test_learning_curves_are_few_and_name_their_role(content: ReportContent) -> None:
     curves = content.plots["learning"]
-    assert {curve["phase"] for curve in curves} == {"pretrain", "finetune"}
+    assert {curve.phase for curve in curves} == {"pretrain", "finetune"}
     for arm in ("mae", "scratch", "gru"):
-        mine = [curve for curve in curves if curve["arm"] == arm and curve["phase"] == "finetune"]
-        assert [curve["role"] for curve in mine].count("best") == 1
+        mine = [curve for curve in curves if curve.arm == arm and curve.phase == "finetune"]
+        assert [curve.role for curve in mine].count("best") == 1
         assert 2 < len(mine) <= figures.CURVES_PER_ARM + 1
     best = next(arm for arm in content.verdict.arms if arm.arm == "mae").val.trial_id
-    assert {curve["trial"] for curve in curves if curve["role"] == "best" and curve["arm"] == "mae"} == {best}
+    assert {curve.trial for curve in curves if curve.role == "best" and curve.arm == "mae"} == {best}
 
 
 def test_a_long_curve_is_thinned_with_both_ends(make_store: Make) -> None:
@@ -139,8 +139,8 @@ def test_a_long_curve_is_thinned_with_both_ends(make_store: Make) -> None:
         store.add_report(report("a", step, val_mse=float(step)))
     store.add_trial(trial("a"))
     (curve,) = collect(store).plots["learning"]
-    assert len(curve["y"]) == figures.POINTS_PER_CURVE
-    assert (curve["epoch"][0], curve["epoch"][-1], curve["y"][-1]) == (1, 500, 499)
+    assert len(curve.y) == figures.POINTS_PER_CURVE
+    assert (curve.epoch[0], curve.epoch[-1], curve.y[-1]) == (1, 500, 499)
 
 
 def test_an_interrupted_trial_has_one_curve(make_store: Make) -> None:
@@ -150,7 +150,7 @@ def test_an_interrupted_trial_has_one_curve(make_store: Make) -> None:
             store.add_report(report("a", step, attempt=attempt, val_mse=10.0 * attempt + step))
     store.add_trial(trial("a", attempt=1))
     (curve,) = collect(store).plots["learning"]
-    assert (curve["epoch"], curve["y"]) == ([1, 2, 3, 4], [0, 1, 12, 13])
+    assert (curve.epoch, curve.y) == ((1, 2, 3, 4), (0, 1, 12, 13))
 
 
 def test_pictures_of_each_arms_best(content: ReportContent, make_store: Make, tmp_path: Path) -> None:
