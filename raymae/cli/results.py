@@ -82,11 +82,11 @@ def compare(directories: Sequence[str], short: bool, markdown: bool, into: Path 
     if into is not None:
         into.write_text(across.into(into.read_text(), written, str(into)))
     if as_json:
-        click.echo(json.dumps(sweeps, indent=2, default=str))
+        click.echo(json.dumps([sweep.to_json() for sweep in sweeps], indent=2, default=str))
     elif markdown or (short and into is None):
         click.echo(written, nl=False)
     elif into is None:
-        show_value(sweeps, lambda: across.table(sweeps), as_json)
+        show_value(None, lambda: across.table(sweeps), False)
 
 
 @main.command()

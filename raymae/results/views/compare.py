@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,8 +19,11 @@ from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number, p_value, significant
-from raymae.results.verdict.verdict import plain
+from raymae.results.verdict.statistics import Interval
+from raymae.results.verdict.verdict import Pair, SweepData, plain
 from raymae.spec import SweepSpec, load_sweep
+from raymae.spec.space import Scalar
+from raymae.spec.task import ArmKind, Mode, Published
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -69,19 +73,75 @@ def sweeps_in(roots: Iterable[str]) -> tuple[list[str], list[str]]:
     return found, empty
 
 
-def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -> list[dict[str, Any]]:
-    """Read every sweep's arms and its primary comparison, as plain values.
+@dataclass(frozen=True)
+class ComparedArm:
+    """An arm of one of several sweeps.
+
+    Attributes:
+        arm: Its name.
+        kind: Whether it is pretrained, trained, or a reference.
+        n: Replicates scored.
+        mean: Their test score; None without one.
+        ci95: Its 95 % interval.
+        pair: The arm that the sweep is about, compared with this one.
+        report: What others have published for it.
+    """
+
+    arm: str
+    kind: ArmKind
+    n: int
+    mean: float | None
+    ci95: Interval | None
+    pair: Pair | None
+    report: Published | None
+
+
+@dataclass(frozen=True)
+class ComparedSweep:
+    """One of several sweeps.
+
+    Attributes:
+        sweep: Its name.
+        root: Its folder.
+        task: Its task.
+        data: Its data set.
+        settings: What it fixes about its problem.
+        file: The sweep file that is nearest to it.
+        changed: The settings that differ from that file's; all without one.
+        metric: What is compared, on the test split.
+        mode: Whether less or more of it is better.
+        complete: Whether nothing is missing.
+        about: The arm that the others are compared with.
+        pair: The pretrained arm compared with the same network without pretraining.
+        arms: Best first.
+    """
+
+    sweep: str
+    root: str
+    task: str
+    data: SweepData
+    settings: Mapping[str, Scalar]
+    file: str | None
+    changed: Mapping[str, Scalar]
+    metric: str
+    mode: Mode
+    complete: bool
+    about: str | None
+    pair: Pair | None
+    arms: tuple[ComparedArm, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `--json` prints them."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+
+def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -> list[ComparedSweep]:
+    """Read every sweep's arms and its primary comparison.
 
     Args:
         roots: Folders of sweeps, paths or URIs.
         files: Sweep files by path, of which some of the sweeps may have been made.
-
-    Returns:
-        For each sweep `sweep`, `root`, `task`, `data`, `settings`, `file` (the nearest of the files, or None),
-        `changed` (the settings that differ from it; all without one), `metric`, `mode`, `complete`, `about`
-        (the arm that the others are compared with, or None), `pair` (the pretrained arm minus the same network without
-        pretraining, or None) and `arms`, best first: `arm`, `kind`, `n`, `mean`, `ci95`, `pair` (`about` minus this
-        arm), and `report`: the published number, or None.
 
     Raises:
         ResultsError: One of them is no sweep, or cannot be read.
@@ -89,42 +149,37 @@ def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -
     return [_sweep(Store.open(root), files or {}) for root in roots]
 
 
-def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> dict[str, Any]:
+def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> ComparedSweep:
     verdict = verdict_now(store)
     spec, objective = store.spec(), verdict.objective
     about = verdict.pairs[0].a if verdict.pairs else None
-    primary = next((pair for pair in verdict.pairs if pair.primary), None)
-    pairs = {arm: plain(pair) for arm, pair in verdict.against(about).items()}
+    pairs = verdict.against(about)
     arms = []
     for arm in verdict.arms:
         test = verdict.test(arm)
-        report = store.manifest.task.published_for(arm.arm, spec.settings)
-        arms.append({
-            "arm": arm.arm, "kind": arm.kind, "n": arm.n, "mean": test and test.mean, "ci95": test and test.ci95,
-            "pair": pairs.get(arm.arm),
-            "report": report and {"metric": report.metric, "value": report.value, "data": report.data,
-                                  "note": report.note},
-        })
+        arms.append(ComparedArm(
+            arm.arm, arm.kind, arm.n, test.mean if test else None, test.ci95 if test else None, pairs.get(arm.arm),
+            store.manifest.task.published_for(arm.arm, spec.settings),
+        ))
     file, changed = _nearest(spec, files)
-    return {
-        "sweep": verdict.sweep, "root": store.root, "task": verdict.task, "data": plain(verdict.data),
-        "settings": _settings(spec), "file": file, "changed": changed, "metric": objective.metric,
-        "mode": objective.mode, "complete": verdict.complete, "about": about, "pair": primary and plain(primary),
-        "arms": arms,
-    }
+    return ComparedSweep(
+        verdict.sweep, store.root, verdict.task, verdict.data, _settings(spec), file, changed, objective.metric,
+        objective.mode, verdict.complete, about, next((pair for pair in verdict.pairs if pair.primary), None),
+        tuple(arms),
+    )
 
 
-def _settings(spec: SweepSpec) -> dict[str, Any]:
+def _settings(spec: SweepSpec) -> dict[str, Scalar]:
     """What the sweep fixes about its problem: two sweeps of one task differ in these."""
     fraction = spec.training.model_dump(exclude_unset=True).get("label_fraction")
     size = {} if spec.size is None else {"size": spec.size}
     return {**size, **spec.settings, **({} if fraction is None else {"label_fraction": fraction})}
 
 
-def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | None, dict[str, Any]]:
+def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | None, dict[str, Scalar]]:
     """The file of the same task and data with the fewest other settings and arms, and the settings that differ."""
     ours = _settings(spec)
-    best: tuple[int, str | None, dict[str, Any]] = (0, None, ours)
+    best: tuple[int, str | None, dict[str, Scalar]] = (0, None, ours)
     for path, other in files.items():
         if (other.task, other.data.name) != (spec.task, spec.data.name):
             continue
@@ -137,7 +192,7 @@ def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | Non
     return best[1], best[2]
 
 
-def table(sweeps: Sequence[Mapping[str, Any]]) -> RenderableType:
+def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
     """Draw one row for each sweep and arm, for the terminal."""
     from rich import box
     from rich.console import Group
@@ -146,50 +201,50 @@ def table(sweeps: Sequence[Mapping[str, Any]]) -> RenderableType:
 
     parts: list[RenderableType] = []
     for sweep in sweeps:
-        state = "" if sweep["complete"] else ", unfinished"
-        about = f"  {sweep['task']} on {_data(sweep)}, test {sweep['metric']}{state}"
+        state = "" if sweep.complete else ", unfinished"
+        about = f"  {sweep.task} on {_data(sweep)}, test {sweep.metric}{state}"
         drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         for title, width in zip(_header(sweep), (14, 24, 5, 26, 20, 22), strict=True):
             drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
         for cells in _rows(sweep):
             drawn.add_row(*map(Text, cells))
-        parts += [Text.assemble((sweep["sweep"], "bold"), about), drawn, ""]
+        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, ""]
     return Group(*parts[:-1])
 
 
-def markdown(sweeps: Sequence[Mapping[str, Any]]) -> str:
+def markdown(sweeps: Sequence[ComparedSweep]) -> str:
     """Write a table for each sweep, one row an arm, between two markers."""
     start, end = markers()
     lines = [start]
     for sweep in sweeps:
-        state = "" if sweep["complete"] else ", unfinished"
-        file = f", of `{sweep['file']}`" if sweep["file"] else ""
-        lines += [f"**{_escaped(sweep['sweep'])}**{file}: {sweep['task']} on {_escaped(_data(sweep))}; test "
+        state = "" if sweep.complete else ", unfinished"
+        file = f", of `{sweep.file}`" if sweep.file else ""
+        lines += [f"**{_escaped(sweep.sweep)}**{file}: {sweep.task} on {_escaped(_data(sweep))}; test "
                   f"{_measured(sweep)}{state}", "", *_markdown_table(_header(sweep), _rows(sweep)), ""]
     return "\n".join([*lines[:-1], end]) + "\n"
 
 
-def short(sweeps: Sequence[Mapping[str, Any]]) -> str:
+def short(sweeps: Sequence[ComparedSweep]) -> str:
     """Write one line for each sweep file with a primary comparison, between two markers.
 
     Of several sweeps of one file, the one whose settings are nearest to the file's stands for it.
     """
-    chosen: dict[str, Mapping[str, Any]] = {}
+    chosen: dict[str, tuple[ComparedSweep, Pair]] = {}
     for sweep in sweeps:
-        key = sweep["file"] or sweep["root"]
-        if sweep["pair"] and (key not in chosen or len(sweep["changed"]) < len(chosen[key]["changed"])):
-            chosen[key] = sweep
+        key = sweep.file or sweep.root
+        if sweep.pair and (key not in chosen or len(sweep.changed) < len(chosen[key][0].changed)):
+            chosen[key] = (sweep, sweep.pair)
     rows = []
-    names = [(sweep["task"], _data(sweep)) for sweep in chosen.values()]
-    for sweep in chosen.values():
-        arms, pair = {arm["arm"]: arm for arm in sweep["arms"]}, sweep["pair"]
-        alike = names.count((sweep["task"], _data(sweep))) > 1
-        task = f"{sweep['task']} ({sweep['sweep']})" if alike else sweep["task"]
-        arrow = "↓" if sweep["mode"] == "min" else "↑"
-        state = "" if sweep["complete"] else ", unfinished"
-        rows.append((task, f"{_data(sweep)}: {sweep['metric']} {arrow}",
-                     *(_score(arms[pair[side]]) for side in ("a", "b")),
-                     f"{pair['verdict']}, {p_value(pair['p'])}{state}"))
+    names = [(sweep.task, _data(sweep)) for sweep, _ in chosen.values()]
+    for sweep, pair in chosen.values():
+        arms = {arm.arm: arm for arm in sweep.arms}
+        alike = names.count((sweep.task, _data(sweep))) > 1
+        task = f"{sweep.task} ({sweep.sweep})" if alike else sweep.task
+        arrow = "↓" if sweep.mode == "min" else "↑"
+        state = "" if sweep.complete else ", unfinished"
+        rows.append((task, f"{_data(sweep)}: {sweep.metric} {arrow}",
+                     _score(arms[pair.a]), _score(arms[pair.b]),
+                     f"{pair.verdict}, {p_value(pair.p)}{state}"))
     start, end = markers(short=True)
     return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
 
@@ -232,18 +287,18 @@ def _entries(lines: Iterable[str], long: bool) -> dict[str, str]:
     return {name: "\n".join(text).strip() for name, text in entries.items()}
 
 
-def _header(sweep: Mapping[str, Any]) -> tuple[str, ...]:
-    difference = f"{sweep['about']} minus it" if sweep["about"] else "difference"
+def _header(sweep: ComparedSweep) -> tuple[str, ...]:
+    difference = f"{sweep.about} minus it" if sweep.about else "difference"
     return tuple(difference if title == "difference" else title for title in HEADER)
 
 
-def _rows(sweep: Mapping[str, Any]) -> Iterator[tuple[str, ...]]:
+def _rows(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
     """The cells of each arm, under `_header`."""
-    for arm in sweep["arms"]:
-        pair = arm["pair"]
-        verdict = f"{pair['verdict']}, {p_value(pair['p'])}" if pair else ""
-        yield (arm["arm"], _score(arm), str(arm["n"]), _interval(pair) if pair else "", verdict,
-               _reported(arm["report"], sweep))
+    for arm in sweep.arms:
+        pair = arm.pair
+        verdict = f"{pair.verdict}, {p_value(pair.p)}" if pair else ""
+        yield (arm.arm, _score(arm), str(arm.n), _interval(pair) if pair else "", verdict,
+               _reported(arm.report, sweep))
 
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
@@ -251,42 +306,42 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return lines + [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
 
 
-def _measured(sweep: Mapping[str, Any]) -> str:
-    return f"{sweep['metric']}, {'less' if sweep['mode'] == 'min' else 'more'} is better"
+def _measured(sweep: ComparedSweep) -> str:
+    return f"{sweep.metric}, {'less' if sweep.mode == 'min' else 'more'} is better"
 
 
-def _data(sweep: Mapping[str, Any]) -> str:
-    name = sweep["data"]["name"] + (" (SYNTHETIC)" if sweep["data"]["source"] == "synthetic" else "")
-    return ", ".join([name, *(f"{key}={value}" for key, value in sweep["changed"].items())])
+def _data(sweep: ComparedSweep) -> str:
+    name = sweep.data.name + (" (SYNTHETIC)" if sweep.data.source == "synthetic" else "")
+    return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
 
 
-def _score(arm: Mapping[str, Any]) -> str:
+def _score(arm: ComparedArm) -> str:
     """Mean ± half-width of its interval, which has two digits."""
-    if arm["mean"] is None:
+    if arm.mean is None:
         return "–"
-    half = half_width(arm["ci95"])
+    half = half_width(arm.ci95)
     decimals = aligned([half], 2, missing=None)
-    return significant(arm["mean"]) if decimals is None else f"{arm['mean']:.{decimals}f} ± {half:.{decimals}f}"
+    return significant(arm.mean) if decimals is None else f"{arm.mean:.{decimals}f} ± {half:.{decimals}f}"
 
 
-def _interval(pair: Mapping[str, Any]) -> str:
+def _interval(pair: Pair) -> str:
     """The difference and its 95 % interval, with one sign for minus."""
-    decimals = interval_decimals([pair["ci95"]])
-    if decimals is None:
-        return significant(pair["difference"])
-    value, low, high = (number(end, decimals) for end in (pair["difference"], *pair["ci95"]))
+    decimals = interval_decimals([pair.ci95])
+    if decimals is None or pair.ci95 is None:
+        return significant(pair.difference)
+    value, low, high = (number(end, decimals) for end in (pair.difference, *pair.ci95))
     return f"{value} ({low} to {high})"
 
 
-def _reported(report: Mapping[str, Any] | None, sweep: Mapping[str, Any]) -> str:
+def _reported(report: Published | None, sweep: ComparedSweep) -> str:
     """The published number, with its metric and its data where they are not this sweep's, and its note."""
     if report is None:
         return ""
-    ours = _plain(sweep["data"]["name"])
-    about = [report["metric"]] if report["metric"] != sweep["metric"] else []
-    about += [] if _plain(report["data"]) in ours or ours in _plain(report["data"]) else [f"on {report['data']}"]
-    about = [" ".join(about), report["note"]] if about else [report["note"]]
-    return f"{report['value']:g}" + (f" ({'; '.join(filter(None, about))})" if any(about) else "")
+    ours = _plain(sweep.data.name)
+    about = [report.metric] if report.metric != sweep.metric else []
+    about += [] if _plain(report.data) in ours or ours in _plain(report.data) else [f"on {report.data}"]
+    about = [" ".join(about), report.note] if about else [report.note]
+    return f"{report.value:g}" + (f" ({'; '.join(filter(None, about))})" if any(about) else "")
 
 
 def _plain(name: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +54,11 @@ def test_which_sweeps(root: Path) -> None:
 
 def test_one_row_an_arm_with_the_reports_number(root: Path) -> None:
     (sweep,) = across.across([str(root / "first")])
-    assert [arm["arm"] for arm in sweep["arms"]] == ["mae", "scratch", "gru", "persistence"]
-    assert sweep["complete"]
-    assert sweep["pair"]["verdict"] == "helps"
-    assert [arm["report"] and arm["report"]["value"] for arm in sweep["arms"]] == [0.07546, 0.01538, 0.00071, None]
-    assert sweep["arms"][2]["pair"]["b"] == "gru"
+    assert [arm.arm for arm in sweep.arms] == ["mae", "scratch", "gru", "persistence"]
+    assert sweep.complete
+    assert sweep.pair.verdict == "helps"
+    assert [arm.report and arm.report.value for arm in sweep.arms] == [0.07546, 0.01538, 0.00071, None]
+    assert sweep.arms[2].pair.b == "gru"
 
 
 def cells(line: str) -> list[str]:
@@ -91,13 +92,12 @@ def test_the_short_table_has_one_line_a_sweep_file(root: Path) -> None:
                                "helps, p < 0.001"]
     assert len(lines) == 6
     sweeps = across.across(both, {"sweeps/one.yaml": tiny_spec(task="forecasting")})
-    assert {(one["file"], len(one["changed"])) for one in sweeps} == {("sweeps/one.yaml", 0)}
+    assert {(one.file, len(one.changed)) for one in sweeps} == {("sweeps/one.yaml", 0)}
     lines = across.short(sweeps).splitlines()
     assert [cells(line)[0] for line in lines[3:-1]] == ["forecasting"]
-    sweeps[0]["changed"] = {"horizon": 2}
+    sweeps[0] = replace(sweeps[0], changed={"horizon": 2})
     assert "0.17 ± 0.20" in across.short(sweeps)  # the second is nearer to the file now
-    sweeps[0]["pair"] = sweeps[1]["pair"] = None
-    assert len(across.short(sweeps).splitlines()) == 4
+    assert len(across.short([replace(sweep, pair=None) for sweep in sweeps]).splitlines()) == 4
 
 
 def test_settings_are_those_that_differ_from_the_sweep_file(make_store: Make, tmp_path: Path) -> None:
@@ -107,10 +107,10 @@ def test_settings_are_those_that_differ_from_the_sweep_file(make_store: Make, tm
              "other.yaml": tiny_spec(data={"name": "other"})}
     root = str(tmp_path / "ett")
     (sweep,) = across.across([root], files)
-    assert sweep["file"] == "near.yaml"
-    assert sweep["changed"] == {"patch_size": 8, "size": "debug", "label_fraction": "default"}
+    assert sweep.file == "near.yaml"
+    assert sweep.changed == {"patch_size": 8, "size": "debug", "label_fraction": "default"}
     (sweep,) = across.across([root], {"other.yaml": files["other.yaml"]})
-    assert (sweep["file"], sweep["changed"]) == (None, sweep["settings"])
+    assert (sweep.file, sweep.changed) == (None, sweep.settings)
     (tmp_path / "broken.yaml").write_text("name: [")
     assert across.sweep_files(tmp_path) == {}
     shipped = across.sweep_files(ROOT / "sweeps")
