@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from raymae.train.trial import Report
 
 
-class Keeper:
-    """Keeps one trial's latest checkpoint.
+class TrialFiles:
+    """Keeps what one trial leaves: its latest checkpoint, its milestones and its pictures.
 
     Args:
         root: The sweep's folder, a path or a URI.
@@ -90,7 +90,7 @@ class Keeper:
             self._folder.remove(self._name)
 
 
-def tidy(root: str, ended: Collection[str], *, milestones: bool) -> None:
+def remove_checkpoints(root: str, ended: Collection[str], *, milestones: bool) -> None:
     """Delete what trials that ended have left: a worker writes a report ahead of the decision to stop its trial.
 
     Args:

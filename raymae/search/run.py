@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-from contextlib import nullcontext
+from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from raymae.errors import InterruptedSweepError, TrialError
 from raymae.results.store.layout import DRIVER_LOG, TRIALS
@@ -14,16 +13,19 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
 from raymae.results.views.tensorboard import LiveEvents
+from raymae.search.decide.conductor import Conductor
+from raymae.search.decide.resume import restore, warm_start
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
+from raymae.search.engine.mailbox import ClusterNodes, Mailbox
+from raymae.search.engine.sharing import NAMESPACE, mailbox_name, shared
 from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment
 from raymae.search.live.display import Display
+from raymae.search.live.metrics import Metrics
+from raymae.search.live.state_file import beating
 from raymae.search.plan import Plan
 from raymae.spec.sweep import SweepSpec
-
-if TYPE_CHECKING:
-    from raymae.search.decide.conductor import Conductor
 
 # where data and results are; the right to read them is every machine's own
 PASSED_ON = (
@@ -55,78 +57,75 @@ def run_sweep(
     store = Store.create(
         Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh, extend=extend,
         data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint},
-        on_warning=display.warn,
+        on_warning=display.warned,
     )
-    from raymae.search.decide.conductor import Conductor
-    from raymae.search.decide.resume import restore, warm_start
-    from raymae.search.live.metrics import Metrics
-    from raymae.search.live.state_file import beating
-
-    with store:
+    with ExitStack() as stack:
+        stack.enter_context(store)
         conductor = Conductor(
-            spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots
+            spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
+            observers=[display],
         )
-        conductor.warn = display.warn
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
-        kept = restore(conductor, retry_failed=retry_failed)
+        ended, interrupted = restore(conductor, retry_failed=retry_failed)
+        stack.enter_context(beating(conductor))
         columns = store.manifest.columns[TRIALS]
-        with beating(conductor) as pulse, LiveEvents(store.location, conductor.metric, columns, display.warn) as events:
-            conductor.recorders.append(events)
-            if kept or conductor.num_interrupted:
-                display.continuing(kept, conductor.num_interrupted)
-            if not conductor.finished():
-                with (
-                    interruptible(lambda: _interrupt(conductor)),
-                    display.live(conductor),
-                    connected(_log_file(store), _worker_environment(spec), plan.address) as cluster,
-                ):
-                    if plan.address:
-                        conductor.use_slots(cluster.slots(spec.resources, spec.search.max_concurrent))
-                        display.waiting(cluster.room(spec.resources), conductor.slots)
-                    display.connected(cluster)
-                    metrics = Metrics(conductor)
-                    conductor.recorders.append(metrics)
-                    pulse.dashboard, pulse.also = cluster.dashboard, metrics.beat
-                    _tune(conductor, cluster, spec, alone=plan.address is None)
-            conductor.close()
-            verdict = conclude(store)
-    if spec.arms and not any(trial.status == "completed" for trial in conductor.trials.values()):
-        reasons = sorted({trial.error for trial in conductor.trials.values() if trial.error})
+        conductor.add_observer(stack.enter_context(
+            LiveEvents(store.location, plan.schema.objective.val, columns, conductor.warn)))
+        if ended or interrupted:
+            display.continuing(ended, interrupted)
+        if not conductor.finished():
+            _run_trials(conductor, plan, display)
+        conductor.close()
+        verdict = conclude(store)
+    if spec.arms and not any(trial.status == "completed" for trial in conductor.trials):
+        reasons = sorted({trial.error for trial in conductor.trials if trial.error})
         raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))
     if conductor.interrupted:
         raise InterruptedSweepError("interrupted; run the same command again to go on")
     return verdict
 
 
-def _interrupt(conductor: Conductor) -> None:
-    conductor.interrupted = True
-    conductor.warn("interrupted: trials under way end at their next report; again to end at once")
+def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
+    """Start or join Ray, and run on it everything that the conductor proposes."""
+    spec = plan.spec
+    with (
+        interruptible(conductor.interrupt),
+        display.live(conductor.progress),
+        connected(_log_file(conductor.store), _worker_environment(spec), plan.address) as cluster,
+    ):
+        if plan.address:
+            conductor.use_slots(cluster.slots(spec.resources, spec.search.max_concurrent))
+            display.waiting(cluster.room(spec.resources), conductor.slots)
+        conductor.connected(cluster.dashboard)
+        display.connected(cluster.dashboard)
+        conductor.add_observer(Metrics(spec.name, conductor.warn))
+        _tune(conductor, cluster, spec, alone=plan.address is None)
 
 
 def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: bool) -> None:
     """Run everything the conductor proposes on warm worker groups; sweeps that are not alone share the cluster."""
-    import ray
+    import ray  # only now: Ray reads its variables once, when it is imported
     from ray import tune
 
-    from raymae.search.engine.mailbox import ClusterNodes, Hub
-    from raymae.search.engine.sharing import NAMESPACE, hub_name, shared
     from raymae.search.engine.trainable import WarmTrial
     from raymae.search.engine.tune import run_tune
-    from raymae.search.engine.workers import GroupOptions, bury
+    from raymae.search.engine.workers import GroupOptions, release
 
-    name = hub_name(spec.resources)
-    hub = ray.remote(Hub).options(
+    name = mailbox_name(spec.resources)
+    mailbox = ray.remote(Mailbox).options(
         num_cpus=0, resources=dict(cluster.driver), name=name, namespace=NAMESPACE
     ).remote(ClusterNodes())
-    sharing = nullcontext() if alone else shared(conductor, name, partial(cluster.capacity, spec.resources))
     options = GroupOptions(
-        hub, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
+        mailbox, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
         str(cluster.scratch / "train"), spec.resources.report_timeout_s, spec.resources.recycle_after,
     )
-    with watched(conductor, hub), sharing:
+    with ExitStack() as stack:
+        stack.enter_context(watched(conductor, mailbox))
+        if not alone:
+            stack.enter_context(shared(conductor, name, partial(cluster.capacity, spec.resources)))
         trainable = tune.with_parameters(WarmTrial, options=options)
-        run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(bury, hub))
+        run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(release, mailbox))
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:

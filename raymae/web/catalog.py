@@ -7,19 +7,19 @@ import re
 import threading
 import time
 from collections.abc import Callable
-from typing import Any
 
 from raymae.errors import RayMAEError, ResultsError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import REPORTS, STATE, SWEEP, TRIALS, VERDICT
-from raymae.results.views.progress import OVER, Follower
+from raymae.results.views.follower import Follower
+from raymae.results.views.progress import OVER, Progress
 
 FRESH_S = 1.0  # a look is good for so long, however many browsers ask
 _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # anything else could change the meaning of a URI
 
 
 class Catalog:
-    """See the module.
+    """Finds the sweeps of a folder and remembers how far they were.
 
     A name that a browser sends is only ever compared with the names that the folder lists; no path is made from it.
 
@@ -67,20 +67,21 @@ class Catalog:
             return None
         return self._folder.root if self._single else self._folder.uri(name)
 
-    def look(self, name: str) -> dict[str, Any] | None:
-        """A sweep's progress as `Follower.look` returns it, with its folder's `name`; None where there is none.
+    def look(self, name: str) -> Progress | None:
+        """A sweep's progress; None where there is no such sweep.
 
         A sweep that cannot be read has the state `unreadable` and the reason as its `note`.
         """
         root = self._root_of(name)
         return None if root is None else self._entry(name, root).look(name)
 
-    def all(self) -> list[dict[str, Any]]:
-        """Every sweep's progress: those under way first, then the latest first."""
-        seen = [one for one in map(self.look, self.names()) if one is not None]
-        seen.sort(key=lambda one: str(one["started_at"]), reverse=True)
-        seen.sort(key=lambda one: one["state"] != "running")
-        return seen
+    def all(self) -> dict[str, Progress]:
+        """Every sweep's progress by its folder's name: those under way first, then the latest first."""
+        looks = ((name, self.look(name)) for name in self.names())
+        seen = [(name, progress) for name, progress in looks if progress is not None]
+        seen.sort(key=lambda named: named[1].started_at, reverse=True)
+        seen.sort(key=lambda named: named[1].state != "running")
+        return dict(seen)
 
     def report(self, name: str, render: Callable[[str], str]) -> str | None:
         """A sweep's report page, made anew when its results have changed; None where there is no such sweep.
@@ -107,30 +108,31 @@ class _Entry:
         self._root, self._folder = root, Folder(root)
         self._lock = threading.Lock()
         self._follower: Follower | None = None
-        self._seen: dict[str, Any] = {}
+        self._seen: Progress | None = None
         self._looked, self._stamp = float("-inf"), object()
         self._report: tuple[object, str] | None = None
         self._rendering = threading.Lock()
 
-    def look(self, name: str) -> dict[str, Any]:
+    def look(self, name: str) -> Progress:
         with self._lock:
-            if time.monotonic() - self._looked >= FRESH_S:
+            if self._seen is None or time.monotonic() - self._looked >= FRESH_S:
                 try:
-                    self._look()
+                    self._seen = self._look()
                 except (RayMAEError, OSError) as error:
                     self._follower, self._stamp = None, object()
-                    self._seen = {"sweep": name, "state": "unreadable", "note": str(error), "started_at": ""}
+                    self._seen = Progress.unreadable(name, str(error))
                 self._looked = time.monotonic()
-            return {**self._seen, "name": name}
+            return self._seen
 
-    def _look(self) -> None:
+    def _look(self) -> Progress:
         stamp = self._changed()
-        if self._seen and self._seen["state"] in OVER and stamp == self._stamp:
-            return
+        if self._seen is not None and self._seen.state in OVER and stamp == self._stamp:
+            return self._seen
         self._follower = self._follower or Follower(self._root)
-        self._seen, self._stamp = self._follower.look(), stamp
-        if self._seen["state"] in OVER:
+        seen, self._stamp = self._follower.look(), stamp
+        if seen.state in OVER:
             self._follower = None  # its tables can be large, and nothing will be added to them
+        return seen
 
     def report(self, render: Callable[[str], str]) -> str:
         with self._rendering:

@@ -14,7 +14,7 @@ from urllib.parse import quote
 from raymae import __version__
 from raymae.results.verdict.headline import synthetic
 from raymae.results.verdict.numbers import aligned, duration, number
-from raymae.results.views.watch import running
+from raymae.results.views.progress import Progress
 from raymae.web.catalog import Catalog
 from raymae.web.guard import REPORT_POLICY
 
@@ -37,8 +37,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "segment": partial(quote, safe=""), "shell": shlex.quote}
-    environment.globals |= {"aligned": aligned, "number": number, "running": running, "synthetic": synthetic,
-                            "version": __version__}
+    environment.globals |= {"aligned": aligned, "number": number, "synthetic": synthetic, "version": __version__}
     return environment
 
 
@@ -77,15 +76,17 @@ class Pages:
         text = self._templates.get_template(template).render(root=self._catalog.root, **values)
         return web.Response(text=text, content_type="text/html", status=status)
 
-    async def _look(self, request: web.Request) -> Any:
-        """The progress of the sweep that a request names."""
-        return _found(await asyncio.to_thread(self._catalog.look, request.match_info["name"]))
+    async def _look(self, request: web.Request) -> tuple[str, Progress]:
+        """The sweep that a request names, and its progress."""
+        name = request.match_info["name"]
+        return name, _found(await asyncio.to_thread(self._catalog.look, name))
 
     async def _index(self, request: web.Request) -> web.Response:
         return self._page("index.html", sweeps=await asyncio.to_thread(self._catalog.all))
 
     async def _sweep(self, request: web.Request) -> web.Response:
-        return self._page("sweep.html", seen=await self._look(request))
+        name, seen = await self._look(request)
+        return self._page("sweep.html", name=name, seen=seen)
 
     async def _report(self, request: web.Request) -> web.Response:
         from aiohttp import web
@@ -94,10 +95,11 @@ class Pages:
         return web.Response(text=text, content_type="text/html", headers={"Content-Security-Policy": REPORT_POLICY})
 
     async def _api(self, request: web.Request) -> web.Response:
-        return _as_json(await asyncio.to_thread(self._catalog.all))
+        seen = await asyncio.to_thread(self._catalog.all)
+        return _as_json([_named(name, progress) for name, progress in seen.items()])
 
     async def _api_sweep(self, request: web.Request) -> web.Response:
-        return _as_json(await self._look(request))
+        return _as_json(_named(*await self._look(request)))
 
     async def _static(self, request: web.Request) -> web.Response:
         from aiohttp import web
@@ -120,6 +122,10 @@ def _found(value: Value | None) -> Value:
     if value is None:
         raise web.HTTPNotFound
     return value
+
+
+def _named(name: str, progress: Progress) -> dict[str, Any]:
+    return {**progress.to_json(), "name": name}
 
 
 def _as_json(value: object) -> web.Response:

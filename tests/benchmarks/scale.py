@@ -19,6 +19,8 @@ from typing import Any
 
 import psutil
 
+from raymae.results.views.progress import Progress
+
 SPEC = """
 name: scale
 task: tests.benchmarks.trivial:Trivial
@@ -29,6 +31,27 @@ space: {{x: {{uniform: [0, 1]}}}}
 search: {{num_trials: {trials}, algorithm: random, scheduler: asha, grace_epochs: 1}}
 replicates: 0
 """
+
+
+class Marks:
+    """Observes a conductor: the time and the driver's memory when so many trials have ended."""
+
+    def __init__(self, counts: tuple[int, ...]) -> None:
+        self.counts = counts
+        self.at: dict[int, tuple[float, float]] = {}
+
+    def ended(self, row: object, progress: Progress) -> None:
+        if progress.num_ended in self.counts:
+            self.at[progress.num_ended] = (time.monotonic(), psutil.Process().memory_info().rss / 1e6)
+
+    def warned(self, text: str) -> None:
+        print(text)
+
+    def reported(self, row: object, message: object) -> None:
+        pass
+
+    def beat(self, progress: object) -> None:
+        pass
 
 
 def main() -> None:
@@ -74,7 +97,7 @@ def main() -> None:
         def load_checkpoint(self, checkpoint: Any) -> None:
             pass
 
-    marks: dict[int, tuple[float, float]] = {}
+    marks = Marks((20, trials // 10, trials - trials // 10, trials))
     with tempfile.TemporaryDirectory() as folder:
         spec = parse_sweep(SPEC.format(trials=trials), "scale", [f"results={folder}"], schema_of=schema_of)
         schema = schema_of(spec.task)
@@ -82,16 +105,7 @@ def main() -> None:
                              data={"name": "nothing", "source": "synthetic", "fingerprint": "none"})
         with store:
             conductor = Conductor(spec, {"scratch": arm_plan(spec, schema, "scratch")}, schema.objective, store,
-                                  source="synthetic", slots=1)
-            ended = 0
-
-            def note(trial: object) -> None:
-                nonlocal ended
-                ended += 1
-                if ended in (20, trials // 10, trials - trials // 10, trials):
-                    marks[ended] = (time.monotonic(), psutil.Process().memory_info().rss / 1e6)
-
-            conductor.listener = note
+                                  source="synthetic", slots=1, observers=[marks])
             with connected() as cluster:
                 run_tune(conductor, Simulated, str(cluster.scratch / "tune"), cluster.driver)
             started = time.monotonic()
@@ -103,15 +117,15 @@ def main() -> None:
     assert count == trials, f"{count} rows for {trials} trials"
 
     def rate(first: int, last: int) -> float:
-        return (last - first) / (marks[last][0] - marks[first][0])
+        return (last - first) / (marks.at[last][0] - marks.at[first][0])
 
     tenth = trials // 10
     early, late = rate(20, tenth), rate(trials - tenth, trials)
     print(f"trials/s up to {tenth}: {early:.1f}; the last {tenth} of {trials}: {late:.1f}; ratio {late / early:.2f}")
-    print(f"driver memory at {tenth}: {marks[tenth][1]:.0f} MB; at {trials}: {marks[trials][1]:.0f} MB")
+    print(f"driver memory at {tenth}: {marks.at[tenth][1]:.0f} MB; at {trials}: {marks.at[trials][1]:.0f} MB")
     print(f"compaction {compact_s:.2f} s; a query over all trials {query_s:.2f} s")
     print(json.dumps({"benchmark": "scale", "num_trials": trials, "early_per_s": early, "late_per_s": late,
-                      "memory_mb": {str(tenth): marks[tenth][1], str(trials): marks[trials][1]},
+                      "memory_mb": {str(tenth): marks.at[tenth][1], str(trials): marks.at[trials][1]},
                       "compact_s": compact_s, "query_s": query_s}))
 
 

@@ -46,7 +46,7 @@ def engine(trials: int, workers: int) -> dict[str, float]:
 
             self.ended: list[float] = []
             self.display = Display.silent()
-            self.display.ended = lambda trial: self.ended.append(time.monotonic())  # type: ignore[method-assign]
+            self.display.ended = lambda row, progress: self.ended.append(time.monotonic())  # type: ignore[method-assign]
 
     with tempfile.TemporaryDirectory() as folder:
         text = SPEC.format(trials=trials, workers=workers, cpus=0.9 / workers)

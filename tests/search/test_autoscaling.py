@@ -149,21 +149,21 @@ def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.Monk
     assert conductor.said[-1] == "no other sweep is on the cluster now: 5 trials of this one at once"
 
 
-@pytest.mark.parametrize(("squeezed", "running", "status", "let_go"), [
+@pytest.mark.parametrize(("shares_cluster", "running", "status", "let_go"), [
     (True, 1, "RUNNING", True), (True, 1, "PENDING", False), (True, 0, "RUNNING", False), (False, 1, "RUNNING", False),
 ])
-def test_an_idle_group_is_let_go_only_for_another_sweep(squeezed, running, status, let_go) -> None:
+def test_an_idle_group_is_let_go_only_for_another_sweep(shares_cluster, running, status, let_go) -> None:
     from types import SimpleNamespace
 
     from raymae.search.engine.tune import ArmScheduler
 
     let = []
-    trials = SimpleNamespace(conductor=SimpleNamespace(
-        plans={}, squeezed=squeezed, num_running=running, slots=1, spec=None, objective=None))
+    ids = SimpleNamespace(conductor=SimpleNamespace(
+        plans={}, shares_cluster=shares_cluster, trials=SimpleNamespace(running=range(running)), slots=1))
     controller = SimpleNamespace(
         get_live_trials=lambda: [SimpleNamespace(status=status)], get_trials=lambda: [],
         _tune_controller=SimpleNamespace(_cleanup_cached_actors=lambda force_all: let.append(force_all)))
-    assert ArmScheduler(trials).choose_trial_to_run(controller) is None
+    assert ArmScheduler(ids).choose_trial_to_run(controller) is None
     assert bool(let) == let_go
 
 

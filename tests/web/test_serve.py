@@ -124,7 +124,7 @@ def test_a_new_sweep_and_new_trials_appear(served):
     assert (seen["state"], seen["num_ended"]) == ("running", 0)
     add_trial(store, "mae-0000", 0.5)
     catalog = Catalog(served.folder)
-    assert catalog.look("late")["num_ended"] == 1
+    assert catalog.look("late").num_ended == 1
     assert catalog.look("later") is None
 
 
@@ -132,21 +132,21 @@ def test_a_finished_sweep_is_not_read_again_until_somebody_writes(served, monkey
     catalog = Catalog(served.folder)
     monkeypatch.setattr("raymae.web.catalog.FRESH_S", 0.0)
     store = make_sweep(served.folder / "finished", {"mae-0000": 0.5}, word="ended")
-    assert catalog.look("finished")["num_ended"] == 1
+    assert catalog.look("finished").num_ended == 1
     looks: list[Any] = []
     follower = catalogs.Follower
     monkeypatch.setattr(catalogs, "Follower", lambda root: looks.append(root) or follower(root))
-    assert catalog.look("finished")["num_ended"] == 1
+    assert catalog.look("finished").num_ended == 1
     assert looks == []
     add_trial(store, "mae-0001", 0.4)
-    assert catalog.look("finished")["num_ended"] == 2
+    assert catalog.look("finished").num_ended == 2
     assert len(looks) == 1
 
 
 def test_one_sweep_alone_can_be_served(served):
     catalog = Catalog(served.folder / "done")
     assert catalog.names() == ["done"]
-    assert catalog.look("done")["num_ended"] == 2
+    assert catalog.look("done").num_ended == 2
 
 
 def test_the_report_is_made_once_until_results_change(served):
@@ -169,7 +169,7 @@ def test_sweeps_on_s3(s3_endpoint, monkeypatch):
     make_sweep("s3://bucket/served/second?region=us-east-1", {}, word="running")
     catalog = Catalog("s3://bucket/served?region=us-east-1")
     assert catalog.names() == ["first", "second"]
-    assert [(one["name"], one["state"], one["num_ended"]) for one in catalog.all()] == [
+    assert [(name, seen.state, seen.num_ended) for name, seen in catalog.all().items()] == [
         ("second", "running", 0), ("first", "ended", 1)]
     assert catalog.look("second?region=x") is None
     assert catalog.report("first", lambda root: root) == "s3://bucket/served/first?region=us-east-1"

@@ -1,160 +1,257 @@
-"""How far a sweep is, from its folder alone: for `raymae watch`, `raymae serve`, and anybody with a loop."""
+"""How far a sweep is, as one value: its driver makes it, a follower reads it off a folder, everybody draws it.
+
+`DriverState` is what a driver leaves of it in `state.json`, for those who have only the folder.
+"""
 
 from __future__ import annotations
 
-import os
-import socket
-import time
-from collections.abc import Collection, Mapping
-from datetime import UTC, datetime
+from collections.abc import Mapping
+from dataclasses import dataclass, fields, replace
 from typing import Any, Literal
 
-from raymae.results.store.columns import last_attempts
-from raymae.results.store.store import Store, to_pandas
-from raymae.results.verdict.headline import headline
-from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.verdict import ArmResult, Verdict, plain
+from raymae.results.verdict.statistics import Interval
+from raymae.results.verdict.verdict import SweepData, TrialCounts, plain
+from raymae.spec.task import ArmKind, Objective
 
-SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
+State = Literal["running", "ended", "interrupted", "failed", "lost", "unknown", "unreadable"]
 OVER = ("ended", "interrupted", "failed")
-NUM_FAILURES = 5
 
 
-class Follower:
-    """Looks at one sweep again and again; each look reads only what is new.
+@dataclass(frozen=True)
+class RunningTrial:
+    """A trial under way.
 
-    Args:
-        root: The sweep's folder, a path or a URI.
-
-    Raises:
-        ResultsError: No sweep there.
+    Attributes:
+        trial_id: The trial.
+        arm: Its arm.
+        stage: `search` or `replicate`.
+        attempt: How often it has been started before.
+        phase: Of its last report; None before the first.
+        epoch: Of its last report; None before the first.
+        epochs: How many the phase has; None where that means nothing.
+        wall_s: Seconds since it was started.
+        best: Its best validation score so far; None without a finite one.
     """
 
-    def __init__(self, root: str | os.PathLike[str]) -> None:
-        self._store = Store.open(root)
-        self._seen: dict[str, tuple[Collection[str], Any]] = {"trials": ((), None), "reports": ((), None)}
-        self._sign: tuple[str, float] | None = None
-        self._answer: tuple[Any, Verdict] | None = None
+    trial_id: str
+    arm: str
+    stage: str
+    attempt: int
+    phase: str | None
+    epoch: float | None
+    epochs: float | None
+    wall_s: float
+    best: float | None
 
-    @property
-    def root(self) -> str:
-        """The sweep's folder as given."""
-        return self._store.root
-
-    def look(self) -> dict[str, Any]:
-        """What there is now.
-
-        Returns:
-            Plain values: `sweep`, `task`, `root`, `data`, `objective`, `state` (`running`, `ended`, `interrupted`,
-            `failed`; `lost`: its driver has given no sign of life for a minute; `unknown`: written by a version without
-            signs of life), `note` (the state in words, or ""), `started_at`, `elapsed_s`, `left_s`, `dashboard`,
-            `num_planned`, `num_ended`, `num_reports`, `last_report`, `arms` (best first), `running`, `failures` (the
-            last five), `headline`.
-
-        Raises:
-            ResultsError: The storage failed, or the sweep is gone.
-        """
-        latest = Store.open(self._store.root)
-        if latest.manifest != self._store.manifest:
-            if latest.manifest.created_at != self._store.manifest.created_at:  # started over with --fresh
-                self._seen = {"trials": ((), None), "reports": ((), None)}
-            self._store, self._answer = latest, None
-        state = self._store.state()  # before the rows: what it calls running may have ended since, never the reverse
-        names: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
-        for name in names:
-            self._seen[name] = self._store.follow(name, *self._seen[name])
-        tables = {name: table for name, (_, table) in self._seen.items()}
-        known = (tables["trials"].num_rows, state["state"] if state else None)
-        if self._answer is None or self._answer[0] != known:
-            self._answer = (known, verdict_now(self._store, to_pandas(tables["trials"])))
-        return self._progress(tables, state, self._answer[1])
-
-    def _progress(self, tables: Mapping[str, Any], state: Mapping[str, Any] | None, answer: Verdict) -> dict[str, Any]:
-        import pyarrow.compute as pc
-
-        trials, reports = tables["trials"], tables["reports"]
-        columns = ["trial_id", "arm", "stage", "status", "attempt", "error"]
-        rows: list[dict[Any, Any]] = last_attempts(trials.select(columns).to_pandas()).to_dict("records")
-        last = {row["trial_id"]: row for row in rows}
-        planned = state["planned"] if state else self._guessed()
-        word, note = self._state(state, answer)
-        running = [one for one in state["running"] if one["trial_id"] not in last
-                   or last[one["trial_id"]]["attempt"] < one["attempt"]] if state and word == "running" else []
-        latest = pc.max(reports["time"]).as_py() if reports.num_rows else None
-        return {
-            "sweep": answer.sweep, "task": answer.task, "root": self._store.root, "data": plain(answer.data),
-            "objective": plain(answer.objective), "state": word, "note": note,
-            "started_at": state["started_at"] if state else self._store.manifest.created_at,
-            "elapsed_s": _elapsed(state, word), "left_s": state["left_s"] if state and word == "running" else None,
-            "dashboard": state["dashboard"] or "" if state and word == "running" else "",
-            "num_planned": sum(sum(arm.values()) for arm in planned.values()), "num_ended": len(last),
-            "num_trials": {status: sum(row["status"] == status for row in last.values())
-                           for status in ("completed", "stopped", "failed")},
-            "num_reports": reports.num_rows, "last_report": latest and latest.isoformat(),
-            "arms": [_arm(answer, arm, last, planned.get(arm.arm, {"search": 0, "replicates": 0}))
-                     for arm in answer.arms],
-            "running": running,
-            "failures": [{"trial_id": row["trial_id"], "error": row["error"] or ""}
-                         for row in last.values() if row["status"] == "failed"][-NUM_FAILURES:],
-            "headline": headline(answer),
-        }
-
-    def _guessed(self) -> dict[str, dict[str, int]]:
-        """What is planned where no driver said: a quota may have been cut by the budget or a small grid."""
-        spec, arms = self._store.spec(), self._store.manifest.task.arms
-        return {name: {"search": 1 if arms[name].kind == "reference" else spec.search.num_trials,
-                       "replicates": arms[name].num_replicates(spec.replicates)}
-                for name in spec.arms}
-
-    def _state(self, state: Mapping[str, Any] | None, answer: Verdict) -> tuple[str, str]:
-        if state is None:
-            return ("ended", "") if answer.complete else ("unknown", "no driver has given a sign of life here")
-        if state["state"] == "interrupted":
-            return "interrupted", "interrupted; the same command goes on"
-        if state["state"] != "running":
-            return state["state"], f"failed: {state['error']}" if state.get("error") else ""
-        now = time.monotonic()
-        age = (datetime.now(UTC) - datetime.fromisoformat(state["time"])).total_seconds()
-        if self._sign is None:
-            self._sign = (state["time"], now - max(age, 0.0))
-        elif self._sign[0] != state["time"]:  # seen to change: whatever the two clocks say, it lives
-            self._sign = (state["time"], now)
-        silent = now - self._sign[1]
-        where = f"{state['host']}, process {state['pid']}"
-        if state["host"] == socket.gethostname() and not _alive(state["pid"]):
-            return "lost", f"its driver ({where}) is gone; the same command goes on"
-        if silent > max(SILENT_S, 6 * state["every_s"]):
-            return "lost", f"no sign of life for {silent:.0f} s from its driver ({where})"
-        return "running", "starting Ray" if state["dashboard"] is None else ""
+    def __str__(self) -> str:
+        """What it is doing, in a few words."""
+        if self.phase is None:
+            return f"{self.trial_id} starting"
+        of = f"/{self.epochs}" if self.epochs and self.phase != "test" else ""
+        return f"{self.trial_id} {self.phase} {self.epoch:g}{of}"
 
 
-def _elapsed(state: Mapping[str, Any] | None, word: str) -> float | None:
-    """Of the present run; between two signs of life the clock goes on."""
-    if state is None:
-        return None
-    since = (datetime.now(UTC) - datetime.fromisoformat(state["time"])).total_seconds() if word == "running" else 0.0
-    return round(float(state["elapsed_s"]) + min(max(since, 0.0), SILENT_S), 1)
+@dataclass(frozen=True)
+class StageCount:
+    """Trials of one stage of an arm.
+
+    Attributes:
+        done: Those that have ended, however they did.
+        planned: How many there will be, if nothing is cut short.
+        statuses: How many there are by status, also of those under way; statuses that none has may be left out.
+    """
+
+    done: int
+    planned: int
+    statuses: Mapping[str, int]
 
 
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
+@dataclass(frozen=True)
+class TestMean:
+    """Mean test score of an arm's replicates so far, and its 95 % interval where there is one."""
+
+    mean: float
+    ci95: Interval | None
 
 
-def _arm(verdict: Verdict, arm: ArmResult, last: Mapping[str, Mapping[str, Any]],
-         planned: Mapping[str, int]) -> dict[str, Any]:
-    mine = [row for row in last.values() if row["arm"] == arm.arm]
-    search, replicates = (sum(row["stage"] == stage for row in mine) for stage in ("search", "replicate"))
-    test = verdict.test(arm)
-    return {
-        "arm": arm.arm, "kind": arm.kind,
-        "search": {"done": search, "planned": max(planned["search"], search)},
-        "replicates": {"done": replicates, "planned": max(planned["replicates"], replicates)},
-        "num_trials": plain(arm.num_trials), "best": arm.val.score, "best_trial": arm.val.trial_id,
-        "test": test and {"mean": test.mean, "ci95": plain(test.ci95)}, "compute_s": arm.compute_s,
-    }
+@dataclass(frozen=True)
+class ArmProgress:
+    """How far one arm is.
+
+    Attributes:
+        arm: Its name.
+        kind: `pretrained`, `trained` or `reference`.
+        search: Its trials of the search.
+        replicates: Its best configuration on fresh seeds.
+        num_trials: How its trials ended, both stages together.
+        best: The best validation score; None while there is none.
+        best_trial: The trial that has it.
+        test: The objective on the test split; None while no replicate is scored.
+        compute_s: Wall time of its trials, in seconds.
+    """
+
+    arm: str
+    kind: ArmKind
+    search: StageCount
+    replicates: StageCount
+    num_trials: TrialCounts
+    best: float | None
+    best_trial: str | None
+    test: TestMean | None
+    compute_s: float
+
+
+@dataclass(frozen=True)
+class Failure:
+    """A trial that failed, and why."""
+
+    trial_id: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a sweep is at one moment.
+
+    Attributes:
+        sweep: Its name.
+        task: Its task.
+        root: Its folder.
+        data: Its data set.
+        objective: What is selected on.
+        state: `running`, `ended`, `interrupted` or `failed`; `lost`: its driver has given no sign of life for a minute;
+            `unknown`: written by a version without signs of life; `unreadable`: the note says why.
+        note: The state in words, or "".
+        started_at: When this run of the sweep began (ISO, UTC).
+        elapsed_s: Seconds of this run; None where no driver said.
+        left_s: Seconds that are left; None until there is something to go by.
+        dashboard: Ray's; "" where it has none, None until Ray is up.
+        slots: Trials at once; None where no driver said.
+        num_planned: Trials of the whole sweep.
+        num_ended: Trials that have ended.
+        num_trials: How they ended.
+        num_reports: Rows of the table of reports; None where nobody counts them.
+        last_report: When the last one was made (ISO).
+        arms: One each, best first where they are read off a folder.
+        running: What runs now.
+        failures: The last five trials that failed.
+        headline: The answer so far, or "".
+    """
+
+    sweep: str
+    task: str
+    root: str
+    data: SweepData
+    objective: Objective
+    state: State
+    note: str
+    started_at: str
+    elapsed_s: float | None
+    left_s: float | None
+    dashboard: str | None
+    slots: int | None
+    num_planned: int
+    num_ended: int
+    num_trials: TrialCounts
+    num_reports: int | None
+    last_report: str | None
+    arms: tuple[ArmProgress, ...]
+    running: tuple[RunningTrial, ...]
+    failures: tuple[Failure, ...]
+    headline: str
+
+    @classmethod
+    def unreadable(cls, name: str, why: str) -> Progress:
+        """Nothing but a name, where a folder cannot be read."""
+        return cls(
+            name, "", "", SweepData("", "real", ""), Objective("", "min", ""), "unreadable", why, "", None, None, None,
+            None, 0, 0, TrialCounts(0, 0, 0), None, None, (), (), (), "",
+        )
+
+    def with_note(self, note: str) -> Progress:
+        """The same with another note."""
+        return replace(self, note=note)
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `raymae watch --json` prints them."""
+        return {**plain(self), "dashboard": self.dashboard or ""}
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> Progress:
+        """The progress that `to_json` made plain; keys of a later version are left out."""
+        return _made(
+            cls, found, data=SweepData(**found["data"]), objective=Objective(**found["objective"]),
+            num_trials=TrialCounts(**found["num_trials"]), arms=tuple(_arm(arm) for arm in found["arms"]),
+            running=tuple(_made(RunningTrial, one) for one in found["running"]),
+            failures=tuple(Failure(**failure) for failure in found["failures"]),
+        )
+
+
+@dataclass(frozen=True)
+class PlannedTrials:
+    """How many trials an arm will have in each stage, if nothing is cut short."""
+
+    search: int
+    replicates: int
+
+
+@dataclass(frozen=True)
+class DriverState:
+    """The driver's last sign of life, under the names that `state.json` has for it.
+
+    Attributes:
+        state: `running`, `ended`, `interrupted` or `failed`.
+        time: When this was written (ISO, UTC).
+        started_at: When this run of the sweep began.
+        host: Of the driver.
+        pid: Of the driver.
+        every_s: Seconds between two signs of life.
+        dashboard: Ray's, "" where it has none; None until Ray is up.
+        slots: Trials at once.
+        elapsed_s: Seconds of this run.
+        left_s: Seconds that are left; None until there is something to go by.
+        planned: By arm.
+        running: What runs now.
+        error: Why it failed, or None.
+    """
+
+    state: Literal["running", "ended", "interrupted", "failed"]
+    time: str
+    started_at: str
+    host: str
+    pid: int
+    every_s: float
+    dashboard: str | None
+    slots: int
+    elapsed_s: float
+    left_s: float | None
+    planned: Mapping[str, PlannedTrials]
+    running: tuple[RunningTrial, ...]
+    error: str | None
+
+    def to_json(self) -> dict[str, Any]:
+        """Plain values, as `state.json` holds them."""
+        found: dict[str, Any] = plain(self)
+        return found
+
+    @classmethod
+    def from_json(cls, found: Mapping[str, Any]) -> DriverState:
+        """The state that `to_json` made plain; keys of a later version are left out."""
+        return _made(
+            cls, found, planned={arm: PlannedTrials(**one) for arm, one in found["planned"].items()},
+            running=tuple(_made(RunningTrial, one) for one in found["running"]),
+        )
+
+
+def _made(cls: Any, found: Mapping[str, Any], **parts: Any) -> Any:
+    return cls(**{**{name.name: found.get(name.name) for name in fields(cls)}, **parts})
+
+
+def _arm(found: Mapping[str, Any]) -> ArmProgress:
+    test = found["test"]
+    arm: ArmProgress = _made(
+        ArmProgress, found, search=StageCount(**found["search"]), replicates=StageCount(**found["replicates"]),
+        num_trials=TrialCounts(**found["num_trials"]),
+        test=test and TestMean(test["mean"], tuple(test["ci95"]) if test["ci95"] else None),
+    )
+    return arm

@@ -225,11 +225,17 @@ class LiveEvents:
             metrics = (metric, metric.replace("val_", "test_", 1))
             self._events = Events(self._folder.local / TENSORBOARD, metrics, columns)
 
-    def report(self, row: Mapping[str, Any], message: object) -> None:
+    def warned(self, text: str) -> None:
+        """Add nothing."""
+
+    def reported(self, row: Mapping[str, Any], message: object) -> None:
         """Add one report."""
         self._try(lambda events: events.report(row))
 
-    def trial(self, row: Mapping[str, Any]) -> None:
+    def beat(self, progress: object) -> None:
+        """Add nothing."""
+
+    def ended(self, row: Mapping[str, Any], progress: object) -> None:
         """Add how a trial ended."""
         def add(events: Events) -> None:
             events.trial(row, pictures_of(self._folder, row, self._folder.names(PICTURES)))

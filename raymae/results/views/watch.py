@@ -4,26 +4,28 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from raymae.errors import ResultsError
 from raymae.results.verdict.headline import synthetic
 from raymae.results.verdict.numbers import aligned, duration, number, significant
-from raymae.results.views.progress import OVER, Follower
+from raymae.results.verdict.verdict import plain
+from raymae.results.views.follower import Follower
+from raymae.results.views.progress import OVER, Progress
 
 if TYPE_CHECKING:
     from rich.console import Console, RenderableType
 
 COLORS = {"running": "green", "ended": "bold", "interrupted": "yellow", "failed": "red", "lost": "red",
-          "unknown": "yellow"}
+          "unknown": "yellow", "unreadable": "red"}
 PATIENCE = 30  # looks in a row that the storage may refuse
 
 
 def watch(
     root: str, console: Console, *, once: bool = False, as_json: bool = False, every_s: float = 2.0,
     say: Callable[[str], None] = print,
-) -> dict[str, Any]:
+) -> Progress:
     """Show a sweep's progress until it has ended.
 
     On a terminal a panel is redrawn in place; elsewhere every change of the counts is a line, or a JSON object.
@@ -45,15 +47,15 @@ def watch(
     follower = Follower(root) if once else _when_there(root, console, every_s)
     seen = follower.look()
     if once:
-        say(json.dumps(seen, indent=2)) if as_json else console.print(panel(seen))
+        say(json.dumps(seen.to_json(), indent=2)) if as_json else console.print(panel(seen))
         return seen
     if as_json or not console.is_terminal:
         before: object = None
         while True:
             if (now := _moved(seen)) != before:
                 before = now
-                say(json.dumps(seen)) if as_json else console.print(line(seen), soft_wrap=True)
-            if seen["state"] in OVER:
+                say(json.dumps(seen.to_json())) if as_json else console.print(line(seen), soft_wrap=True)
+            if seen.state in OVER:
                 break
             time.sleep(every_s)
             seen = _again(follower, console, every_s)
@@ -63,7 +65,7 @@ def watch(
     from rich.live import Live
 
     with Live(panel(seen), console=console, auto_refresh=False, transient=True) as live:
-        while seen["state"] not in OVER:
+        while seen.state not in OVER:
             time.sleep(every_s)
             seen = _again(follower, console, every_s)
             live.update(panel(seen), refresh=True)
@@ -86,7 +88,7 @@ def _when_there(root: str, console: Console, every_s: float) -> Follower:
         time.sleep(every_s)
 
 
-def _again(follower: Follower, console: Console, every_s: float) -> dict[str, Any]:
+def _again(follower: Follower, console: Console, every_s: float) -> Progress:
     for tries in range(PATIENCE):
         try:
             return follower.look()
@@ -99,33 +101,32 @@ def _again(follower: Follower, console: Console, every_s: float) -> dict[str, An
     raise AssertionError("unreachable")
 
 
-def _moved(seen: Mapping[str, Any]) -> object:
+def _moved(seen: Progress) -> object:
     """What must differ for another line to be worth printing."""
-    return seen["state"], seen["note"].partition(" for ")[0], seen["num_ended"], len(seen["running"])
+    return seen.state, seen.note.partition(" for ")[0], seen.num_ended, len(seen.running)
 
 
-def line(seen: Mapping[str, Any]) -> RenderableType:
+def line(seen: Progress) -> RenderableType:
     """The sweep's progress in one line."""
     from rich.text import Text
 
-    count = seen["num_trials"]
-    best = [arm for arm in seen["arms"] if arm["best"] is not None]
-    parts = [f"{seen['sweep']} {seen['state']}: {seen['num_ended']}/{seen['num_planned']} trials ended "
-             f"({count['completed']} completed, {count['stopped']} stopped, {count['failed']} failed), "
-             f"{len(seen['running'])} running"]
-    if best:
-        objective = seen["objective"]
-        better = min if objective["mode"] == "min" else max
-        leader = better(best, key=lambda arm: arm["best"])
-        parts.append(f"best val_{objective['metric']} {significant(leader['best'])} by {leader['arm']}")
-    if seen["left_s"] is not None:
-        parts.append(f"about {duration(seen['left_s'])} left")
-    if seen["note"]:
-        parts.append(seen["note"])
-    return Text("; ".join(parts), style=COLORS[seen["state"]] if seen["state"] != "running" else "")
+    count = seen.num_trials
+    parts = [f"{seen.sweep} {seen.state}: {seen.num_ended}/{seen.num_planned} trials ended "
+             f"({count.completed} completed, {count.stopped} stopped, {count.failed} failed), "
+             f"{len(seen.running)} running"]
+    if any(arm.best is not None for arm in seen.arms):
+        objective = seen.objective
+        better = min if objective.mode == "min" else max
+        score, arm = better((arm.best, arm.arm) for arm in seen.arms if arm.best is not None)
+        parts.append(f"best {objective.val} {significant(score)} by {arm}")
+    if seen.left_s is not None:
+        parts.append(f"about {duration(seen.left_s)} left")
+    if seen.note:
+        parts.append(seen.note)
+    return Text("; ".join(parts), style=COLORS[seen.state] if seen.state != "running" else "")
 
 
-def panel(seen: Mapping[str, Any]) -> RenderableType:
+def panel(seen: Progress) -> RenderableType:
     """Everything on one screen: progress, arms, what runs, what failed, the answer so far."""
     from rich.console import Group
     from rich.progress_bar import ProgressBar
@@ -136,53 +137,47 @@ def panel(seen: Mapping[str, Any]) -> RenderableType:
     head.add_column(no_wrap=True)
     head.add_column(ratio=1)
     head.add_column(justify="right", no_wrap=True)
-    head.add_row(Text.assemble((seen["sweep"], "bold"), "  ", (seen["state"], COLORS[seen["state"]])),
-                 ProgressBar(total=max(seen["num_planned"], 1), completed=min(seen["num_ended"], seen["num_planned"])),
-                 f"{seen['num_ended']}/{seen['num_planned']}")
+    head.add_row(Text.assemble((seen.sweep, "bold"), "  ", (seen.state, COLORS[seen.state])),
+                 ProgressBar(total=max(seen.num_planned, 1), completed=min(seen.num_ended, seen.num_planned)),
+                 f"{seen.num_ended}/{seen.num_planned}")
     parts: list[RenderableType] = [head]
-    if warning := synthetic(seen["data"]["name"], seen["data"]["source"]):
+    if warning := synthetic(seen.data.name, seen.data.source):
         parts.insert(0, Text(warning, style="bold yellow"))
-    if seen["note"]:
-        parts.append(Text(seen["note"], style="yellow"))
+    if seen.note:
+        parts.append(Text(seen.note, style="yellow"))
     parts.append(_arms(seen))
-    count = seen["num_trials"]
-    times = [f"{len(seen['running'])} running", *(f"{count[name]} {name}" for name in count if count[name])]
-    if seen["elapsed_s"] is not None:
-        times.append(f"{duration(seen['elapsed_s'])} elapsed")
-    if seen["left_s"] is not None:
-        times.append(f"about {duration(seen['left_s'])} left")
+    count = seen.num_trials
+    times = [f"{len(seen.running)} running", *(f"{number} {word}" for word, number in plain(count).items() if number)]
+    if seen.elapsed_s is not None:
+        times.append(f"{duration(seen.elapsed_s)} elapsed")
+    if seen.left_s is not None:
+        times.append(f"about {duration(seen.left_s)} left")
     parts.append(Text("  ".join(times), style="dim"))
-    for failure in seen["failures"]:
-        first = (failure["error"].splitlines() or [""])[0]
-        parts.append(Text(f"{failure['trial_id']} failed: {first}", style="red", no_wrap=True, overflow="ellipsis"))
-    parts.append(Text(seen["headline"], style="bold"))
+    for failure in seen.failures:
+        first = (failure.error.splitlines() or [""])[0]
+        parts.append(Text(f"{failure.trial_id} failed: {first}", style="red", no_wrap=True, overflow="ellipsis"))
+    if seen.dashboard and seen.state == "running":
+        parts.append(Text(f"dashboard {seen.dashboard}", style="dim"))
+    if seen.headline:
+        parts.append(Text(seen.headline, style="bold"))
     return Group(*parts)
 
 
-def _arms(seen: Mapping[str, Any]) -> RenderableType:
+def _arms(seen: Progress) -> RenderableType:
     from rich.table import Table
     from rich.text import Text
 
-    metric = seen["objective"]["metric"]
     table = Table(box=None, pad_edge=False, expand=True)
     table.add_column("arm", no_wrap=True, style="bold")
-    for title in ("search", "seeds", f"best val_{metric}", f"test_{metric}"):
+    for title in ("search", "seeds", f"best {seen.objective.val}", seen.objective.test):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("now", style="dim", ratio=1)
-    best = aligned([arm["best"] for arm in seen["arms"]])
-    test = aligned([arm["test"] and arm["test"]["mean"] for arm in seen["arms"]])
-    for arm in seen["arms"]:
-        now = ", ".join(running(one) for one in seen["running"] if one["arm"] == arm["arm"])
+    best = aligned([arm.best for arm in seen.arms])
+    test = aligned([arm.test.mean if arm.test else None for arm in seen.arms])
+    for arm in seen.arms:
+        now = ", ".join(str(trial) for trial in seen.running if trial.arm == arm.arm)
         table.add_row(
-            Text(arm["arm"]), *(f"{arm[stage]['done']}/{arm[stage]['planned']}" for stage in ("search", "replicates")),
-            number(arm["best"], best), number(arm["test"] and arm["test"]["mean"], test), Text(now),
+            Text(arm.arm), *(f"{stage.done}/{stage.planned}" for stage in (arm.search, arm.replicates)),
+            number(arm.best, best), number(arm.test.mean if arm.test else None, test), Text(now),
         )
     return table
-
-
-def running(one: Mapping[str, Any]) -> str:
-    """What a trial is doing, in a few words."""
-    if one["phase"] is None:
-        return f"{one['trial_id']} starting"
-    of = f"/{one['epochs']}" if one["epochs"] and one["phase"] != "test" else ""
-    return f"{one['trial_id']} {one['phase']} {one['epoch']:g}{of}"

@@ -1,45 +1,51 @@
 """Who runs next: search trials per arm, then replicates of each arm's best, within the budget. No Ray in here.
 
 The conductor owns the state of a running sweep. Tune's searcher asks it for trials, Tune's callback tells it about
-reports, and it writes both to the store; the live display reads it.
+reports, and it writes both to the store. Whoever wants to see it asks for its `progress`, from whatever thread.
 """
 
 from __future__ import annotations
 
-import re
+import threading
 import time
-from collections.abc import Callable, Mapping
-from dataclasses import asdict, replace
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from raymae.results.store.store import Store
-from raymae.search.checkpoints import Keeper, tidy
+from raymae.results.views.progress import Progress
+from raymae.search.checkpoints import TrialFiles, remove_checkpoints
 from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.population import Population
-from raymae.search.decide.trials import Ledger, Trial
+from raymae.search.decide.proposals import Proposals
+from raymae.search.decide.snapshot import Watched, snapshot
+from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials
 from raymae.search.messages import NOT_STARTED, Job, Message, report_row
-from raymae.spec.resolve import ArmPlan, trial_config
+from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
 
-REPLICATE_SEED = 10_000
-SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
 
+class Observer(Protocol):
+    """Told what happens to a sweep, after it has gone to the store. No method may raise or take long."""
 
-class Recorder(Protocol):
-    """Told every row that goes to the store, after it has gone there. It must not raise."""
+    def warned(self, text: str) -> None:
+        """Take something that a person should know now."""
 
-    def report(self, row: Mapping[str, Any], message: Message) -> None:
-        """One report: its row, and the worker's message that it was made of."""
+    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+        """Take one report: its row, and the worker's message that it was made of."""
 
-    def trial(self, row: Mapping[str, Any]) -> None:
-        """One trial ended."""
+    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+        """Take the row of a trial that ended, and how far the sweep is with it."""
+
+    def beat(self, progress: Progress) -> None:
+        """Take how far the sweep is, every few seconds, from a thread of its own."""
 
 
 class Conductor:
-    """The state of a running sweep.
+    """Decides what a sweep runs, and keeps its state under one lock.
 
     Args:
         spec: The sweep.
@@ -48,27 +54,27 @@ class Conductor:
         store: Where reports and trials go.
         source: `real` or `synthetic`.
         slots: Trials at once.
+        observers: Told what happens.
         clock: Seconds, monotonic.
+
+    Attributes:
+        trials: Every trial.
+        studies: The search of each arm.
+        populations: Of the arms that have one.
+        quota: Search trials by arm.
+        replicates: Replicates of its best by arm.
+        budget: What may be spent, and the slots.
+        interrupted: Whether it was told to end.
+        shares_cluster: Whether other sweeps have taken slots from this one.
+        last_event: Time of the last report or end, by the clock.
     """
 
     def __init__(
         self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective, store: Store, *, source: str,
-        slots: int, clock: Callable[[], float] = time.monotonic,
+        slots: int, observers: Iterable[Observer] = (), clock: Callable[[], float] = time.monotonic,
     ) -> None:
-        self.spec, self.plans, self.objective, self.store, self.source = spec, plans, objective, store, source
-        self.slots, self.clock = slots, clock
-        self.metric = f"val_{objective.metric}"
-        self.started = clock()
-        self.ledger = Ledger(objective)
-        self.waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
-        self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
-        self.interrupted = False
-        self.squeezed = False  # other sweeps have taken slots from this one
-        self.hopeless: dict[str, str] = {}
-        self.last_event = self.started
-        self.warn: Callable[[str], None] = lambda message: None
-        self.recorders: list[Recorder] = []
-        self.listener: Callable[[Trial], None] = lambda trial: None
+        self.spec, self.plans, self.objective, self.store, self.clock = spec, plans, objective, store, clock
+        self.trials = Trials(objective)
         self.studies = {
             name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
         }
@@ -76,73 +82,97 @@ class Conductor:
             name: Population(plan, spec.search, objective)
             for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.space
         }
-        self.quota = {name: study.num_trials for name, study in self.studies.items()}
-        self.budget = Budget(spec.budget, spec.resources, slots=slots)
-        self.earlier_s = 0.0  # spent by earlier runs of this sweep: the budget is one run's
-        if spec.budget.num_trials is not None:
-            self._shrink(spec.budget.num_trials)
+        self.quota = _shrunk({name: study.num_trials for name, study in self.studies.items()}, spec.budget.num_trials)
+        self.replicates = {name: plan.arm.num_replicates(spec.replicates) for name, plan in plans.items()}
+        self.budget = Budget(spec, self.trials, self.replicates, slots=slots, clock=clock)
+        self.interrupted = self.shares_cluster = False
+        self.last_event = clock()
+        self._lock = threading.RLock()
+        self._observers = tuple(observers)
+        self._proposals = Proposals(spec, plans, source, clock)
+        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
+        self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
+        self._dashboard: str | None = None
+        self._watched = Watched(spec, plans, self.quota, self.replicates, self.trials, self.budget, store.location,
+                                source, datetime.now(UTC).isoformat())
+
+    # -- told from outside ---------------------------------------------------------------------------------------------
+
+    def add_observer(self, observer: Observer) -> None:
+        """Tell one more observer from now on."""
+        self._observers = (*self._observers, observer)
+
+    def warn(self, text: str) -> None:
+        """Tell the observers something that a person should know now."""
+        for observer in self._observers:
+            observer.warned(text)
+
+    def beat(self) -> None:
+        """Tell the observers how far the sweep is."""
+        progress = self.progress()
+        for observer in self._observers:
+            observer.beat(progress)
+
+    def progress(self) -> Progress:
+        """How far the sweep is; from whatever thread."""
+        with self._lock:
+            return snapshot(self._watched, self.clock(), dashboard=self._dashboard)
+
+    def take_over(self, ended: Iterable[Trial], interrupted: Iterable[Trial]) -> None:
+        """Enter what an earlier run of the sweep left: trials that ended, and trials to be continued first."""
+        with self._lock:
+            self._waiting += interrupted
+            for trial in (*ended, *self._waiting):
+                self.trials.add(trial)
+            self.budget.forget_earlier()
+
+    def connected(self, dashboard: str) -> None:
+        """Ray is up, with a dashboard or ""."""
+        self._dashboard = dashboard
 
     def use_slots(self, slots: int) -> None:
         """Run so many trials at once: known once a cluster has been joined, and changed by other sweeps there."""
-        self.squeezed = self.squeezed or slots < self.slots
-        self.slots = self.budget.slots = slots
+        with self._lock:
+            self.shares_cluster = self.shares_cluster or slots < self.budget.slots
+            self.budget.slots = slots
+
+    def interrupt(self) -> None:
+        """Propose no more trials, and end those under way at their next report. Safe in a signal handler."""
+        self.interrupted = True
+        self.warn("interrupted: trials under way end at their next report; again to end at once")
+
+    def close(self) -> None:
+        """Delete the checkpoints of ended trials; populations keep theirs while somebody may go on from one."""
+        ended = {trial.trial_id for trial in self.trials if trial.status not in ("running", "pending")}
+        remove_checkpoints(self.store.location, ended, milestones=self.finished() and not self.interrupted)
 
     @property
-    def num_running(self) -> int:
-        """Trials under way."""
-        return len(self.ledger.running)
-
-    def _shrink(self, total: int) -> None:
-        """Lower every arm's quota evenly until the sum fits the budget; every arm keeps at least one trial."""
-        while sum(self.quota.values()) > total and max(self.quota.values()) > 1:
-            largest = max(self.quota, key=lambda name: self.quota[name])
-            self.quota[largest] -= 1
+    def slots(self) -> int:
+        """Trials at once, as of now."""
+        return self.budget.slots
 
     # -- what runs next ------------------------------------------------------------------------------------------------
 
-    @property
-    def trials(self) -> dict[str, Trial]:
-        """All trials by id, in order of proposal."""
-        return self.ledger.trials
-
-    def best(self, arm: str) -> Trial | None:
-        """The arm's best search trial on validation."""
-        return self.ledger.best(arm)
-
-    def num_replicates(self, arm: str) -> int:
-        """Replicates of an arm: a reference without randomness needs one."""
-        return min(self.spec.replicates, 1) if self.plans[arm].arm.kind == "reference" else self.spec.replicates
-
-    @property
-    def num_interrupted(self) -> int:
-        """Trials of an earlier run that wait to be continued."""
-        return len(self.waiting)
-
-    @property
-    def num_planned(self) -> int:
-        """Trials of the whole sweep, if none of the arms fails."""
-        return sum(self.quota.values()) + sum(map(self.num_replicates, self.plans))
-
     def next(self) -> Trial | None:
         """The next trial to start, or None while all slots are busy or something must end first."""
-        if len(self.ledger.running) >= self.slots or self.interrupted or self.time_is_up():
+        with self._lock:
+            if len(self.trials.running) >= self.budget.slots or self.is_over():
+                return None
+            if self._waiting:
+                return self._start(self._waiting.pop(0))
+            if not self.budget.search_time_is_up():
+                if self._children:
+                    return self._start(self._children.pop(0))
+                shares = {arm: self.trials.num_asked(arm) / self.quota[arm] for arm in self.plans}
+                arm = min(shares, key=lambda name: shares[name])
+                if shares[arm] < 1:
+                    trial_id = self._search_id(arm)
+                    return self._enter(self._proposals.sampled(trial_id, arm, self.studies[arm].ask(trial_id)))
+            for arm in self.plans:
+                best, number = self._to_replicate(arm)
+                if best is not None and self._search_is_over(arm):
+                    return self._enter(self._proposals.replicate(best, number))
             return None
-        if self.waiting:
-            return self._again(self.waiting.pop(0))
-        if not self.search_time_is_up():
-            if self._children:
-                return self._again(self._children.pop(0))
-            shares = {arm: self.ledger.num_asked(arm) / self.quota[arm] for arm in self.plans}
-            arm = min(shares, key=lambda name: shares[name])
-            if shares[arm] < 1:
-                return self._search_trial(arm)
-        for arm in self.plans:
-            best = self.best(arm)
-            if best is not None and self._search_is_over(arm):
-                number = self.ledger.num_replicates_of(best)
-                if number < self.num_replicates(arm):
-                    return self._replicate(best, number)
-        return None
 
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
@@ -150,199 +180,141 @@ class Conductor:
         every = population.every if population is not None and trial.stage == "search" else 0
         return trial.job(self.objective, self.store.location, every)
 
+    def is_over(self) -> bool:
+        """Whether nothing more is started, finished or not: interrupted, or the budget is spent."""
+        with self._lock:
+            return self.interrupted or self.budget.time_is_up()
+
     def finished(self) -> bool:
         """Whether no trial will ever be proposed again."""
-        if self.interrupted or self.time_is_up():
-            return True
-        if self.waiting or not all(map(self._search_is_over, self.plans)):
-            return False
-        bests = ((arm, self.best(arm)) for arm in self.plans)
-        return all(best is None or self.ledger.num_replicates_of(best) >= self.num_replicates(arm)
-                   for arm, best in bests)
+        with self._lock:
+            if self.is_over():
+                return True
+            return not self._waiting and all(
+                self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self.plans)
 
-    def _search_is_over(self, arm: str) -> bool:
-        if self.search_time_is_up():
-            proposed = True
-        else:
-            proposed = self.ledger.num_asked(arm) >= self.quota[arm] and not any(
-                child.config.arm == arm for child in self._children)
-        running = any(t.config.arm == arm and t.stage == "search" for t in self.ledger.running.values())
-        return proposed and not running
-
-    def _search_trial(self, arm: str) -> Trial:
-        trial_id = f"{arm}-{len(self.ledger.of(arm, 'search')):04d}"
-        sampled = self.studies[arm].ask(trial_id)
-        config = trial_config(self.spec, self.plans[arm], sampled, seed=self.spec.search.seed, stage="search",
-                              source=self.source)
-        return self._enter(Trial(trial_id, config, sampled, self.clock(), datetime.now(UTC)))
-
-    def _replicate(self, best: Trial, number: int) -> Trial:
-        seed = REPLICATE_SEED + 1000 * self.spec.search.seed + number
-        data = {**self.spec.data.model_dump(), "source": self.source}  # may lie elsewhere than when the search ran
-        config = replace(best.config, seed=seed, stage="replicate", data=data)
-        trial_id = f"{best.trial_id}-seed{number}"
-        return self._enter(Trial(trial_id, config, best.sampled, self.clock(), datetime.now(UTC)))
-
-    def _enter(self, trial: Trial) -> Trial:
-        self.ledger.add(trial)
-        parent = {} if trial.parent is None else {"parent": asdict(trial.parent)}
-        self.store.write_config(
-            trial.trial_id, {**trial.config.to_json(), "sampled": dict(trial.sampled), **parent}
-        )
-        return trial
+    def must_stop(self, trial: Trial) -> bool:
+        """Whether a running trial has to end now because the budget is spent."""
+        with self._lock:
+            return self.is_over() or (trial.stage == "search" and self.budget.search_time_is_up())
 
     def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
         """Whether a population ends a trial at this epoch; a child of a better one is proposed in its place."""
         population = self.populations.get(trial.config.arm)
         if population is None or trial.stage != "search":
             return False
-        population.note(trial.trial_id, epoch, step, value)
-        parent = population.judge(trial.trial_id, epoch)
-        if parent is None:
-            return False
-        better, arm = self.trials[parent.trial_id], trial.config.arm
-        parent = replace(parent, config_id=better.config.config_id)
-        sampled = population.mutate(better.sampled)
-        before = {name: better.config.params[name] for name in self.plans[arm].live if name in better.sampled}
-        config = replace(
-            better.config, params=self.plans[arm].params(sampled),
-            earlier=(*(one for one in better.config.earlier if one[0] < parent.epoch), (parent.epoch, before)),
-        )
-        child = Trial(f"{arm}-{len(self.ledger.of(arm, 'search')):04d}", config, sampled, self.clock(),
-                      datetime.now(UTC), attempt=-1, next_step=parent.step + 1, status="pending", parent=parent)
-        self._children.append(self._enter(child))
-        return True
+        with self._lock:
+            population.note(trial.trial_id, epoch, step, value)
+            parent = population.judge(trial.trial_id, epoch)
+            if parent is None:
+                return False
+            better = self.trials[parent.trial_id]
+            sampled = population.mutate(better.sampled)
+            child = self._proposals.child(self._search_id(trial.config.arm), better, sampled, parent)
+            self._children.append(self._enter(child))
+            return True
 
-    def _again(self, trial: Trial) -> Trial:
-        trial.started, trial.attempt, trial.status = self.clock(), trial.attempt + 1, "running"
-        self.ledger.add(trial)
-        if trial.stage == "search" and trial.parent is None:
-            self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+    def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
+        """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
+        best = self.trials.best(arm)
+        number = 0 if best is None else self.trials.num_replicates_of(best)
+        return (best if number < self.replicates[arm] else None), number
+
+    def _search_is_over(self, arm: str) -> bool:
+        proposed = self.budget.search_time_is_up() or (
+            self.trials.num_asked(arm) >= self.quota[arm]
+            and not any(child.config.arm == arm for child in self._children))
+        return proposed and not self.trials.num_running(arm, "search")
+
+    def _search_id(self, arm: str) -> str:
+        return f"{arm}-{len(self.trials.of(arm, 'search')):04d}"
+
+    def _enter(self, trial: Trial) -> Trial:
+        self.trials.add(trial)
+        parent = {} if trial.parent is None else {"parent": asdict(trial.parent)}
+        self.store.write_config(
+            trial.trial_id, {**trial.config.to_json(), "sampled": dict(trial.sampled), **parent}
+        )
         return trial
 
-    # -- budget --------------------------------------------------------------------------------------------------------
-
-    @property
-    def elapsed(self) -> float:
-        """Seconds since the sweep started."""
-        return self.clock() - self.started
-
-    def seconds_left(self) -> float | None:
-        """Seconds until the budget is spent; None without a limit."""
-        spent = self.ledger.spent_s(self.clock()) - self.earlier_s
-        return self.budget.seconds_left(elapsed_s=self.elapsed, trial_s=spent)
-
-    def time_is_up(self) -> bool:
-        """Whether the whole budget is spent."""
-        left = self.seconds_left()
-        return left is not None and left <= 0
-
-    def search_time_is_up(self) -> bool:
-        """Whether the search must end so that the replicates still fit."""
-        left = self.seconds_left()
-        return left is not None and left <= self.replicate_seconds()
-
-    def replicate_seconds(self) -> float:
-        """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
-        do not end together; with a tenth in reserve."""
-        total = longest = 0.0
-        for arm in self.plans:
-            best = self.best(arm)
-            if best is None:
-                continue
-            ended = self.ledger.num_replicates_of(best) - sum(
-                t.stage == "replicate" and t.config.arm == arm for t in self.ledger.running.values()
-            )
-            left = self.num_replicates(arm) - ended
-            total += left * best.wall_s
-            longest = max(longest, best.wall_s if left else 0.0)
-        return 1.1 * (total / self.slots + longest)
-
-    def must_stop(self, trial: Trial) -> bool:
-        """Whether a running trial has to end now because the budget is spent."""
-        return self.interrupted or self.time_is_up() or (trial.stage == "search" and self.search_time_is_up())
+    def _start(self, trial: Trial) -> Trial:
+        self.trials.start(trial, self.clock())
+        if trial.is_asked:
+            self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+        return trial
 
     # -- what happened -------------------------------------------------------------------------------------------------
 
     def on_report(self, trial: Trial, message: Message) -> None:
         """Record one message of a trial's worker."""
-        self.last_event = self.clock()
-        trial.last, trial.attempt, report = message, message.attempt, message.report
-        if report is None:
-            trial.error = message.failure
-            return
+        with self._lock:
+            self.last_event = self.clock()
+            trial.last, trial.attempt, report = message, message.attempt, message.report
+            if report is None:
+                trial.error = message.failure
+                return
+            trial.best = report.best or trial.best
+            trial.wall_s = report.seconds
+            if report.phase == "finetune":
+                trial.epochs = report.epoch
+                if trial.is_asked:
+                    value = trial.best[self.objective.val]
+                    self.studies[trial.config.arm].report(trial.trial_id, report.epoch, value)
+            if report.phase == "test":
+                trial.test = {key: value for key, value in report.metrics.items() if key.startswith("test_")}
         if message.warning:
             self.warn(f"{trial.trial_id}: {message.warning}")
-        trial.best = report.best or trial.best
-        trial.wall_s = report.seconds
-        if report.phase == "finetune":
-            trial.epochs = report.epoch
-            if trial.stage == "search" and trial.parent is None:
-                self.studies[trial.config.arm].report(trial.trial_id, report.epoch, trial.best[self.metric])
-        if report.phase == "test":
-            trial.test = {key: value for key, value in report.metrics.items() if key.startswith("test_")}
         row = report_row(message, trial.config)
         self.store.add_report(row)
-        for recorder in self.recorders:
-            recorder.report(row, message)
+        for observer in self._observers:
+            observer.reported(row, message)
 
     def on_end(self, trial: Trial, error: str | None = None) -> None:
         """Record how a trial ended: completed by itself, stopped by scheduler or budget, or failed."""
         if trial.status != "running":
             return
-        self.last_event = self.clock()
-        trial.error = trial.error or error
-        ended = trial.error is not None or (trial.last is not None and trial.last.final)
-        if trial.error == NOT_STARTED or (not ended and self._to_be_continued(trial)):
-            trial.status = "pending"  # the next run of the sweep goes on from its checkpoint
-            self.ledger.end(trial)
-            return
-        status: EndStatus = "failed" if trial.error is not None else "completed" if ended else "stopped"
-        trial.status = status
-        trial.wall_s = trial.wall_s or self.clock() - trial.started
-        self.ledger.end(trial)
-        if trial.stage == "search" and trial.parent is None:
-            costs = {"wall_s": trial.wall_s, "num_parameters": trial.num_parameters, None: None}
-            cost = costs[self.spec.search.cost]
-            self.studies[trial.config.arm].tell(trial.trial_id, status, trial.best.get(self.metric), cost)
-        worker = trial.last and trial.last.worker
-        row = {
-            "trial_id": trial.trial_id, "config_id": trial.config.config_id, "arm": trial.config.arm,
-            "stage": trial.stage, "attempt": trial.attempt, "status": status, "seed": trial.config.seed,
-            **trial.config.params, **trial.best, **trial.test, "epochs_done": trial.epochs,
-            "num_parameters": trial.num_parameters, "wall_s": trial.wall_s,
-            "started_at": trial.started_at, "ended_at": datetime.now(UTC), "host": worker and worker.host,
-            "pid": worker and worker.pid, "device": worker and worker.device, "error": trial.error,
-            **({"parent": f"{trial.parent.trial_id}@{trial.parent.epoch}"} if trial.parent else {}),
-        }
+        with self._lock:
+            self.last_event = self.clock()
+            trial.error = trial.error or error
+            status = self._end_of(trial)
+            if status is None:
+                self.trials.end(trial, "pending")
+                return
+            trial.wall_s = trial.wall_s or self.clock() - trial.started
+            self.trials.end(trial, status)
+            if trial.is_asked:
+                costs = {"wall_s": trial.wall_s, "num_parameters": trial.num_parameters, None: None}
+                self.studies[trial.config.arm].tell(
+                    trial.trial_id, status, trial.best.get(self.objective.val), costs[self.spec.search.cost])
+        row = trial.row(datetime.now(UTC))
         self.store.add_trial(row)
-        for recorder in self.recorders:
-            recorder.trial(row)
-        Keeper(self.store.location, trial.trial_id).remove()
+        TrialFiles(self.store.location, trial.trial_id).remove()
         if status == "failed":
-            self._look_for_systematic_failure(trial.config.arm)
-        self.listener(trial)
+            self._give_up_hopeless(trial.config.arm)
+        progress = self.progress()
+        for observer in self._observers:
+            observer.ended(row, progress)
 
-    def close(self) -> None:
-        """Tidy up after the last trial; populations keep their checkpoints until nobody can go on from one."""
-        ended = {name for name, trial in self.trials.items() if trial.status not in ("running", "pending")}
-        tidy(self.store.location, ended, milestones=self.finished() and not self.interrupted)
+    def _end_of(self, trial: Trial) -> EndStatus | None:
+        """How a trial that runs no more has ended; None if the next run of the sweep goes on with it."""
+        final = trial.last is not None and trial.last.final
+        cut_short = self.interrupted or (trial.stage == "replicate" and self.budget.time_is_up())
+        if trial.error == NOT_STARTED or (trial.error is None and not final and cut_short):
+            return None
+        return "failed" if trial.error is not None else "completed" if final else "stopped"
 
-    def _to_be_continued(self, trial: Trial) -> bool:
-        """Whether a trial that ended early was cut short by us, not by its scheduler."""
-        return self.interrupted or (trial.stage == "replicate" and self.time_is_up())
-
-    def _look_for_systematic_failure(self, arm: str) -> None:
+    def _give_up_hopeless(self, arm: str) -> None:
         """End an arm whose first trials all fail the same way: more of them would burn the budget."""
-        ended = [t for t in self.ledger.of(arm, "search") if t.status not in ("running", "pending")]
-        reasons = {_shape(trial.error) for trial in ended if trial.status == "failed"}
-        if len(ended) == SYSTEMATIC and all(t.status == "failed" for t in ended) and len(reasons) == 1:
-            self.quota[arm] = min(self.quota[arm], len(self.ledger.of(arm, "search")))
-            self.hopeless[arm] = ended[-1].error or ""
-            self.warn(f"arm {arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
-                      f"{self.hopeless[arm]}")
+        with self._lock:
+            reason = self.trials.systematic_failure(arm)
+            if reason is None:
+                return
+            self.quota[arm] = min(self.quota[arm], len(self.trials.of(arm, "search")))
+        self.warn(f"arm {arm} is given up: its first {SYSTEMATIC} trials all failed the same way: {reason}")
 
 
-def _shape(error: str | None) -> str:
-    """An error without its numbers, so that two of a kind compare equal."""
-    return re.sub(r"[-+]?\d[\d.e+-]*|nan|inf", "#", error or "")
+def _shrunk(quota: dict[str, int], total: int | None) -> dict[str, int]:
+    """Lower every arm's quota evenly until the sum fits the budget; every arm keeps at least one trial."""
+    while total is not None and sum(quota.values()) > total and max(quota.values()) > 1:
+        quota[max(quota, key=lambda name: quota[name])] -= 1
+    return quota

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResultsError
+from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store
 from raymae.search.decide.algorithms import contains
 from raymae.search.decide.conductor import Conductor
@@ -20,11 +21,11 @@ if TYPE_CHECKING:
     import pandas as pd
 
 
-def restore(conductor: Conductor, *, retry_failed: bool = False) -> int:
+def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, int]:
     """Take over what an earlier run of the conductor's sweep left in its store.
 
     Trials that ended are kept and told to the search; trials that were under way are continued first, from their last
-    checkpoint. Returns how many trials had ended.
+    checkpoint. Returns how many trials had ended, and how many were under way.
 
     Args:
         conductor: Of the same sweep; it has proposed nothing yet.
@@ -32,25 +33,33 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> int:
     """
     rows, reports = conductor.store.trials(), conductor.store.reports()
     ended = {str(row["trial_id"]): {str(key): value for key, value in row.items()}
-             for row in rows.sort_values("attempt", kind="stable").to_dict("records")}
+             for row in last_attempts(rows).to_dict("records")}
     recorded = dict(tuple(reports.groupby("trial_id")))
+    taken: list[Trial] = []
+    interrupted: list[Trial] = []
     for trial_id, plain in sorted(conductor.store.configs().items()):
         parent = Parent(**plain["parent"]) if plain.get("parent") else None
         trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], conductor.clock(), datetime.now(UTC),
                       status="pending", parent=parent, next_step=parent.step + 1 if parent else 0)
         _remember(conductor, trial, recorded.get(trial_id))
         if trial_id in ended and not (retry_failed and ended[trial_id]["status"] == "failed"):
-            _take_ended(conductor, trial, ended[trial_id], recorded.get(trial_id))
+            row = ended[trial_id]
+            trial.status, trial.wall_s = row["status"], float(row["wall_s"])
+            trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
+            trial.test = {key: row[key] for key in row if key.startswith("test_") and math.isfinite(row[key])}
+            taken.append(trial)
+            if trial.is_asked:
+                _tell(conductor, trial.config.arm, trial.sampled, row, recorded.get(trial_id))
             continue
         if trial_id in ended:
             trial.attempt = int(ended[trial_id]["attempt"])
         elif trial_id in recorded:
             trial.next_step = int(recorded[trial_id]["step"].max()) + 1
             trial.attempt = int(recorded[trial_id]["attempt"].max())
-        conductor.ledger.add(trial)
-        conductor.waiting.append(trial)
-    conductor.earlier_s = conductor.ledger.spent_s(conductor.clock())
-    return len(ended)
+        interrupted.append(trial)
+    taken.sort(key=lambda trial: (ended[trial.trial_id]["ended_at"], trial.trial_id))  # of equals the first is best
+    conductor.take_over(taken, interrupted)
+    return len(ended), len(interrupted)
 
 
 def warm_start(conductor: Conductor, store: Store) -> int:
@@ -79,15 +88,6 @@ def warm_start(conductor: Conductor, store: Store) -> int:
     return used
 
 
-def _take_ended(conductor: Conductor, trial: Trial, row: Mapping[str, Any], reports: pd.DataFrame | None) -> None:
-    trial.status, trial.wall_s = row["status"], float(row["wall_s"])
-    trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
-    conductor.ledger.add(trial)
-    conductor.ledger.end(trial)
-    if trial.stage == "search" and trial.parent is None:
-        _tell(conductor, trial.config.arm, trial.sampled, row, reports)
-
-
 def _remember(conductor: Conductor, trial: Trial, reports: pd.DataFrame | None) -> None:
     """Tell the arm's population how far a trial of an earlier run had come."""
     population = conductor.populations.get(trial.config.arm)
@@ -95,7 +95,7 @@ def _remember(conductor: Conductor, trial: Trial, reports: pd.DataFrame | None) 
         return
     best: float | None = None
     for row in reports[reports["phase"] == "finetune"].sort_values("step").to_dict("records"):
-        value = float(row[conductor.metric])
+        value = float(row[conductor.objective.val])
         best = value if best is None or conductor.objective.better(value, best) else best
         population.note(trial.trial_id, int(row["epoch"]), int(row["step"]), best)
 
@@ -107,8 +107,8 @@ def _tell(
     if reports is not None:
         tuning = reports[reports["phase"] == "finetune"]
         values = {int(epoch): float(value)
-                  for epoch, value in zip(tuning["epoch"], tuning[conductor.metric], strict=True)}
+                  for epoch, value in zip(tuning["epoch"], tuning[conductor.objective.val], strict=True)}
     cost = conductor.spec.search.cost
     conductor.studies[arm].add(
-        row["trial_id"], sampled, row["status"], values, row[conductor.metric], row[cost] if cost else None
+        row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], row[cost] if cost else None
     )

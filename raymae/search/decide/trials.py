@@ -1,21 +1,46 @@
-"""The trials of a running sweep, and the book that is kept of them."""
+"""The trials of a running sweep, and the table that is kept of them."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+import re
+from collections import deque
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Literal
+from typing import Any, Literal
 
 from raymae.search.messages import Job, Message, Parent
 from raymae.spec.task import Objective
 from raymae.spec.trial import Scalar, Stage, TrialConfig
 
+Status = Literal["pending", "running", "completed", "stopped", "failed"]
+ENDED: tuple[Status, ...] = ("completed", "stopped", "failed")
+SYSTEMATIC = 3  # first trials of an arm that fail the same way end the arm
+NUM_FAILURES = 5  # that are kept for whoever watches
+
 
 @dataclass
 class Trial:
-    """One trial, from proposal to end."""
+    """One trial, from proposal to end.
+
+    Attributes:
+        trial_id: Its name, unique in the sweep.
+        config: Everything that determines its result.
+        sampled: The parameters that the search chose.
+        started: When its latest attempt began, by the conductor's clock.
+        started_at: When it was proposed (UTC).
+        attempt: How often it has been started before.
+        next_step: Reports before this one are recorded already.
+        status: Where it is; stopped is ended early by the scheduler or the budget.
+        best: The `val_` metrics of its best evaluation so far.
+        test: The `test_` metrics of a replicate that is through.
+        last: The last message of its workers.
+        epochs: Epochs of fine-tuning done.
+        error: Why it failed.
+        wall_s: Seconds it has computed, as its last report says.
+        parent: Where it goes on from, where it is a child of a population.
+    """
 
     trial_id: str
     config: TrialConfig
@@ -24,7 +49,7 @@ class Trial:
     started_at: datetime
     attempt: int = 0
     next_step: int = 0
-    status: Literal["pending", "running", "completed", "stopped", "failed"] = "running"
+    status: Status = "running"
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
     last: Message | None = None
@@ -39,9 +64,27 @@ class Trial:
         return self.config.stage
 
     @property
+    def is_asked(self) -> bool:
+        """Whether the arm's study asked for it: a replicate or a child is nobody's sample."""
+        return self.stage == "search" and self.parent is None
+
+    @property
     def num_parameters(self) -> int | None:
         """Values of the network that its last message is about; None if that holds no report."""
         return self.last.report.num_parameters if self.last is not None and self.last.report is not None else None
+
+    def row(self, now: datetime) -> dict[str, Any]:
+        """The row of the trials' table, once it has ended."""
+        worker = self.last and self.last.worker
+        return {
+            "trial_id": self.trial_id, "config_id": self.config.config_id, "arm": self.config.arm,
+            "stage": self.stage, "attempt": self.attempt, "status": self.status, "seed": self.config.seed,
+            **self.config.params, **self.best, **self.test, "epochs_done": self.epochs,
+            "num_parameters": self.num_parameters, "wall_s": self.wall_s, "started_at": self.started_at,
+            "ended_at": now, "host": worker and worker.host, "pid": worker and worker.pid,
+            "device": worker and worker.device, "error": self.error,
+            **({"parent": f"{self.parent.trial_id}@{self.parent.epoch}"} if self.parent else {}),
+        }
 
     def job(self, objective: Objective, root: str, milestones: int = 0) -> Job:
         """What a worker group needs to run it.
@@ -55,60 +98,127 @@ class Trial:
                    milestones)
 
 
-class Ledger:
+@dataclass
+class EndedTrials:
+    """Sums over trials of one arm that have ended."""
+
+    num: int = 0
+    wall_s: float = 0.0
+
+
+class Trials:
     """Every trial by arm and stage, with running sums: asking it costs the same at 10 trials and at 10,000.
+
+    It is not guarded: its conductor holds a lock whenever it asks or tells it.
 
     Args:
         objective: What is selected on.
 
     Attributes:
-        trials: All trials by id, in order of proposal.
-        running: Those under way.
+        running: Those under way, by id.
+        failures: The last that failed.
+        ended: Sums by arm.
     """
 
     def __init__(self, objective: Objective) -> None:
-        self.objective, self.metric = objective, objective.val
-        self.trials: dict[str, Trial] = {}
+        self.objective = objective
         self.running: dict[str, Trial] = {}
+        self.failures: deque[Trial] = deque(maxlen=NUM_FAILURES)
+        self.ended: dict[str, EndedTrials] = {}
+        self._all: dict[str, Trial] = {}
         self._of: dict[tuple[str, Stage], list[Trial]] = {}
-        self._best: dict[tuple[str, str], Trial] = {}
+        self._counts: dict[tuple[str, Stage], dict[Status, int]] = {}
+        self._best: dict[tuple[str, Status], Trial] = {}
         self._replicates: dict[str, int] = {}
         self._asked: dict[str, int] = {}
-        self._ended_s = 0.0
+        self._spent_s = 0.0  # by trials that run no more
+
+    def __getitem__(self, trial_id: str) -> Trial:
+        return self._all[trial_id]
+
+    def __len__(self) -> int:
+        return len(self._all)
+
+    def __iter__(self) -> Iterator[Trial]:
+        """All trials, in order of proposal."""
+        return iter(self._all.values())
 
     def add(self, trial: Trial) -> None:
-        """Note a trial that is proposed, or that an earlier run left."""
-        if trial.trial_id not in self.trials:
-            self.trials[trial.trial_id] = trial
-            self._of.setdefault((trial.config.arm, trial.stage), []).append(trial)
-            if trial.stage == "search" and trial.parent is None:
-                self._asked[trial.config.arm] = self.num_asked(trial.config.arm) + 1
-            if trial.stage == "replicate":
-                key = trial.config.config_id
-                self._replicates[key] = self._replicates.get(key, 0) + 1
+        """Enter a trial that is proposed, or that an earlier run left."""
+        self._all[trial.trial_id] = trial
+        self._of.setdefault((trial.config.arm, trial.stage), []).append(trial)
+        if trial.is_asked:
+            self._asked[trial.config.arm] = self.num_asked(trial.config.arm) + 1
+        if trial.stage == "replicate":
+            key = trial.config.config_id
+            self._replicates[key] = self._replicates.get(key, 0) + 1
+        self._count(trial, 1)
         if trial.status == "running":
             self.running[trial.trial_id] = trial
+        elif trial.status != "pending":
+            self._settle(trial)
 
-    def end(self, trial: Trial) -> None:
-        """Note that a trial is no longer running."""
+    def start(self, trial: Trial, now: float) -> None:
+        """Start a pending trial: its next attempt."""
+        self._count(trial, -1)
+        trial.started, trial.attempt, trial.status = now, trial.attempt + 1, "running"
+        self._count(trial, 1)
+        self.running[trial.trial_id] = trial
+
+    def end(self, trial: Trial, status: Status) -> None:
+        """Enter that a trial no longer runs; `pending` is one that the next run of the sweep goes on with."""
+        self._count(trial, -1)
         self.running.pop(trial.trial_id, None)
-        self._ended_s += trial.wall_s
-        value = trial.best.get(self.metric, math.nan)
-        if trial.stage == "search" and trial.status in ("completed", "stopped") and math.isfinite(value):
+        trial.status = status
+        self._count(trial, 1)
+        if status == "pending":
+            self._spent_s += trial.wall_s
+        else:
+            self._settle(trial)
+
+    def _count(self, trial: Trial, change: int) -> None:
+        counts = self._counts.setdefault((trial.config.arm, trial.stage), {})
+        counts[trial.status] = counts.get(trial.status, 0) + change
+
+    def _settle(self, trial: Trial) -> None:
+        """Add an ended trial to the sums."""
+        self._spent_s += trial.wall_s
+        ended = self.ended.setdefault(trial.config.arm, EndedTrials())
+        ended.num, ended.wall_s = ended.num + 1, ended.wall_s + trial.wall_s
+        if trial.status == "failed":
+            self.failures.append(trial)
+            return
+        value = trial.best.get(self.objective.val, math.nan)
+        if trial.stage == "search" and math.isfinite(value):
             key = (trial.config.arm, trial.status)
-            if key not in self._best or self.objective.better(value, self._best[key].best[self.metric]):
+            if key not in self._best or self.objective.better(value, self._best[key].best[self.objective.val]):
                 self._best[key] = trial
 
     def of(self, arm: str, stage: Stage) -> list[Trial]:
         """An arm's trials of a stage, in order of proposal."""
         return self._of.get((arm, stage), [])
 
+    def counts(self, arm: str, stage: Stage) -> Mapping[Status, int]:
+        """How many trials of an arm and stage there are by status; a status may be left out."""
+        return self._counts.get((arm, stage), {})
+
+    def num_ended(self, status: Status) -> int:
+        """How many trials have a status, of all arms and stages."""
+        return sum(counts.get(status, 0) for counts in self._counts.values())
+
+    def num_running(self, arm: str, stage: Stage) -> int:
+        """How many trials of an arm and stage are under way."""
+        return self.counts(arm, stage).get("running", 0)
+
     def num_asked(self, arm: str) -> int:
         """An arm's search trials that count against its quota: all but those that go on from another."""
         return self._asked.get(arm, 0)
 
     def best(self, arm: str) -> Trial | None:
-        """The arm's best search trial on validation: among completed ones, or else among stopped ones."""
+        """The arm's best search trial on validation: of completed ones, or else of stopped ones; of equals the first.
+
+        A verdict over the rows of the trials names the same one (`raymae.results.verdict.judge`); a test compares them.
+        """
         return self._best.get((arm, "completed")) or self._best.get((arm, "stopped"))
 
     def num_replicates_of(self, trial: Trial) -> int:
@@ -117,4 +227,18 @@ class Ledger:
 
     def spent_s(self, now: float) -> float:
         """Wall time of all trials together, in seconds."""
-        return self._ended_s + sum(now - trial.started for trial in self.running.values())
+        return self._spent_s + sum(now - trial.started for trial in self.running.values())
+
+    def systematic_failure(self, arm: str) -> str | None:
+        """Why the first trials of an arm all failed, where it was for the same reason; None otherwise."""
+        counts = self.counts(arm, "search")
+        if counts.get("failed", 0) != SYSTEMATIC or counts.get("completed", 0) or counts.get("stopped", 0):
+            return None
+        failed = [trial for trial in self.of(arm, "search") if trial.status == "failed"]
+        alike = len({_without_numbers(trial.error) for trial in failed}) == 1
+        return (failed[-1].error or "") if alike else None
+
+
+def _without_numbers(error: str | None) -> str:
+    """An error without its numbers, so that two of a kind compare equal."""
+    return re.sub(r"[-+]?\d[\d.e+-]*|nan|inf", "#", error or "")

@@ -211,7 +211,7 @@ def _joined(address: str, environment: Mapping[str, str]) -> Any:
 
     train = {name: value for name, value in ENVIRONMENT.items() if name.startswith(("RAY_TRAIN", "TUNE"))}
     train["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = PATIENCE_S
-    train["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # the hub looks for all groups; Train would start one each
+    train["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # the mailbox looks for all groups; Train would start one each
     try:
         return ray.init(
             address=address, log_to_driver=False, configure_logging=False,

@@ -38,7 +38,7 @@ class NodeStates:
 
 
 class ClusterNodes:
-    """The state of this cluster's machines, asked at most once a second: `Hub(ClusterNodes())` in an actor."""
+    """The state of this cluster's machines, asked at most once a second: `Mailbox(ClusterNodes())` in an actor."""
 
     def __init__(self) -> None:
         self._asked, self._known = -float("inf"), NodeStates()
@@ -57,6 +57,26 @@ class ClusterNodes:
 
 @dataclass
 class _Slot:
+    """One worker group's place in the mailbox.
+
+    Attributes:
+        changed: Held to read or write any of the others, and notified after a change.
+        job: What the group has to do, as its latest attempt.
+        serial: Of the job as it was last handed out or taken back; messages of an earlier one are not listened to.
+        taken: Whether workers have the job.
+        taken_at: When they took it, by the event loop's clock.
+        tries: How often the job was handed out, deaths with a machine not counted.
+        outbox: A message that waits to be collected.
+        error: Why the group is gone.
+        closed: Whether there will be no more jobs.
+        workers: Actor handles of the ranks.
+        reserved: The placement group they run in.
+        nodes: Ids of the machines they run on.
+        trial_id: The last trial that was assigned.
+        fruitless: Incarnations in a row that died without a message.
+        life: Number of the present incarnation.
+    """
+
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
     job: Job | None = None
     serial: int = 0
@@ -74,8 +94,11 @@ class _Slot:
     life: int = 0
 
 
-class Hub:
-    """See the module. All methods are coroutines of one actor; a slot springs into being when first named."""
+class Mailbox:
+    """Holds a slot per worker group: its job, and the message it waits to hand over.
+
+    All methods are coroutines of one actor; a slot springs into being when first named.
+    """
 
     def __init__(self, nodes: Callable[[], NodeStates] = lambda: NodeStates()) -> None:
         """`nodes` tells the state of the cluster's machines; asked when workers die and after reports."""
@@ -152,7 +175,7 @@ class Hub:
         """Actor handles of a slot's ranks."""
         return self._slot(name).workers
 
-    async def bury(self, trial_id: str) -> list[Any]:
+    async def release(self, trial_id: str) -> list[Any]:
         """Give up the slots that last ran a trial: their owner died. Returns what is still reserved for them."""
         found = [(name, slot) for name, slot in self._slots.items() if slot.trial_id == trial_id and not slot.closed]
         for name, _ in found:

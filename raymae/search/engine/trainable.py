@@ -18,7 +18,7 @@ class WarmTrial(tune.Trainable):
     """
 
     def setup(self, config: dict[str, Any], options: GroupOptions | None = None) -> None:
-        """Start the group; its first job waits for it at the hub."""
+        """Start the group; its first job waits for it in the mailbox."""
         assert options is not None
         self._group = WorkerGroup(self.trial_id, options)
         self._group.assign(config["job"])

@@ -19,7 +19,7 @@ from raymae.search.engine.schedulers import make_scheduler
 FINISHED = Searcher.FINISHED
 
 
-class Trials:
+class TuneIds:
     """Which of our trials Tune knows under which of its ids."""
 
     def __init__(self, conductor: Conductor) -> None:
@@ -48,22 +48,22 @@ class ConductorSearcher(Searcher):
     metric running for ever; here the conductor knows how each ended.
     """
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, ids: TuneIds) -> None:
         super().__init__(metric=None, mode=None)
-        self._trials = trials
+        self._ids = ids
 
     def suggest(self, trial_id: str) -> Any:
         """The next trial's job, None while there is none yet, or FINISHED."""
-        trial = self._trials.start(trial_id)
+        trial = self._ids.start(trial_id)
         if trial is not None:
-            conductor = self._trials.conductor
+            conductor = self._ids.conductor
             return {"job": conductor.job(trial)}
-        return FINISHED if self._trials.conductor.finished() else None
+        return FINISHED if self._ids.conductor.finished() else None
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial ended: by itself, by the scheduler, or with its actor."""
-        self._trials.conductor.on_end(
-            self._trials[trial_id], "the process that ran the trial died; see the logs" if error else None
+        self._ids.conductor.on_end(
+            self._ids[trial_id], "the process that ran the trial died; see the logs" if error else None
         )
 
     def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
@@ -74,7 +74,7 @@ class ConductorSearcher(Searcher):
         """Nothing: the results folder is the truth."""
 
     def restore(self, checkpoint_path: str) -> None:
-        """Nothing, as above."""
+        """Nothing: the conductor takes over what an earlier run left."""
 
 
 class ArmScheduler(FIFOScheduler):
@@ -83,24 +83,24 @@ class ArmScheduler(FIFOScheduler):
     Replicates are never stopped early; the budget stops anything.
     """
 
-    def __init__(self, trials: Trials) -> None:
+    def __init__(self, ids: TuneIds) -> None:
         super().__init__()
-        self._trials = trials
-        conductor = trials.conductor
+        self._ids = ids
+        conductor = ids.conductor
         self._arms: dict[str, TrialScheduler] = {}
         for name, plan in conductor.plans.items():
             self._arms[name] = make_scheduler(conductor.spec.search, conductor.objective, plan.longest)
 
     def _of(self, trial: TuneTrial) -> TrialScheduler | None:
-        ours = self._trials[trial.trial_id]
+        ours = self._ids[trial.trial_id]
         return self._arms[ours.config.arm] if ours.stage == "search" else None
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """The next trial. Before that, a worker group that idles beside as many trials as may run is let go: another
         sweep waits for what it holds. Tune would keep it until one more trial ends."""
-        conductor = self._trials.conductor
+        conductor = self._ids.conductor
         waiting = any(trial.status == TuneTrial.PENDING for trial in tune_controller.get_live_trials())
-        if conductor.squeezed and not waiting and conductor.num_running >= conductor.slots:
+        if conductor.shares_cluster and not waiting and len(conductor.trials.running) >= conductor.slots:
             tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
         return super().choose_trial_to_run(tune_controller)
 
@@ -116,7 +116,7 @@ class ArmScheduler(FIFOScheduler):
 
     def on_trial_result(self, tune_controller: Any, trial: TuneTrial, result: dict[str, Any]) -> str:
         """Go on, or stop."""
-        conductor, ours = self._trials.conductor, self._trials[trial.trial_id]
+        conductor, ours = self._ids.conductor, self._ids[trial.trial_id]
         if conductor.must_stop(ours):
             return TrialScheduler.STOP
         scheduler = self._of(trial)
@@ -135,23 +135,23 @@ class ArmScheduler(FIFOScheduler):
 class ReportCallback(Callback):
     """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too."""
 
-    def __init__(self, trials: Trials, bury: Callable[[str], None]) -> None:
-        self._trials, self._bury = trials, bury
+    def __init__(self, ids: TuneIds, release: Callable[[str], None]) -> None:
+        self._ids, self._release = ids, release
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
         """A trial's driver died."""
-        self._bury(self._trials[trial.trial_id].trial_id)
+        self._release(self._ids[trial.trial_id].trial_id)
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
     ) -> None:
         """One report."""
-        self._trials.conductor.on_report(self._trials[trial.trial_id], result["message"])
+        self._ids.conductor.on_report(self._ids[trial.trial_id], result["message"])
 
 
 def run_tune(
     conductor: Conductor, trainable: Any, storage: str, driver: Mapping[str, float],
-    bury: Callable[[str], None] = lambda trial_id: None,
+    release: Callable[[str], None] = lambda trial_id: None,
 ) -> None:
     """Let Tune run what the conductor proposes until it proposes no more.
 
@@ -160,20 +160,20 @@ def run_tune(
         trainable: A class whose results carry a `message`, as `WarmTrial`'s do.
         storage: Local folder for Tune's own bookkeeping, which nobody reads.
         driver: Custom resource that a trial's driver needs.
-        bury: Called with the id of a trial whose driver died.
+        release: Called with the id of a trial whose driver died.
     """
-    trials = Trials(conductor)
+    ids = TuneIds(conductor)
     tune.Tuner(
         # drivers live where the custom resource is, and take no CPU: a CPU per driver would deadlock a small machine
         tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0, **driver}])),
         tune_config=tune.TuneConfig(
-            num_samples=-1, search_alg=ConductorSearcher(trials), scheduler=ArmScheduler(trials), reuse_actors=True,
-            trial_name_creator=lambda trial: trials[trial.trial_id].trial_id,
+            num_samples=-1, search_alg=ConductorSearcher(ids), scheduler=ArmScheduler(ids), reuse_actors=True,
+            trial_name_creator=lambda trial: ids[trial.trial_id].trial_id,
             trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
         ),
         run_config=tune.RunConfig(
             name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
-            callbacks=[ReportCallback(trials, bury)], failure_config=tune.FailureConfig(max_failures=0),
+            callbacks=[ReportCallback(ids, release)], failure_config=tune.FailureConfig(max_failures=0),
             # while Tune saves one, the next trial is given a new actor, which is then thrown away
             checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
         ),

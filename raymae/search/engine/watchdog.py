@@ -16,41 +16,41 @@ SILENCE_S = 120.0
 
 
 @contextmanager
-def watched(conductor: Conductor, hub: Any, *, silence_s: float = SILENCE_S) -> Iterator[None]:
+def watched(conductor: Conductor, mailbox: Any, *, silence_s: float = SILENCE_S) -> Iterator[None]:
     """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
 
     A sweep that is over does not wait for workers that have not come: a node might never be had.
 
     Args:
         conductor: Its `last_event` is the time of the last report or end.
-        hub: Handle of the hub, which knows what the slots do.
+        mailbox: Handle of the mailbox, which knows what the slots do.
         silence_s: Seconds; doubled after each warning in a row.
     """
     limit = silence_s
 
     def look() -> None:
         nonlocal limit
-        if conductor.interrupted or conductor.time_is_up():
-            hub.stop_waiting.remote()
+        if conductor.is_over():
+            mailbox.stop_waiting.remote()
         silent = conductor.clock() - conductor.last_event
         if silent < silence_s:
             limit = silence_s
         elif silent >= limit:
             limit = 2 * silent
-            conductor.warn(f"no report for {duration(silent)}: {explain(hub)}")
+            conductor.warn(f"no report for {duration(silent)}: {explain(mailbox)}")
 
     with repeatedly(look, silence_s / 8, "watchdog"):
         yield
 
 
-def explain(hub: Any) -> str:
+def explain(mailbox: Any) -> str:
     """What every slot is doing, in words."""
     import ray
 
     try:
-        states = ray.get(hub.states.remote(), timeout=10)
+        states = ray.get(mailbox.states.remote(), timeout=10)
     except ray.exceptions.RayError as error:
-        return f"the hub does not answer ({type(error).__name__})"
+        return f"the mailbox does not answer ({type(error).__name__})"
     counts: dict[str, int] = {}
     for state in states.values():
         counts[state] = counts.get(state, 0) + 1

@@ -1,7 +1,7 @@
 """Warm Ray Train worker groups: started once, handed one configuration after another.
 
 Starting a trainer costs seconds of process starts and imports. A `WorkerGroup` starts one and keeps it: its
-workers run `serve`, which takes jobs from the hub, iterates `run_trial`, and delivers a message per report.
+workers run `serve`, which takes jobs from the mailbox, iterates `run_trial`, and delivers a message per report.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from raymae.errors import CheckpointError, RayMAEError
-from raymae.search.checkpoints import Keeper
+from raymae.search.checkpoints import TrialFiles
 from raymae.search.messages import Job, Message, ReportData, Worker
 
 if TYPE_CHECKING:
@@ -32,7 +32,7 @@ class GroupOptions:
     """What every worker group of a sweep is made of.
 
     Attributes:
-        hub: Handle of the `Hub` actor.
+        mailbox: Handle of the `Mailbox` actor.
         workers: Ranks per group.
         cpus_per_worker: CPUs reserved per rank; also its torch threads.
         gpus_per_worker: GPUs, or the share of one, reserved per rank.
@@ -41,7 +41,7 @@ class GroupOptions:
         recycle_after: The workers are replaced after so many trials; 0 is never.
     """
 
-    hub: Any
+    mailbox: Any
     workers: int
     cpus_per_worker: float
     gpus_per_worker: float
@@ -59,15 +59,15 @@ class Recycled(Exception):  # noqa: N818
 
 
 class WorkerGroup:
-    """One long-lived Ray Train worker group, driven through the hub from the thread that owns it.
+    """One long-lived Ray Train worker group, driven through the mailbox from the thread that owns it.
 
     Args:
-        slot: Its name at the hub.
+        slot: Its name at the mailbox.
         options: What it is made of.
     """
 
     def __init__(self, slot: str, options: GroupOptions) -> None:
-        self.slot, self.hub, self._timeout = slot, options.hub, options.report_timeout_s
+        self.slot, self.mailbox, self._timeout = slot, options.mailbox, options.report_timeout_s
         self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
         self._thread.start()
 
@@ -75,10 +75,10 @@ class WorkerGroup:
         try:
             self._trainer(options).fit()
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
-            ray.get(self.hub.fail.remote(self.slot, f"the worker group ended: {_last_line(error)}"))
+            ray.get(self.mailbox.fail.remote(self.slot, f"the worker group ended: {_last_line(error)}"))
         else:
-            ray.get(self.hub.fail.remote(self.slot, "the worker group died again and again before its first report; "
-                                                    "see logs/driver.log"))
+            died = "the worker group died again and again before its first report; see logs/driver.log"
+            ray.get(self.mailbox.fail.remote(self.slot, died))
 
     def _trainer(self, options: GroupOptions) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -88,14 +88,14 @@ class WorkerGroup:
             resources["GPU"] = options.gpus_per_worker
         return _trainer_class(options.workers)(
             serve,
-            train_loop_config={"slot": self.slot, "hub": options.hub, "threads": max(1, int(options.cpus_per_worker)),
-                               "recycle_after": options.recycle_after},
+            train_loop_config={"slot": self.slot, "mailbox": options.mailbox, "recycle_after": options.recycle_after,
+                               "threads": max(1, int(options.cpus_per_worker))},
             scaling_config=ScalingConfig(
                 num_workers=options.workers, use_gpu=options.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
                 name=f"group-{self.slot}", storage_path=options.storage,
-                # how often is the hub's decision: it knows which deaths were in vain
+                # how often is the mailbox's decision: it knows which deaths were in vain
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             ),
         )
@@ -103,19 +103,19 @@ class WorkerGroup:
     def assign(self, job: Job) -> None:
         """Start a job; a job in progress ends at its next report."""
         self._job = job
-        ray.get(self.hub.assign.remote(self.slot, job))
+        ray.get(self.mailbox.assign.remote(self.slot, job))
 
     def collect(self) -> Message:
         """Wait for the next message of the job. Workers that take too long are killed; Ray Train brings new ones."""
-        while (message := ray.get(self.hub.collect.remote(self.slot, self._timeout))) is None:
-            workers = ray.get(self.hub.workers.remote(self.slot))
+        while (message := ray.get(self.mailbox.collect.remote(self.slot, self._timeout))) is None:
+            workers = ray.get(self.mailbox.workers.remote(self.slot))
             try:
                 ray.get([worker.__ray_ready__.remote() for worker in workers], timeout=ALIVE_TIMEOUT_S)
             except ray.exceptions.RayActorError:
                 continue  # not slow but dead: Ray Train is replacing them
             except ray.exceptions.GetTimeoutError:
                 pass  # alive, and too busy even to say so
-            job = ray.get(self.hub.abandon.remote(self.slot)) or self._job
+            job = ray.get(self.mailbox.abandon.remote(self.slot)) or self._job
             for worker in workers:
                 ray.kill(worker, no_restart=True)
             error = f"no report for {self._timeout:g} s (resources.report_timeout_s); its workers were replaced"
@@ -125,7 +125,7 @@ class WorkerGroup:
 
     def close(self) -> None:
         """Let the group end, and wait for it."""
-        ray.get(self.hub.close.remote(self.slot))
+        ray.get(self.mailbox.close.remote(self.slot))
         self._thread.join(CLOSE_TIMEOUT_S)
 
 
@@ -139,7 +139,7 @@ def _trainer_class(workers: int) -> Any:
 
     class Trainer(Base):
         """Without two actors per group: one would manage Ray Data sets, of which there are none, the other free what a
-        dead controller had reserved; it does not when the controller's owner dies, so `bury` does."""
+        dead controller had reserved; it does not when the controller's owner dies, so `release` does."""
 
         def _create_default_callbacks(self) -> list[Any]:
             unneeded = ("DatasetsCallback", "PlacementGroupCleanerCallback")
@@ -148,9 +148,9 @@ def _trainer_class(workers: int) -> Any:
     return Trainer
 
 
-def bury(hub: Any, trial_id: str) -> None:
+def release(mailbox: Any, trial_id: str) -> None:
     """Free what the group of a trial's dead driver had reserved; Ray ends the workers in it, too."""
-    for reserved in ray.get(hub.bury.remote(trial_id)):
+    for reserved in ray.get(mailbox.release.remote(trial_id)):
         ray.util.remove_placement_group(reserved)
 
 
@@ -166,7 +166,7 @@ def serve(config: dict[str, Any]) -> None:
 
     context = train.get_context()
     rank, world = context.get_world_rank(), context.get_world_size()
-    slot, hub = config["slot"], config["hub"]
+    slot, mailbox = config["slot"], config["mailbox"]
     torch.set_num_threads(config["threads"])
 
     def agree(value: Any) -> Any:
@@ -185,20 +185,20 @@ def serve(config: dict[str, Any]) -> None:
         ranks = gathered
     handles, nodes = [handle for handle, _ in ranks], frozenset(node for _, node in ranks)
     reserved = ray.util.get_current_placement_group()
-    life = agree(ray.get(hub.hello.remote(slot, handles, reserved, nodes)) if rank == 0 else None)
+    life = agree(ray.get(mailbox.hello.remote(slot, handles, reserved, nodes)) if rank == 0 else None)
     if not life:
         return
     done = 0
     while True:
-        taken = agree(ray.get(hub.take.remote(slot, life)) if rank == 0 else None)
+        taken = agree(ray.get(mailbox.take.remote(slot, life)) if rank == 0 else None)
         if taken is None:
             return
         serial, job = taken
         for message in run_job(job, rank):
-            wanted = agree(ray.get(hub.deliver.remote(slot, serial, message)) if rank == 0 else None)
+            wanted = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if not wanted:
                 break
-            if not message.final and agree(ray.get(hub.hand_back.remote(slot, life)) if rank == 0 else None):
+            if not message.final and agree(ray.get(mailbox.hand_back.remote(slot, life)) if rank == 0 else None):
                 raise Reclaimed("its machine is taken away; the trial goes on elsewhere from the report just made")
         done += 1
         if done == config["recycle_after"]:
@@ -219,14 +219,14 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
     from raymae.train.device import describe_device, isolated, pick_device
 
     device = pick_device()
-    keeper = Keeper(job.root, job.trial_id)
+    files = TrialFiles(job.root, job.trial_id)
     worker = Worker(os.uname().nodename, os.getpid(), describe_device(device))
     try:
         with isolated():
-            for report in _reports(job, device, keeper):
+            for report in _reports(job, device, files):
                 if report.step < job.next_step:
                     continue  # trained again for want of a checkpoint; recorded already
-                warning = keeper.keep(report, job.milestones) if rank == 0 else None
+                warning = files.keep(report, job.milestones) if rank == 0 else None
                 yield Message(job.trial_id, job.attempt, _sent(report), worker=worker, warning=warning)
     except RayMAEError as error:
         yield Message.failed(job, str(error), worker)
@@ -245,7 +245,7 @@ def _sent(report: Report) -> ReportData:
     )
 
 
-def _reports(job: Job, device: torch.device, keeper: Keeper) -> Iterator[Report]:
+def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Report]:
     """The trial from the best place there is: its own checkpoint, its parent's, or the start.
 
     A parent's state at the epoch where its child changed parameters is what the child's own training from the start
@@ -255,16 +255,16 @@ def _reports(job: Job, device: torch.device, keeper: Keeper) -> Iterator[Report]
 
     config, parent = job.config, job.parent
     if job.attempt:
-        with keeper.latest() as checkpoint:
+        with files.latest() as checkpoint:
             if checkpoint is not None:
                 try:
                     yield from run_trial(config, device=device, resume=checkpoint, replay_from=job.next_step)
                 except CheckpointError:
-                    keeper.remove()
+                    files.remove()
                 else:
                     return
     if parent:
-        with Keeper(job.root, parent.trial_id).milestone(parent.epoch) as checkpoint:
+        with TrialFiles(job.root, parent.trial_id).milestone(parent.epoch) as checkpoint:
             if checkpoint is not None:
                 try:
                     yield from run_trial(config, device=device, resume=checkpoint, written_by=parent.config_id)

@@ -7,13 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-from raymae.search.live.display import time_left
-
 if TYPE_CHECKING:
-    from raymae.search.decide.conductor import Conductor
+    from raymae.results.views.progress import Progress
     from raymae.search.messages import Message
 
 PREFIX = "ray_"
@@ -33,18 +31,20 @@ METRICS: dict[str, tuple[str, tuple[str, ...]]] = {
 
 
 class Metrics:
-    """Tells Ray about a conductor's sweep. Make one while Ray is connected; it is one of the conductor's recorders.
+    """Tells Ray about a sweep, as an observer of its conductor. Make one while Ray is connected.
 
     Args:
-        conductor: Whose sweep.
+        sweep: The sweep's name.
+        warn: Told once of a failure, which ends the telling: a sweep must not suffer because its metrics do.
     """
 
-    def __init__(self, conductor: Conductor) -> None:
+    def __init__(self, sweep: str, warn: Callable[[str], None]) -> None:
         from ray.util.metrics import Counter, Gauge, Histogram
 
-        self._conductor, self._sweep = conductor, {"sweep": conductor.spec.name}
+        self._sweep, self._warn = {"sweep": sweep}, warn
         self._of: dict[str, Any] = {}
         self._test: dict[str, float] = {}
+        self._works = True
         for name, (description, tags) in METRICS.items():
             if name.endswith("_total"):
                 self._of[name] = Counter(name.removesuffix("_total"), description, tag_keys=tags)
@@ -53,41 +53,44 @@ class Metrics:
             else:
                 self._of[name] = Gauge(name, description, tag_keys=tags)
 
-    def report(self, row: Mapping[str, Any], message: Message) -> None:
-        """One report."""
+    def warned(self, text: str) -> None:
+        """Count nothing."""
+
+    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+        """Count one report, and how long it took to come."""
         self._of["raymae_reports_total"].inc(1, {**self._sweep, "arm": row["arm"], "phase": row["phase"]})
         waited = max(time.time() - message.sent_at, 1e-6)  # the clocks of a cluster differ a little
         self._of["raymae_report_latency_seconds"].observe(waited, self._sweep)
 
-    def trial(self, row: Mapping[str, Any]) -> None:
-        """One trial ended."""
-        metric = f"test_{self._conductor.objective.metric}"
-        value = row.get(metric)
+    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+        """Remember a replicate's test score."""
+        value = row.get(progress.objective.test)
         if value is not None and math.isfinite(value):
             self._test[row["arm"]] = value
 
-    def beat(self) -> None:
+    def beat(self, progress: Progress) -> None:
         """Set what is a state and not an event; Ray forgets a gauge that nobody has set for 20 s."""
-        conductor = self._conductor
-        counts = {(arm, stage, status): 0 for arm in conductor.plans for stage in ("search", "replicate")
-                  for status in STATUSES}
-        trials = list(conductor.trials.values())
-        for trial in trials:
-            counts[trial.config.arm, trial.stage, trial.status] += 1
-        for (arm, stage, status), count in counts.items():
-            tags = {**self._sweep, "arm": arm, "stage": stage, "status": status}
-            self._of["raymae_trials"].set(count, tags)
-        for arm in conductor.plans:
-            tags = {**self._sweep, "arm": arm}
-            self._of["raymae_trials_planned"].set(conductor.quota[arm], {**tags, "stage": "search"})
-            self._of["raymae_trials_planned"].set(conductor.num_replicates(arm), {**tags, "stage": "replicate"})
-            best = conductor.best(arm)
-            if best is not None:
-                self._of["raymae_best"].set(best.best[conductor.metric], {**tags, "metric": conductor.metric})
-        for arm, value in list(self._test.items()):
-            tags = {**self._sweep, "arm": arm, "metric": f"test_{conductor.objective.metric}"}
+        if not self._works:
+            return
+        try:
+            self._set(progress)
+        except Exception as failure:
+            self._works = False
+            self._warn(f"Ray is told no more metrics: {type(failure).__name__}: {failure}")
+
+    def _set(self, progress: Progress) -> None:
+        for arm in progress.arms:
+            tags = {**self._sweep, "arm": arm.arm}
+            for stage, count in (("search", arm.search), ("replicate", arm.replicates)):
+                self._of["raymae_trials_planned"].set(count.planned, {**tags, "stage": stage})
+                for status in STATUSES:
+                    number = count.statuses.get(status, 0)
+                    self._of["raymae_trials"].set(number, {**tags, "stage": stage, "status": status})
+            if arm.best is not None:
+                self._of["raymae_best"].set(arm.best, {**tags, "metric": progress.objective.val})
+        for name, value in list(self._test.items()):
+            tags = {**self._sweep, "arm": name, "metric": progress.objective.test}
             self._of["raymae_test_score"].set(value, tags)
-        self._of["raymae_slots"].set(conductor.slots, self._sweep)
-        left = time_left(conductor, [t for t in trials if t.status not in ("running", "pending")])
-        if left is not None:
-            self._of["raymae_seconds_left"].set(left, self._sweep)
+        self._of["raymae_slots"].set(progress.slots, self._sweep)
+        if progress.left_s is not None:
+            self._of["raymae_seconds_left"].set(progress.left_s, self._sweep)

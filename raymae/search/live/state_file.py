@@ -1,114 +1,84 @@
 """The driver's sign of life, `state.json` in the results folder: what `raymae watch` and `raymae serve` go by.
 
-    state        running | ended | interrupted | failed
-    time         when this was written; started_at: when this run of the sweep began (ISO, UTC)
-    host, pid    of the driver;  every_s: seconds between two signs of life
-    dashboard    Ray's, "" where it has none, or null until Ray is up
-    slots        trials at once
-    elapsed_s, left_s     of this run; left_s is null until there is something to go by
-    planned      per arm: search trials and replicates
-    running      per trial under way: trial_id, arm, stage, attempt, phase, epoch, epochs, wall_s, best
-    error        why it failed, or null
+Its keys are the fields of `raymae.results.views.progress.DriverState`, which says what they mean.
 """
 
 from __future__ import annotations
 
-import math
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
+from raymae.results.store.store import Store
+from raymae.results.views.progress import DriverState, PlannedTrials, Progress
 from raymae.search.background import repeatedly
-from raymae.search.live.display import time_left
 
 if TYPE_CHECKING:
     from raymae.search.decide.conductor import Conductor
+    from raymae.search.messages import Message
 
 EVERY_S = 5.0
 
 
-class Pulse:
-    """Writes the state of a conductor's sweep. Make one with `beating`.
+class StateFile:
+    """Writes a sweep's state at every beat, as an observer of its conductor.
 
-    Attributes:
-        dashboard: Address of Ray's dashboard; None until Ray is up.
-        also: Called at every beat, such as to set Ray's metrics.
+    Args:
+        store: The sweep's results.
+        every_s: Seconds between two beats, for those who wait for the next.
     """
 
-    def __init__(self, conductor: Conductor, every_s: float) -> None:
-        self.dashboard: str | None = None
-        self.also: Callable[[], None] = lambda: None
-        self._conductor, self._every_s = conductor, every_s
-        self._started_at = datetime.now(UTC)
+    def __init__(self, store: Store, every_s: float = EVERY_S) -> None:
+        self._store, self._every_s = store, every_s
 
-    def beat(self, state: str = "running", error: str | None = None) -> None:
-        """Write one sign of life."""
-        try:
-            described = describe(self._conductor)
-        except RuntimeError:  # the conductor's thread added a trial while this one counted; the next beat is near
-            return
-        self._conductor.store.write_state({
-            "state": state, "time": datetime.now(UTC).isoformat(), "started_at": self._started_at.isoformat(),
-            "host": os.uname().nodename, "pid": os.getpid(), "every_s": self._every_s, "dashboard": self.dashboard,
-            **described, **({} if state == "running" else {"running": []}), "error": error,
-        })
-        if state != "running":
-            return
-        try:
-            self.also()
-        except RuntimeError:  # as above
-            return
-        except Exception as failure:  # a sweep must not look dead because its metrics are
-            self.also = lambda: None
-            self._conductor.warn(f"Ray is told no more metrics: {type(failure).__name__}: {failure}")
+    def warned(self, text: str) -> None:
+        """Write nothing."""
 
+    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+        """Write nothing: the next beat is near."""
 
-def describe(conductor: Conductor) -> dict[str, Any]:
-    """The part of the state that the conductor knows."""
-    trials = list(conductor.trials.values())
-    reports = {trial.trial_id: trial.last and trial.last.report for trial in trials}
-    left = time_left(conductor, [trial for trial in trials if trial.status not in ("running", "pending")])
-    return {
-        "slots": conductor.slots,
-        "elapsed_s": round(conductor.elapsed, 1),
-        "left_s": None if left is None else round(left, 1),
-        "planned": {arm: {"search": conductor.quota[arm], "replicates": conductor.num_replicates(arm)}
-                    for arm in conductor.plans},
-        "running": [{
-            "trial_id": trial.trial_id, "arm": trial.config.arm, "stage": trial.stage, "attempt": trial.attempt,
-            "phase": report and report.phase, "epoch": report and report.epoch,
-            "epochs": trial.config.params.get(
-                "pretrain_epochs" if report and report.phase == "pretrain" else "epochs"),
-            "wall_s": round(conductor.clock() - trial.started, 1),
-            "best": _finite(trial.best.get(conductor.metric)),
-        } for trial in trials if trial.status == "running" for report in [reports[trial.trial_id]]],
-    }
+    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+        """Write nothing: the next beat is near."""
 
+    def beat(self, progress: Progress) -> None:
+        """Write that the sweep lives, and how far it is."""
+        self.write(progress, "running")
 
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
+    def write(
+        self, progress: Progress, state: Literal["running", "ended", "interrupted", "failed"], error: str | None = None
+    ) -> None:
+        """Write one sign of life, or the last one."""
+        self._store.write_state(DriverState(
+            state=state, time=datetime.now(UTC).isoformat(), started_at=progress.started_at,
+            host=os.uname().nodename, pid=os.getpid(), every_s=self._every_s, dashboard=progress.dashboard,
+            slots=progress.slots or 0, elapsed_s=progress.elapsed_s or 0.0, left_s=progress.left_s,
+            planned={arm.arm: PlannedTrials(arm.search.planned, arm.replicates.planned) for arm in progress.arms},
+            running=progress.running if state == "running" else (), error=error,
+        ).to_json())
 
 
 @contextmanager
-def beating(conductor: Conductor, every_s: float = EVERY_S) -> Iterator[Pulse]:
-    """Write `state.json` every few seconds for the length of a `with` block, and how it ended after it.
+def beating(conductor: Conductor, every_s: float = EVERY_S) -> Iterator[None]:
+    """Let a conductor beat every few seconds for the length of a `with` block, and write how it ended after it.
 
     Args:
         conductor: Whose sweep.
-        every_s: Seconds between two signs of life.
+        every_s: Seconds between two beats.
     """
-    pulse = Pulse(conductor, every_s)
-    pulse.beat()
-    state, reason = "failed", None
+    file = StateFile(conductor.store, every_s)
+    conductor.add_observer(file)
+    conductor.beat()
+    state: Literal["ended", "interrupted", "failed"] = "failed"
+    reason = None
     try:
-        with repeatedly(pulse.beat, every_s, "pulse", patience_s=30.0):
-            yield pulse
+        with repeatedly(conductor.beat, every_s, "heartbeat", patience_s=30.0):
+            yield
         state = "interrupted" if conductor.interrupted else "ended"
     except BaseException as error:
         state = "interrupted" if isinstance(error, KeyboardInterrupt) else "failed"
         reason = str(error).strip() or type(error).__name__
         raise
     finally:
-        pulse.beat(state, reason)
+        file.write(conductor.progress(), state, reason)

@@ -21,7 +21,9 @@ from raymae.cli import main
 from raymae.errors import ResultsError
 from raymae.results import Store
 from raymae.results.store.parts import Parts
-from raymae.results.views.progress import Follower
+from raymae.results.verdict.verdict import TrialCounts
+from raymae.results.views.follower import Follower
+from raymae.results.views.progress import DriverState, Failure, Progress
 
 PLANNED = {"mae": {"search": 3, "replicates": 2}, "scratch": {"search": 3, "replicates": 2},
            "gru": {"search": 3, "replicates": 2}, "persistence": {"search": 1, "replicates": 1}}
@@ -44,22 +46,26 @@ def test_it_counts_what_ended_and_names_what_runs(make_store):
     follower = Follower(store.root)
     store.write_state(state(running=[RUNNING]))
     seen = follower.look()
-    assert (seen["state"], seen["num_ended"], seen["num_planned"]) == ("running", 0, 17)
-    assert seen["headline"].startswith("No verdict yet")
+    assert (seen.state, seen.num_ended, seen.num_planned) == ("running", 0, 17)
+    assert seen.headline.startswith("No verdict yet")
     store.add_report(report("mae-0", 0))
     store.add_trial(trial("mae-0", val_mse=0.25))
     store.add_trial(trial("scratch-0", "scratch", status="stopped"))
     store.add_trial(trial("scratch-1", "scratch", status="failed", error="NaN\nmore", val_mse=None))
     seen = follower.look()
-    assert (seen["num_ended"], seen["num_reports"]) == (3, 1)
-    assert seen["num_trials"] == {"completed": 1, "stopped": 1, "failed": 1}
-    arms = {arm["arm"]: arm for arm in seen["arms"]}
-    assert arms["mae"]["search"] == {"done": 1, "planned": 3}
-    assert (arms["mae"]["best"], arms["scratch"]["best"]) == (0.25, 0.5)
-    assert arms["scratch"]["search"]["done"] == 2
-    assert seen["failures"] == [{"trial_id": "scratch-1", "error": "NaN\nmore"}]
-    assert [one["trial_id"] for one in seen["running"]] == ["mae-1"]
-    json.dumps(seen, allow_nan=False)
+    assert (seen.num_ended, seen.num_reports) == (3, 1)
+    assert seen.num_trials == TrialCounts(1, 1, 1)
+    arms = {arm.arm: arm for arm in seen.arms}
+    assert (arms["mae"].search.done, arms["mae"].search.planned) == (1, 3)
+    assert (arms["mae"].best, arms["scratch"].best) == (0.25, 0.5)
+    assert arms["scratch"].search.done == 2
+    assert arms["scratch"].search.statuses == {"completed": 0, "stopped": 1, "failed": 1}
+    assert seen.failures == (Failure("scratch-1", "NaN\nmore"),)
+    assert [one.trial_id for one in seen.running] == ["mae-1"]
+    assert Progress.from_json(json.loads(json.dumps(seen.to_json(), allow_nan=False))) == seen
+    later = {**state(running=[{**RUNNING, "later": 1}]), "later": 1}
+    assert DriverState.from_json(later).to_json() == state(running=[RUNNING]) | {
+        name: later[name] for name in ("time", "started_at")}
 
 
 def test_a_trial_that_ended_since_the_sign_of_life_is_not_shown_as_running(make_store):
@@ -67,7 +73,7 @@ def test_a_trial_that_ended_since_the_sign_of_life_is_not_shown_as_running(make_
     store.write_state(state(running=[RUNNING, {**RUNNING, "trial_id": "mae-2", "attempt": 1}]))
     store.add_trial(trial("mae-1"))
     store.add_trial(trial("mae-2", status="failed", val_mse=None))  # attempt 0 failed, attempt 1 runs
-    assert [one["trial_id"] for one in Follower(store.root).look()["running"]] == ["mae-2"]
+    assert [one.trial_id for one in Follower(store.root).look().running] == ["mae-2"]
 
 
 @pytest.mark.parametrize(("written", "word", "note"), [
@@ -81,19 +87,19 @@ def test_states(make_store, written, word, note):
     if written is not None:
         store.write_state(state(**written))
     seen = Follower(store.root).look()
-    assert seen["state"] == word
-    assert note in seen["note"]
-    assert bool(note) == bool(seen["note"])
-    assert word != "lost" or "(elsewhere, process 1)" in seen["note"]
+    assert seen.state == word
+    assert note in seen.note
+    assert bool(note) == bool(seen.note)
+    assert word != "lost" or "(elsewhere, process 1)" in seen.note
 
 
 def test_a_driver_whose_clock_is_behind_lives_if_it_is_seen_to_move(make_store):
     store = make_store()
     follower = Follower(store.root)
     store.write_state(state(age_s=3600))
-    assert follower.look()["state"] == "lost"
+    assert follower.look().state == "lost"
     store.write_state(state(age_s=3595))
-    assert follower.look()["state"] == "running"
+    assert follower.look().state == "running"
 
 
 def test_a_dead_driver_on_this_machine_is_known_at_once(make_store):
@@ -102,8 +108,8 @@ def test_a_dead_driver_on_this_machine_is_known_at_once(make_store):
     child.wait()
     store.write_state(state(host=os.uname().nodename, pid=child.pid))
     seen = Follower(store.root).look()
-    assert seen["state"] == "lost"
-    assert "is gone" in seen["note"]
+    assert seen.state == "lost"
+    assert "is gone" in seen.note
 
 
 def test_each_look_reads_only_new_parts_and_survives_compaction(make_store, monkeypatch):
@@ -114,30 +120,30 @@ def test_each_look_reads_only_new_parts_and_survives_compaction(make_store, monk
     for number in range(5):
         store.add_trial(trial(f"mae-{number}"))
     follower = Follower(store.root)
-    assert follower.look()["num_ended"] == 5
+    assert follower.look().num_ended == 5
     loaded.clear()
     store.add_trial(trial("mae-5"))
-    assert follower.look()["num_ended"] == 6
+    assert follower.look().num_ended == 6
     assert len(loaded) == 1
     loaded.clear()
-    assert follower.look()["num_ended"] == 6
+    assert follower.look().num_ended == 6
     assert loaded == []
     store.compact()
     store.add_trial(trial("mae-6"))
-    assert follower.look()["num_ended"] == 7
+    assert follower.look().num_ended == 7
     fresh = make_store(fresh=True)
     fresh.add_trial(trial("mae-0"))
-    assert follower.look()["num_ended"] == 1
+    assert follower.look().num_ended == 1
 
 
 def test_it_follows_an_extended_sweep(make_store):
     store = make_store()
     follower = Follower(store.root)
-    planned = follower.look()["num_planned"]
+    planned = follower.look().num_planned
     spec = tiny_spec()
     more = spec.model_copy(update={"search": spec.search.model_copy(update={"num_trials": 100})})
     make_store(spec=more, extend=True)
-    assert follower.look()["num_planned"] > planned
+    assert follower.look().num_planned > planned
 
 
 # --- the command
@@ -260,9 +266,9 @@ def test_on_s3(s3_endpoint, monkeypatch):
         store.write_state(state(running=[RUNNING]))
         store.add_trial(trial("mae-0", val_mse=0.25))
         follower = Follower(root)
-        assert follower.look()["num_ended"] == 1
+        assert follower.look().num_ended == 1
         store.add_trial(trial("mae-2"))
-        assert follower.look()["num_ended"] == 2
+        assert follower.look().num_ended == 2
         done = run(root, "--once")
         assert done.exit_code == 0, done.output
         assert "mae-1 finetune 2/4" in done.stdout

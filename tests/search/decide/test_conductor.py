@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import itertools
+import threading
 
+import pandas as pd
 import pytest
 
+from raymae.results.verdict.judge import judge
+from raymae.results.verdict.verdict import SweepData
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import NOT_STARTED, Message, ReportData, Worker
@@ -42,6 +46,27 @@ class Recorder:
     def write_config(self, trial_id, config):
         assert trial_id not in self.configs, "a trial is started once"
         self.configs[trial_id] = config
+
+
+class Notes:
+    """An observer that writes down what it is told."""
+
+    def __init__(self):
+        self.warnings, self.reports, self.rows, self.seen, self.beats = [], [], [], [], []
+
+    def warned(self, text):
+        self.warnings.append(text)
+
+    def reported(self, row, message):
+        assert message.report is not None
+        self.reports.append(row)
+
+    def ended(self, row, progress):
+        self.rows.append(row)
+        self.seen.append(progress)
+
+    def beat(self, progress):
+        self.beats.append(progress)
 
 
 class Clock:
@@ -113,7 +138,7 @@ def test_every_arm_gets_its_trials_and_its_best_is_replicated_on_fresh_seeds():
     assert [r["seed"] for r in rows["mae"] if r["stage"] == "replicate"] == [
         r["seed"] for r in rows["scratch"] if r["stage"] == "replicate"
     ], "arms are compared on the same seeds"
-    assert len(store.trials) == len(made.trials) == made.num_planned
+    assert len(store.trials) == len(made.trials) == made.progress().num_planned
 
 
 def test_arms_take_turns_so_that_an_interrupted_search_is_fair():
@@ -158,14 +183,14 @@ def test_a_failed_trial_is_recorded_and_never_chosen():
     run(made, clock)
     row = next(r for r in store.trials if r["trial_id"] == failed.trial_id)
     assert (row["status"], row["error"]) == ("failed", "the loss is nan")
-    assert made.best(failed.config.arm).trial_id != failed.trial_id
-    assert len(made.ledger.of(failed.config.arm, "replicate")) == made.num_replicates(failed.config.arm)
+    assert made.trials.best(failed.config.arm).trial_id != failed.trial_id
+    assert len(made.trials.of(failed.config.arm, "replicate")) == made.replicates[failed.config.arm]
 
 
 def test_an_arm_that_always_fails_has_no_replicates_and_does_not_block_the_others():
     made, store, _ = conductor()
-    warnings = []
-    made.warn = warnings.append
+    notes = Notes()
+    made.add_observer(notes)
     for number in itertools.count():
         trial = made.next()
         if trial is None:
@@ -175,12 +200,15 @@ def test_an_arm_that_always_fails_has_no_replicates_and_does_not_block_the_other
                        else message(trial, 1, 0.5, final=True, seconds=1.0))
         made.on_end(trial)
     assert made.finished()
-    assert not made.ledger.of("mae", "replicate")
-    assert len(made.ledger.of("scratch", "replicate")) == 3
+    assert not made.trials.of("mae", "replicate")
+    assert len(made.trials.of("scratch", "replicate")) == 3
     failed = sum(r["status"] == "failed" for r in store.trials)
     assert 3 <= failed <= 3 + made.slots, "an arm that fails systematically is given up"
-    assert len(warnings) == 1
-    assert "boom" in warnings[0]
+    assert len(notes.warnings) == 1
+    assert "boom" in notes.warnings[0]
+    assert [row["trial_id"] for row in notes.rows] == [row["trial_id"] for row in store.trials]
+    assert [progress.num_ended for progress in notes.seen] == list(range(1, len(store.trials) + 1))
+    assert len(notes.reports) == len(store.reports)
 
 
 def test_stopped_trials_count_as_proposed_but_a_completed_one_is_preferred():
@@ -192,7 +220,7 @@ def test_stopped_trials_count_as_proposed_but_a_completed_one_is_preferred():
     made.on_report(second, message(second, 1, 0.2, final=True, seconds=1.0))
     made.on_end(second)
     assert (first.status, second.status) == ("stopped", "completed")
-    assert made.best("scratch") is second
+    assert made.trials.best("scratch") is second
 
 
 def test_an_actor_s_death_is_a_failure_with_its_reason():
@@ -210,4 +238,40 @@ def test_a_trial_for_which_no_workers_came_is_left_for_the_next_run():
     made.on_end(trial)
     assert trial.status == "pending"
     assert store.trials == []
-    assert made.num_running == 0
+    assert made.trials.running == {}
+
+
+def test_the_best_is_the_one_that_the_verdict_names():
+    made, store, clock = conductor("search.num_trials=12")
+    run(made, clock, value=lambda trial: round(trial.config.params.get("lr", 0.5), 3))  # with ties
+    arms = {name: plan.arm for name, plan in made.plans.items()}
+    answer = judge(pd.DataFrame(store.trials), spec=made.spec, objective=made.objective,
+                   data=SweepData("ETTh1", "real", ""), arms=arms)
+    assert {arm.arm: arm.val.trial_id for arm in answer.arms} == {
+        arm: made.trials.best(arm).trial_id for arm in made.plans}
+    assert {arm.arm: arm.best_trial for arm in made.progress().arms} == {
+        arm.arm: arm.val.trial_id for arm in answer.arms}
+
+
+def test_progress_can_be_taken_while_the_sweep_goes_on():
+    made, _, clock = conductor("search.num_trials=150", slots=3)
+    over, seen = threading.Event(), []
+
+    def watch():
+        while not over.is_set():
+            seen.append(made.progress())
+
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    run(made, clock)
+    over.set()
+    watcher.join()
+    assert len(seen) > 10
+    for progress in seen:
+        assert progress.num_ended == sum(arm.search.done + arm.replicates.done for arm in progress.arms)
+        assert len(progress.running) == sum(
+            stage.statuses.get("running", 0) for arm in progress.arms for stage in (arm.search, arm.replicates))
+    last = made.progress()
+    assert (last.num_ended, last.running, last.left_s) == (last.num_planned, (), 0.0)
+    assert {arm.arm: (arm.search.done, arm.replicates.done) for arm in last.arms} == {
+        "mae": (150, 3), "scratch": (150, 3), "persistence": (1, 1)}

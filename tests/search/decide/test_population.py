@@ -104,7 +104,7 @@ def test_a_sweep_keeps_its_population_and_replicates_the_best_schedule():
         assert child.config.config_id != parent.config.config_id
         row = next(row for row in store.trials if row["trial_id"] == child.trial_id)
         assert row["parent"] == f"{parent.trial_id}@{until}"
-    best = made.best("scratch")
+    best = made.trials.best("scratch")
     assert all(t.config.earlier == best.config.earlier for t in ended if t.stage == "replicate")
     again, _, other = conductor(*PBT, "search.num_trials=12", slots=4)
     assert [t.sampled for t in evolve(again, other)] == [t.sampled for t in ended], "the same seed, the same search"

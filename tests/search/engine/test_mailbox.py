@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, Hub, NodeStates
+from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, Mailbox, NodeStates
 from raymae.search.messages import NOT_STARTED, Job, Message, ReportData
 from raymae.spec.trial import TrialConfig
 
@@ -15,13 +15,13 @@ def job(trial_id: str) -> Job:
 
 def test_a_worker_that_died_while_it_waited_takes_no_job():
     async def scene():
-        hub = Hub()
-        first = await hub.hello("slot", [])
-        waiting = asyncio.create_task(hub.take("slot", first))
+        mailbox = Mailbox()
+        first = await mailbox.hello("slot", [])
+        waiting = asyncio.create_task(mailbox.take("slot", first))
         await asyncio.sleep(0)
-        second = await hub.hello("slot", [])  # the first was killed, its call goes on in the hub
-        taking = asyncio.create_task(hub.take("slot", second))
-        await hub.assign("slot", job("t"))
+        second = await mailbox.hello("slot", [])  # the first was killed, its call goes on in the mailbox
+        taking = asyncio.create_task(mailbox.take("slot", second))
+        await mailbox.assign("slot", job("t"))
         assert await asyncio.wait_for(waiting, 5) is None
         serial, taken = await asyncio.wait_for(taking, 5)
         assert (serial, taken.trial_id) == (1, "t")
@@ -31,14 +31,14 @@ def test_a_worker_that_died_while_it_waited_takes_no_job():
 
 def test_a_job_goes_to_the_next_incarnation_as_its_next_attempt_and_not_for_ever():
     async def scene():
-        hub = Hub()
-        await hub.assign("slot", job("t"))
+        mailbox = Mailbox()
+        await mailbox.assign("slot", job("t"))
         for attempt in range(MAX_ATTEMPTS):
-            life = await hub.hello("slot", [])
-            _, taken = await hub.take("slot", life)
+            life = await mailbox.hello("slot", [])
+            _, taken = await mailbox.take("slot", life)
             assert taken.attempt == attempt
-        await hub.hello("slot", [])
-        message = await asyncio.wait_for(hub.collect("slot"), 5)
+        await mailbox.hello("slot", [])
+        message = await asyncio.wait_for(mailbox.collect("slot"), 5)
         assert message.final
         assert f"died {MAX_ATTEMPTS} times" in message.failure
         assert message.attempt == MAX_ATTEMPTS - 1
@@ -48,8 +48,8 @@ def test_a_job_goes_to_the_next_incarnation_as_its_next_attempt_and_not_for_ever
 
 def test_a_group_that_never_delivers_is_given_up():
     async def scene():
-        hub = Hub()
-        lives = [await hub.hello("slot", []) for _ in range(MAX_FRUITLESS + 1)]
+        mailbox = Mailbox()
+        lives = [await mailbox.hello("slot", []) for _ in range(MAX_FRUITLESS + 1)]
         assert lives == [*range(1, MAX_FRUITLESS + 1), 0]
 
     asyncio.run(scene())
@@ -57,29 +57,29 @@ def test_a_group_that_never_delivers_is_given_up():
 
 def test_a_dead_driver_s_slot_is_closed_and_names_what_it_holds():
     async def scene():
-        hub = Hub()
-        await hub.assign("a", job("t"))
-        await hub.assign("b", job("u"))
-        life = await hub.hello("a", [], reserved="its bundle")
-        assert await hub.bury("t") == ["its bundle"]
-        assert await hub.take("a", life) is None
-        assert await hub.bury("t") == []
-        assert (await hub.states())["b"].startswith("waiting")
+        mailbox = Mailbox()
+        await mailbox.assign("a", job("t"))
+        await mailbox.assign("b", job("u"))
+        life = await mailbox.hello("a", [], reserved="its bundle")
+        assert await mailbox.release("t") == ["its bundle"]
+        assert await mailbox.take("a", life) is None
+        assert await mailbox.release("t") == []
+        assert (await mailbox.states())["b"].startswith("waiting")
 
     asyncio.run(scene())
 
 
 def test_jobs_that_wait_for_workers_end_with_the_sweep():
     async def scene():
-        hub = Hub()
-        await hub.assign("waits", job("t"))
-        await hub.assign("runs", job("u"))
-        serial, _ = await hub.take("runs", await hub.hello("runs", []))
-        await hub.stop_waiting()
-        ended = await asyncio.wait_for(hub.collect("waits"), 5)
+        mailbox = Mailbox()
+        await mailbox.assign("waits", job("t"))
+        await mailbox.assign("runs", job("u"))
+        serial, _ = await mailbox.take("runs", await mailbox.hello("runs", []))
+        await mailbox.stop_waiting()
+        ended = await asyncio.wait_for(mailbox.collect("waits"), 5)
         assert (ended.trial_id, ended.final, ended.failure) == ("t", True, NOT_STARTED)
-        delivery = asyncio.create_task(hub.deliver("runs", serial, message(0, final=True)))
-        assert (await asyncio.wait_for(hub.collect("runs"), 5)).report.step == 0
+        delivery = asyncio.create_task(mailbox.deliver("runs", serial, message(0, final=True)))
+        assert (await asyncio.wait_for(mailbox.collect("runs"), 5)).report.step == 0
         await asyncio.wait_for(delivery, 5)
 
     asyncio.run(scene())
@@ -92,21 +92,21 @@ def message(step: int, *, final: bool = False) -> Message:
 def test_a_group_whose_machine_is_taken_away_hands_its_job_back_after_a_report():
     async def scene():
         states = NodeStates(frozenset({"here", "there"}))
-        hub = Hub(lambda: states)
-        await hub.assign("slot", job("t"))
-        life = await hub.hello("slot", [], nodes=frozenset({"here"}))
-        serial, _ = await hub.take("slot", life)
+        mailbox = Mailbox(lambda: states)
+        await mailbox.assign("slot", job("t"))
+        life = await mailbox.hello("slot", [], nodes=frozenset({"here"}))
+        serial, _ = await mailbox.take("slot", life)
         for step in range(2):
-            delivering = asyncio.create_task(hub.deliver("slot", serial, message(step)))
-            assert (await hub.collect("slot")).report.step == step
+            delivering = asyncio.create_task(mailbox.deliver("slot", serial, message(step)))
+            assert (await mailbox.collect("slot")).report.step == step
             assert await delivering
-            assert await hub.hand_back("slot", life) == (step == 1)
+            assert await mailbox.hand_back("slot", life) == (step == 1)
             states = NodeStates(frozenset({"here", "there"}), going=frozenset({"here"}))
-        assert not await hub.deliver("slot", serial, message(2)), "what comes after is not listened to"
-        life = await hub.hello("slot", [], nodes=frozenset({"there"}))
-        _, taken = await hub.take("slot", life)
+        assert not await mailbox.deliver("slot", serial, message(2)), "what comes after is not listened to"
+        life = await mailbox.hello("slot", [], nodes=frozenset({"there"}))
+        _, taken = await mailbox.take("slot", life)
         assert (taken.attempt, taken.next_step) == (1, 2)
-        assert not await hub.hand_back("slot", life), "the new machine stays"
+        assert not await mailbox.hand_back("slot", life), "the new machine stays"
 
     asyncio.run(scene())
 
@@ -114,20 +114,20 @@ def test_a_group_whose_machine_is_taken_away_hands_its_job_back_after_a_report()
 def test_dying_with_its_machine_is_not_the_trial_s_fault():
     async def scene():
         alive = frozenset({"head"})
-        hub = Hub(lambda: NodeStates(alive))
-        await hub.assign("slot", job("t"))
+        mailbox = Mailbox(lambda: NodeStates(alive))
+        await mailbox.assign("slot", job("t"))
         for attempt in range(3 * (MAX_ATTEMPTS + MAX_FRUITLESS)):
-            life = await hub.hello("slot", [], nodes=frozenset({f"spot-{attempt}"}))
+            life = await mailbox.hello("slot", [], nodes=frozenset({f"spot-{attempt}"}))
             assert life == attempt + 1
-            _, taken = await hub.take("slot", life)
+            _, taken = await mailbox.take("slot", life)
             assert taken.attempt == attempt
         alive = frozenset({"head", "stays"})
-        await hub.hello("slot", [], nodes=frozenset({"stays"}))
+        await mailbox.hello("slot", [], nodes=frozenset({"stays"}))
         for _ in range(MAX_ATTEMPTS):
-            life = await hub.hello("slot", [], nodes=frozenset({"stays"}))
-            await hub.take("slot", life)
-        await hub.hello("slot", [])
-        last = await asyncio.wait_for(hub.collect("slot"), 5)
+            life = await mailbox.hello("slot", [], nodes=frozenset({"stays"}))
+            await mailbox.take("slot", life)
+        await mailbox.hello("slot", [])
+        last = await asyncio.wait_for(mailbox.collect("slot"), 5)
         assert "died" in last.failure, "on a machine that is still there it is"
 
     asyncio.run(scene())

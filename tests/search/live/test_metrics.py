@@ -9,12 +9,13 @@ import subprocess
 import time
 import urllib.error
 import urllib.request
+from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import pytest
 
+from raymae.results.verdict.verdict import TrialCounts
+from raymae.results.views.progress import ArmProgress, Progress, StageCount
 from raymae.search.live.metrics import LATENCY_S, METRICS, PREFIX, Metrics
 from raymae.search.messages import Message
 from raymae.spec.task import Objective
@@ -88,28 +89,30 @@ def test_what_is_set(monkeypatch):
 
     for kind in ("Gauge", "Counter", "Histogram"):
         monkeypatch.setattr(f"ray.util.metrics.{kind}", Fake)
-    trial = SimpleNamespace(config=SimpleNamespace(arm="mae"), stage="search", status="completed", wall_s=2.0,
-                            best={"val_mse": 0.5})
-    conductor: Any = SimpleNamespace(
-        spec=SimpleNamespace(name="x"), objective=Objective("mse", "min", ""), plans={"mae": None},
-        trials={"mae-0": trial}, quota={"mae": 3}, num_replicates=lambda arm: 2, best=lambda arm: trial,
-        metric="val_mse", slots=2, seconds_left=lambda: None)
-    metrics = Metrics(conductor)
-    metrics.beat()
+    arm = ArmProgress("mae", "pretrained", StageCount(1, 3, {"completed": 1}), StageCount(0, 2, {}),
+                      TrialCounts(1, 0, 0), 0.5, "mae-0", None, 2.0)
+    progress = replace(Progress.unreadable("x", ""), objective=Objective("mse", "min", ""), slots=2, left_s=4.0,
+                       arms=(arm,))
+    warnings: list[str] = []
+    metrics = Metrics("x", warnings.append)
+    metrics.beat(progress)
     assert values["raymae_trials", frozenset({"x", "mae", "search", "completed"})] == 1
     assert values["raymae_trials", frozenset({"x", "mae", "search", "running"})] == 0
     assert values["raymae_trials_planned", frozenset({"x", "mae", "replicate"})] == 2
     assert values["raymae_best", frozenset({"x", "mae", "val_mse"})] == 0.5
     assert values["raymae_seconds_left", frozenset({"x"})] == 4.0
-    metrics.report({"arm": "mae", "phase": "finetune"}, Message("mae-0", 0, sent_at=time.time() - 3))
+    metrics.reported({"arm": "mae", "phase": "finetune"}, Message("mae-0", 0, sent_at=time.time() - 3))
     assert values["raymae_report_latency_seconds", frozenset({"x"})] == pytest.approx(3, abs=1)
     ahead = Message("mae-0", 0, sent_at=time.time() + 3)  # a worker's clock is
-    metrics.report({"arm": "mae", "phase": "finetune"}, ahead)
+    metrics.reported({"arm": "mae", "phase": "finetune"}, ahead)
     assert 0 < values["raymae_report_latency_seconds", frozenset({"x"})] < 0.1
-    metrics.trial({"arm": "mae", "test_mse": None})
-    metrics.trial({"arm": "mae", "test_mse": 0.25})
-    metrics.beat()
+    metrics.ended({"arm": "mae", "test_mse": None}, progress)
+    metrics.ended({"arm": "mae", "test_mse": 0.25}, progress)
+    metrics.beat(progress)
     assert values["raymae_test_score", frozenset({"x", "mae", "test_mse"})] == 0.25
+    for _ in range(2):
+        metrics.beat(replace(progress, arms=None))
+    assert warnings == ["Ray is told no more metrics: TypeError: 'NoneType' object is not iterable"], "once"
 
 
 @pytest.mark.slow

@@ -1,0 +1,168 @@
+"""Reads how far a sweep is off its folder alone: for `raymae watch`, `raymae serve`, and anybody with a loop."""
+
+from __future__ import annotations
+
+import os
+import socket
+import time
+from collections.abc import Collection, Mapping
+from datetime import UTC, datetime
+from typing import Any, Literal
+
+from raymae.results.store.columns import last_attempts
+from raymae.results.store.store import Store, to_pandas
+from raymae.results.verdict.headline import headline
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.verdict import ArmResult, TrialCounts, Verdict, plain
+from raymae.results.views.progress import (
+    ArmProgress,
+    DriverState,
+    Failure,
+    PlannedTrials,
+    Progress,
+    StageCount,
+    State,
+    TestMean,
+)
+
+SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
+NUM_FAILURES = 5
+
+
+class Follower:
+    """Looks at one sweep again and again; each look reads only what is new.
+
+    Args:
+        root: The sweep's folder, a path or a URI.
+
+    Raises:
+        ResultsError: No sweep there.
+    """
+
+    def __init__(self, root: str | os.PathLike[str]) -> None:
+        self._store = Store.open(root)
+        self._seen: dict[str, tuple[Collection[str], Any]] = {"trials": ((), None), "reports": ((), None)}
+        self._sign: tuple[str, float] | None = None
+        self._answer: tuple[Any, Verdict] | None = None
+
+    @property
+    def root(self) -> str:
+        """The sweep's folder as given."""
+        return self._store.root
+
+    def look(self) -> Progress:
+        """Read how far the sweep is now.
+
+        Raises:
+            ResultsError: The storage failed, or the sweep is gone.
+        """
+        latest = Store.open(self._store.root)
+        if latest.manifest != self._store.manifest:
+            if latest.manifest.created_at != self._store.manifest.created_at:  # started over with --fresh
+                self._seen = {"trials": ((), None), "reports": ((), None)}
+            self._store, self._answer = latest, None
+        written = self._store.state()  # before the rows: what it calls running may have ended since, never the reverse
+        state = None if written is None else DriverState.from_json(written)
+        names: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
+        for name in names:
+            self._seen[name] = self._store.follow(name, *self._seen[name])
+        tables = {name: table for name, (_, table) in self._seen.items()}
+        known = (tables["trials"].num_rows, state.state if state else None)
+        if self._answer is None or self._answer[0] != known:
+            self._answer = (known, verdict_now(self._store, to_pandas(tables["trials"])))
+        return self._progress(tables, state, self._answer[1])
+
+    def _progress(self, tables: Mapping[str, Any], state: DriverState | None, answer: Verdict) -> Progress:
+        import pyarrow.compute as pc
+
+        trials, reports = tables["trials"], tables["reports"]
+        columns = ["trial_id", "arm", "stage", "status", "attempt", "error"]
+        rows: list[dict[Any, Any]] = last_attempts(trials.select(columns).to_pandas()).to_dict("records")
+        last = {row["trial_id"]: row for row in rows}
+        planned = state.planned if state else self._guessed()
+        word, note = self._state(state, answer)
+        alive = state if state and word == "running" else None
+        running = [trial for trial in alive.running if trial.trial_id not in last
+                   or last[trial.trial_id]["attempt"] < trial.attempt] if alive else []
+        latest = pc.max(reports["time"]).as_py() if reports.num_rows else None
+        return Progress(
+            sweep=answer.sweep, task=answer.task, root=self._store.root, data=answer.data, objective=answer.objective,
+            state=word, note=note, started_at=state.started_at if state else self._store.manifest.created_at,
+            elapsed_s=_elapsed(state, word), left_s=alive.left_s if alive else None,
+            dashboard=alive.dashboard if alive else None, slots=state.slots if state else None,
+            num_planned=sum(arm.search + arm.replicates for arm in planned.values()), num_ended=len(last),
+            num_trials=_counts(last.values()),
+            num_reports=reports.num_rows, last_report=latest and latest.isoformat(),
+            arms=tuple(_arm(answer, arm, list(last.values()), planned.get(arm.arm, PlannedTrials(0, 0)))
+                       for arm in answer.arms),
+            running=tuple(running),
+            failures=tuple(Failure(row["trial_id"], row["error"] or "")
+                           for row in last.values() if row["status"] == "failed")[-NUM_FAILURES:],
+            headline=headline(answer),
+        )
+
+    def _guessed(self) -> dict[str, PlannedTrials]:
+        """What is planned where no driver said: a quota may have been cut by the budget or a small grid."""
+        spec, arms = self._store.spec(), self._store.manifest.task.arms
+        return {name: PlannedTrials(1 if arms[name].kind == "reference" else spec.search.num_trials,
+                                    arms[name].num_replicates(spec.replicates)) for name in spec.arms}
+
+    def _state(self, state: DriverState | None, answer: Verdict) -> tuple[State, str]:
+        if state is None:
+            return ("ended", "") if answer.complete else ("unknown", "no driver has given a sign of life here")
+        if state.state == "interrupted":
+            return "interrupted", "interrupted; the same command goes on"
+        if state.state != "running":
+            return state.state, f"failed: {state.error}" if state.error else ""
+        now = time.monotonic()
+        age = (datetime.now(UTC) - datetime.fromisoformat(state.time)).total_seconds()
+        if self._sign is None:
+            self._sign = (state.time, now - max(age, 0.0))
+        elif self._sign[0] != state.time:  # seen to change: whatever the two clocks say, it lives
+            self._sign = (state.time, now)
+        silent = now - self._sign[1]
+        where = f"{state.host}, process {state.pid}"
+        if state.host == socket.gethostname() and not _alive(state.pid):
+            return "lost", f"its driver ({where}) is gone; the same command goes on"
+        if silent > max(SILENT_S, 6 * state.every_s):
+            return "lost", f"no sign of life for {silent:.0f} s from its driver ({where})"
+        return "running", "starting Ray" if state.dashboard is None else ""
+
+
+def _elapsed(state: DriverState | None, word: State) -> float | None:
+    """Of the present run; between two signs of life the clock goes on."""
+    if state is None:
+        return None
+    since = (datetime.now(UTC) - datetime.fromisoformat(state.time)).total_seconds() if word == "running" else 0.0
+    return round(float(state.elapsed_s) + min(max(since, 0.0), SILENT_S), 1)
+
+
+def _alive(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except PermissionError:
+        return True
+    return True
+
+
+def _counts(rows: Collection[Mapping[str, Any]]) -> TrialCounts:
+    return TrialCounts(*(sum(row["status"] == status for row in rows) for status in ("completed", "stopped", "failed")))
+
+
+def _stage(rows: Collection[Mapping[str, Any]], planned: int) -> StageCount:
+    statuses = plain(_counts(rows))
+    return StageCount(len(rows), max(planned, len(rows)), statuses)
+
+
+def _arm(
+    verdict: Verdict, arm: ArmResult, last: Collection[Mapping[str, Any]], planned: PlannedTrials
+) -> ArmProgress:
+    search, replicates = ([row for row in last if row["arm"] == arm.arm and row["stage"] == stage]
+                          for stage in ("search", "replicate"))
+    test = verdict.test(arm)
+    return ArmProgress(
+        arm.arm, arm.kind, _stage(search, planned.search), _stage(replicates, planned.replicates), arm.num_trials,
+        arm.val.score, arm.val.trial_id, TestMean(test.mean, test.ci95) if test else None, arm.compute_s,
+    )

@@ -1,0 +1,66 @@
+"""How a trial comes to be: sampled by its arm's study, repeated on a fresh seed, or in place of one of a population."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from datetime import UTC, datetime
+
+from raymae.search.decide.trials import Trial
+from raymae.search.messages import Parent
+from raymae.spec.resolve import ArmPlan, trial_config
+from raymae.spec.space import Scalar
+from raymae.spec.sweep import SweepSpec
+
+REPLICATE_SEED = 10_000
+
+
+class Proposals:
+    """Makes the trials of a sweep.
+
+    Args:
+        spec: The sweep.
+        plans: What each arm fixes and searches.
+        source: `real` or `synthetic`.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, spec: SweepSpec, plans: Mapping[str, ArmPlan], source: str, clock: Callable[[], float]
+    ) -> None:
+        self._spec, self._plans, self._source, self._clock = spec, plans, source, clock
+
+    def sampled(self, trial_id: str, arm: str, sampled: Mapping[str, Scalar]) -> Trial:
+        """A trial of the search with the values that the arm's study chose."""
+        config = trial_config(self._spec, self._plans[arm], sampled, seed=self._spec.search.seed, stage="search",
+                              source=self._source)
+        return Trial(trial_id, config, sampled, self._clock(), datetime.now(UTC))
+
+    def replicate(self, best: Trial, number: int) -> Trial:
+        """A trial of an arm's best configuration on a fresh seed; arms have the same seeds.
+
+        Args:
+            best: The trial that found the configuration.
+            number: Which replicate, from 0.
+        """
+        seed = REPLICATE_SEED + 1000 * self._spec.search.seed + number
+        data = {**self._spec.data.model_dump(), "source": self._source}  # may lie elsewhere than when the search ran
+        config = replace(best.config, seed=seed, stage="replicate", data=data)
+        return Trial(f"{best.trial_id}-seed{number}", config, best.sampled, self._clock(), datetime.now(UTC))
+
+    def child(self, trial_id: str, better: Trial, sampled: Mapping[str, Scalar], parent: Parent) -> Trial:
+        """A pending trial that goes on from another's state, with other values of what may change while training.
+
+        Args:
+            trial_id: Its name.
+            better: The trial it goes on from.
+            sampled: Its values.
+            parent: Where that trial was.
+        """
+        plan = self._plans[better.config.arm]
+        before = {name: better.config.params[name] for name in plan.live if name in better.sampled}
+        kept = (change for change in better.config.earlier if change[0] < parent.epoch)
+        config = replace(better.config, params=plan.params(sampled), earlier=(*kept, (parent.epoch, before)))
+        return Trial(trial_id, config, sampled, self._clock(), datetime.now(UTC), attempt=-1,
+                     next_step=parent.step + 1, status="pending",
+                     parent=replace(parent, config_id=better.config.config_id))

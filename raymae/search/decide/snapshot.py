@@ -1,0 +1,101 @@
+"""A running sweep's progress, taken from its conductor's parts while its lock is held."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from raymae.results.verdict.verdict import SweepData, TrialCounts
+from raymae.results.views.progress import ArmProgress, Failure, Progress, RunningTrial, StageCount, TestMean
+from raymae.search.decide.budget import Budget
+from raymae.search.decide.trials import ENDED, Status, Trial, Trials
+from raymae.spec.resolve import ArmPlan
+from raymae.spec.sweep import SweepSpec
+
+
+@dataclass(frozen=True)
+class Watched:
+    """What of a sweep does not change while it runs, or changes in place.
+
+    Attributes:
+        spec: The sweep.
+        plans: Its arms.
+        quota: Search trials by arm.
+        replicates: Replicates by arm.
+        trials: Its trials.
+        budget: What is left.
+        root: Its folder.
+        source: `real` or `synthetic`.
+        started_at: When this run began (ISO, UTC).
+    """
+
+    spec: SweepSpec
+    plans: Mapping[str, ArmPlan]
+    quota: Mapping[str, int]
+    replicates: Mapping[str, int]
+    trials: Trials
+    budget: Budget
+    root: str
+    source: str
+    started_at: str
+
+
+def snapshot(sweep: Watched, now: float, *, dashboard: str | None) -> Progress:
+    """Take the progress of a sweep.
+
+    Args:
+        sweep: The sweep.
+        now: The time by its conductor's clock.
+        dashboard: Ray's; None until Ray is up.
+    """
+    trials, budget = sweep.trials, sweep.budget
+    left = budget.expected_s(sweep.quota)
+    counts = TrialCounts(*(trials.num_ended(status) for status in ENDED))
+    return Progress(
+        sweep=sweep.spec.name, task=sweep.spec.task, root=sweep.root,
+        data=SweepData(sweep.spec.data.name, "synthetic" if sweep.source == "synthetic" else "real", ""),
+        objective=trials.objective, state="running", note="starting Ray" if dashboard is None else "",
+        started_at=sweep.started_at, elapsed_s=round(budget.elapsed_s, 1),
+        left_s=None if left is None else round(left, 1), dashboard=dashboard, slots=budget.slots,
+        num_planned=sum(sweep.quota.values()) + sum(sweep.replicates.values()),
+        num_ended=counts.completed + counts.stopped + counts.failed, num_trials=counts, num_reports=None,
+        last_report=None, arms=tuple(_arm(sweep, arm) for arm in sweep.plans),
+        running=tuple(_running(trial, trials.objective.val, now) for trial in trials.running.values()),
+        failures=tuple(Failure(trial.trial_id, trial.error or "") for trial in trials.failures), headline="",
+    )
+
+
+def _arm(sweep: Watched, arm: str) -> ArmProgress:
+    trials, best, ended = sweep.trials, sweep.trials.best(arm), sweep.trials.ended.get(arm)
+    search, replicates = trials.counts(arm, "search"), trials.counts(arm, "replicate")
+    scores = [] if best is None else [
+        trial.test[trials.objective.test] for trial in trials.of(arm, "replicate")
+        if trial.status == "completed" and trial.config.config_id == best.config.config_id
+        and math.isfinite(trial.test.get(trials.objective.test, math.nan))]
+    return ArmProgress(
+        arm, sweep.plans[arm].arm.kind, _stage(search, sweep.quota[arm]),
+        _stage(replicates, sweep.replicates[arm]),
+        TrialCounts(*(search.get(status, 0) + replicates.get(status, 0) for status in ENDED)),
+        best.best[trials.objective.val] if best else None, best.trial_id if best else None,
+        TestMean(math.fsum(scores) / len(scores), None) if scores else None, ended.wall_s if ended else 0.0,
+    )
+
+
+def _stage(counts: Mapping[Status, int], planned: int) -> StageCount:
+    statuses = {str(status): number for status, number in counts.items()}
+    return StageCount(sum(counts.get(status, 0) for status in ENDED), planned, statuses)
+
+
+def _running(trial: Trial, metric: str, now: float) -> RunningTrial:
+    report, best = trial.last.report if trial.last else None, trial.best.get(metric, math.nan)
+    return RunningTrial(
+        trial.trial_id, trial.config.arm, trial.stage, trial.attempt, report.phase if report else None,
+        report.epoch if report else None,
+        _number(trial.config.params.get("pretrain_epochs" if report and report.phase == "pretrain" else "epochs")),
+        round(now - trial.started, 1), best if math.isfinite(best) else None,
+    )
+
+
+def _number(value: object) -> float | None:
+    return value if isinstance(value, (int, float)) else None
