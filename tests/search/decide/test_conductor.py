@@ -8,8 +8,8 @@ import threading
 import pandas as pd
 import pytest
 
+from raymae.results.store.manifest import described
 from raymae.results.verdict.judge import judge
-from raymae.results.verdict.verdict import SweepData
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import NOT_STARTED, Message, ReportData, Worker
@@ -244,9 +244,9 @@ def test_a_trial_for_which_no_workers_came_is_left_for_the_next_run():
 def test_the_best_is_the_one_that_the_verdict_names():
     made, store, clock = conductor("search.num_trials=12")
     run(made, clock, value=lambda trial: round(trial.config.params.get("lr", 0.5), 3))  # with ties
-    arms = {name: plan.arm for name, plan in made.plans.items()}
-    answer = judge(pd.DataFrame(store.trials), spec=made.spec, objective=made.objective,
-                   data=SweepData("ETTh1", "real", ""), arms=arms)
+    data = {"name": "ETTh1", "source": "real", "fingerprint": "f"}
+    manifest = described(made.spec, schema_of("forecasting"), data)
+    answer = judge(pd.DataFrame(store.trials), made.spec, manifest)
     assert {arm.arm: arm.val.trial_id for arm in answer.arms} == {
         arm: made.trials.best(arm).trial_id for arm in made.plans}
     assert {arm.arm: arm.best_trial for arm in made.progress().arms} == {
