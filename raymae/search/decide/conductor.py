@@ -9,13 +9,13 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from raymae.results.store.store import Store
 from raymae.results.views.progress import Progress
 from raymae.search.checkpoints import TrialFiles, remove_checkpoints
+from raymae.search.decide.agenda import Agenda
 from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.population import Population
@@ -89,9 +89,9 @@ class Conductor:
         self.last_event = clock()
         self._lock = threading.RLock()
         self._observers = tuple(observers)
-        self._proposals = Proposals(spec, plans, source, clock)
-        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
-        self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
+        self._agenda = Agenda(
+            Proposals(spec, plans, source, clock), self.trials, self.studies, self.populations, self.quota,
+            self.replicates, self.budget, store, clock)
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.quota, self.replicates, self.trials, self.budget, store.location,
                                 source, datetime.now(UTC).isoformat())
@@ -121,9 +121,9 @@ class Conductor:
     def take_over(self, ended: Iterable[Trial], interrupted: Iterable[Trial]) -> None:
         """Enter what an earlier run of the sweep left: trials that ended, and trials to be continued first."""
         with self._lock:
-            self._waiting += interrupted
-            for trial in (*ended, *self._waiting):
+            for trial in ended:
                 self.trials.add(trial)
+            self._agenda.take_up(interrupted)
             self.budget.forget_earlier()
 
     def connected(self, dashboard: str) -> None:
@@ -156,29 +156,12 @@ class Conductor:
     def next(self) -> Trial | None:
         """The next trial to start, or None while all slots are busy or something must end first."""
         with self._lock:
-            if len(self.trials.running) >= self.budget.slots or self.is_over():
-                return None
-            if self._waiting:
-                return self._start(self._waiting.pop(0))
-            if not self.budget.search_time_is_up():
-                if self._children:
-                    return self._start(self._children.pop(0))
-                shares = {arm: self.trials.num_asked(arm) / self.quota[arm] for arm in self.plans}
-                arm = min(shares, key=lambda name: shares[name])
-                if shares[arm] < 1:
-                    trial_id = self._search_id(arm)
-                    return self._enter(self._proposals.sampled(trial_id, arm, self.studies[arm].ask(trial_id)))
-            for arm in self.plans:
-                best, number = self._to_replicate(arm)
-                if best is not None and self._search_is_over(arm):
-                    return self._enter(self._proposals.replicate(best, number))
-            return None
+            return None if self.is_over() else self._agenda.next()
 
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
-        population = self.populations.get(trial.config.arm)
-        every = population.every if population is not None and trial.stage == "search" else 0
-        return trial.job(self.objective, self.store.location, every)
+        population = self.populations.get(trial.config.arm) if trial.stage == "search" else None
+        return trial.job(self.objective, self.store.location, population.every if population is not None else 0)
 
     def is_over(self) -> bool:
         """Whether nothing more is started, finished or not: interrupted, or the budget is spent."""
@@ -188,10 +171,7 @@ class Conductor:
     def finished(self) -> bool:
         """Whether no trial will ever be proposed again."""
         with self._lock:
-            if self.is_over():
-                return True
-            return not self._waiting and all(
-                self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self.plans)
+            return self.is_over() or self._agenda.is_empty()
 
     def must_stop(self, trial: Trial) -> bool:
         """Whether a running trial has to end now because the budget is spent."""
@@ -200,48 +180,8 @@ class Conductor:
 
     def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
         """Whether a population ends a trial at this epoch; a child of a better one is proposed in its place."""
-        population = self.populations.get(trial.config.arm)
-        if population is None or trial.stage != "search":
-            return False
         with self._lock:
-            population.note(trial.trial_id, epoch, step, value)
-            parent = population.judge(trial.trial_id, epoch)
-            if parent is None:
-                return False
-            better = self.trials[parent.trial_id]
-            sampled = population.mutate(better.sampled)
-            child = self._proposals.child(self._search_id(trial.config.arm), better, sampled, parent)
-            self._children.append(self._enter(child))
-            return True
-
-    def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
-        """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
-        best = self.trials.best(arm)
-        number = 0 if best is None else self.trials.num_replicates_of(best)
-        return (best if number < self.replicates[arm] else None), number
-
-    def _search_is_over(self, arm: str) -> bool:
-        proposed = self.budget.search_time_is_up() or (
-            self.trials.num_asked(arm) >= self.quota[arm]
-            and not any(child.config.arm == arm for child in self._children))
-        return proposed and not self.trials.num_running(arm, "search")
-
-    def _search_id(self, arm: str) -> str:
-        return f"{arm}-{len(self.trials.of(arm, 'search')):04d}"
-
-    def _enter(self, trial: Trial) -> Trial:
-        self.trials.add(trial)
-        parent = {} if trial.parent is None else {"parent": asdict(trial.parent)}
-        self.store.write_config(
-            trial.trial_id, {**trial.config.to_json(), "sampled": dict(trial.sampled), **parent}
-        )
-        return trial
-
-    def _start(self, trial: Trial) -> Trial:
-        self.trials.start(trial, self.clock())
-        if trial.is_asked:
-            self.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
-        return trial
+            return self._agenda.replaces(trial, epoch, step, value)
 
     # -- what happened -------------------------------------------------------------------------------------------------
 
@@ -276,7 +216,8 @@ class Conductor:
         with self._lock:
             self.last_event = self.clock()
             trial.error = trial.error or error
-            status = self._end_of(trial)
+            cut_short = self.interrupted or (trial.stage == "replicate" and self.budget.time_is_up())
+            status = _end_of(trial, cut_short)
             if status is None:
                 self.trials.end(trial, "pending")
                 return
@@ -295,14 +236,6 @@ class Conductor:
         for observer in self._observers:
             observer.ended(row, progress)
 
-    def _end_of(self, trial: Trial) -> EndStatus | None:
-        """How a trial that runs no more has ended; None if the next run of the sweep goes on with it."""
-        final = trial.last is not None and trial.last.final
-        cut_short = self.interrupted or (trial.stage == "replicate" and self.budget.time_is_up())
-        if trial.error == NOT_STARTED or (trial.error is None and not final and cut_short):
-            return None
-        return "failed" if trial.error is not None else "completed" if final else "stopped"
-
     def _give_up_hopeless(self, arm: str) -> None:
         """End an arm whose first trials all fail the same way: more of them would burn the budget."""
         with self._lock:
@@ -311,6 +244,14 @@ class Conductor:
                 return
             self.quota[arm] = min(self.quota[arm], len(self.trials.of(arm, "search")))
         self.warn(f"arm {arm} is given up: its first {SYSTEMATIC} trials all failed the same way: {reason}")
+
+
+def _end_of(trial: Trial, cut_short: bool) -> EndStatus | None:
+    """How a trial that runs no more has ended; None if the next run of the sweep goes on with it."""
+    final = trial.last is not None and trial.last.final
+    if trial.error == NOT_STARTED or (trial.error is None and not final and cut_short):
+        return None
+    return "failed" if trial.error is not None else "completed" if final else "stopped"
 
 
 def _shrunk(quota: dict[str, int], total: int | None) -> dict[str, int]:

@@ -6,7 +6,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import datetime
 from typing import Any, Literal
 
@@ -72,6 +72,11 @@ class Trial:
     def num_parameters(self) -> int | None:
         """Values of the network that its last message is about; None if that holds no report."""
         return self.last.report.num_parameters if self.last is not None and self.last.report is not None else None
+
+    def to_json(self) -> dict[str, Any]:
+        """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
+        parent = {} if self.parent is None else {"parent": asdict(self.parent)}
+        return {**self.config.to_json(), "sampled": dict(self.sampled), **parent}
 
     def row(self, now: datetime) -> dict[str, Any]:
         """The row of the trials' table, once it has ended."""

@@ -1,0 +1,119 @@
+"""What a sweep still has to run, and in which order: interrupted trials, children, the search, replicates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+
+from raymae.results.store.store import Store
+from raymae.search.decide.algorithms import ArmStudy
+from raymae.search.decide.budget import Budget
+from raymae.search.decide.population import Population
+from raymae.search.decide.proposals import Proposals
+from raymae.search.decide.trials import Trial, Trials
+
+
+class Agenda:
+    """Chooses the next trial. Arms take turns; an arm's replicates wait until its search is over.
+
+    It is not guarded: its conductor holds a lock whenever it asks it.
+
+    Args:
+        proposals: Makes the trials.
+        trials: Every trial there is.
+        studies: The search of each arm.
+        populations: Of the arms that have one.
+        quota: Search trials by arm; may shrink.
+        replicates: Replicates of its best by arm.
+        budget: What is left, and the slots.
+        store: Where a new trial's configuration goes.
+        clock: Seconds, monotonic.
+    """
+
+    def __init__(
+        self, proposals: Proposals, trials: Trials, studies: Mapping[str, ArmStudy],
+        populations: Mapping[str, Population], quota: Mapping[str, int], replicates: Mapping[str, int],
+        budget: Budget, store: Store, clock: Callable[[], float],
+    ) -> None:
+        self._proposals, self._trials, self._studies, self._populations = proposals, trials, studies, populations
+        self._quota, self._replicates, self._budget, self._store, self._clock = quota, replicates, budget, store, clock
+        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
+        self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
+
+    def take_up(self, interrupted: Iterable[Trial]) -> None:
+        """Put trials of an earlier run first."""
+        for trial in interrupted:
+            self._trials.add(trial)
+            self._waiting.append(trial)
+
+    def next(self) -> Trial | None:
+        """The next trial, started; None while all slots are busy or something must end first."""
+        if len(self._trials.running) >= self._budget.slots:
+            return None
+        if self._waiting:
+            return self._start(self._waiting.pop(0))
+        if not self._budget.search_time_is_up():
+            if self._children:
+                return self._start(self._children.pop(0))
+            shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._quota.items()}
+            arm = min(shares, key=lambda name: shares[name])
+            if shares[arm] < 1:
+                trial_id = self._search_id(arm)
+                return self._enter(self._proposals.sampled(trial_id, arm, self._studies[arm].ask(trial_id)))
+        for arm in self._replicates:
+            best, number = self._to_replicate(arm)
+            if best is not None and self._search_is_over(arm):
+                return self._enter(self._proposals.replicate(best, number))
+        return None
+
+    def is_empty(self) -> bool:
+        """Whether it will never name another trial."""
+        return not self._waiting and all(
+            self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self._replicates)
+
+    def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
+        """Whether a population ends a trial at this epoch; a child of a better one then takes its place.
+
+        Args:
+            trial: A running trial.
+            epoch: Epochs of fine-tuning it has done.
+            step: Its report.
+            value: Its best score so far.
+        """
+        population = self._populations.get(trial.config.arm)
+        if population is None or trial.stage != "search":
+            return False
+        population.note(trial.trial_id, epoch, step, value)
+        parent = population.judge(trial.trial_id, epoch)
+        if parent is None:
+            return False
+        better = self._trials[parent.trial_id]
+        sampled = population.mutate(better.sampled)
+        child = self._proposals.child(self._search_id(trial.config.arm), better, sampled, parent)
+        self._children.append(self._enter(child))
+        return True
+
+    def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
+        """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
+        best = self._trials.best(arm)
+        number = 0 if best is None else self._trials.num_replicates_of(best)
+        return (best if number < self._replicates[arm] else None), number
+
+    def _search_is_over(self, arm: str) -> bool:
+        proposed = self._budget.search_time_is_up() or (
+            self._trials.num_asked(arm) >= self._quota[arm]
+            and not any(child.config.arm == arm for child in self._children))
+        return proposed and not self._trials.num_running(arm, "search")
+
+    def _search_id(self, arm: str) -> str:
+        return f"{arm}-{len(self._trials.of(arm, 'search')):04d}"
+
+    def _enter(self, trial: Trial) -> Trial:
+        self._trials.add(trial)
+        self._store.write_config(trial.trial_id, trial.to_json())
+        return trial
+
+    def _start(self, trial: Trial) -> Trial:
+        self._trials.start(trial, self._clock())
+        if trial.is_asked:
+            self._studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+        return trial
