@@ -23,8 +23,10 @@ from raymae.data.tables import Table, table_of
 from raymae.errors import ResultsError
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
+from raymae.spec.space import Scalar
+from raymae.spec.sweep import DataSpec
 from raymae.spec.task import applies
-from raymae.spec.trial import Scalar, TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.task import Imputation
 from raymae.train.trial import run_trial
@@ -106,7 +108,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         table = table_of(frame, categorical=tuple(self.categorical))
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
-        where = {"name": "table", "source": "memory"}
+        where = TrialData(DataSpec(name="table"), "real")
         self.config_ = TrialConfig(Imputation.schema.name, ARM, self._params(len(frame)), where, seed)
         self._task = Imputation(self.config_, torch.device("cpu"), data)
         with tempfile.TemporaryDirectory() as folder:

@@ -42,7 +42,7 @@ def real_data() -> Path:
 @pytest.fixture(scope="session")
 def make_config() -> Callable[..., TrialConfig]:
     """A trial of size `debug` with some parameters changed; those the arm does not have are left out."""
-    from raymae.spec import TrialConfig
+    from raymae.spec import TrialConfig, TrialData
     from raymae.spec.task import applies
     from raymae.tasks import schema_of
 
@@ -53,7 +53,7 @@ def make_config() -> Callable[..., TrialConfig]:
         merged = {**defaults, **schema.sizes["debug"], **changes}
         params = {name: value for name, value in merged.items()
                   if applies(schema.params, name, arm, schema.arms[arm].kind)}
-        return TrialConfig(task, arm, params, data or SYNTHETIC, seed, stage)
+        return TrialConfig(task, arm, params, TrialData.from_json(data or SYNTHETIC), seed, stage)
 
     return make
 

@@ -18,7 +18,7 @@ from raymae import MAEImputer
 from raymae.data.synthetic.tables import synthetic_table
 from raymae.errors import DataError, ResultsError
 from raymae.results import Store
-from raymae.spec import SweepSpec, TrialConfig
+from raymae.spec import DataSpec, SweepSpec, TrialConfig, TrialData
 from raymae.tasks import schema_of
 
 TINY: dict[str, Any] = {
@@ -137,7 +137,8 @@ def test_the_best_configuration_of_a_sweep(tmp_path: Path) -> None:
             MAEImputer.from_sweep(tmp_path / "some")
         for trial_id, rmse, width in (("a", 0.2, 12), ("b", 0.1, 8), ("c", 0.3, 16)):
             params = {**TINY, "encoder_dim": width, "missing_rate": 0.5}
-            store.write_config(trial_id, TrialConfig("imputation", "mae", params, {"name": "x"}, 0).to_json())
+            config = TrialConfig("imputation", "mae", params, TrialData(DataSpec(name="x"), "real"), 0)
+            store.write_config(trial_id, config.to_json())
             store.add_trial({"trial_id": trial_id, "config_id": trial_id, "arm": "mae", "stage": "search", "attempt": 0,
                              "status": "completed", "seed": 0, "val_rmse": rmse, "wall_s": 1.0, "started_at": now,
                              "ended_at": now, "host": "here", "device": "cpu", "pid": 1, **params})

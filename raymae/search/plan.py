@@ -13,7 +13,7 @@ from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
 from raymae.spec.space import combinations
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks import schema_of, task_class
 
 
@@ -57,8 +57,8 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
         at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
     task, schema = task_class(spec.task), schema_of(spec.task)
     arms = {name: arm_plan(spec, schema, name) for name in spec.arms}
-    located = task.locate(spec.data.model_dump())
-    data = {**spec.data.model_dump(), "source": located.source}
+    located = task.locate(spec.data)
+    data = TrialData(spec.data, located.source)
     splits = ""
     for plan in arms.values():
         for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=256)):

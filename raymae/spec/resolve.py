@@ -17,7 +17,7 @@ from raymae.spec.constraints import Constraint
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Arm, TaskSchema, TrainingParams, applies, is_live
-from raymae.spec.trial import Stage, TrialConfig
+from raymae.spec.trial import DataSource, Stage, TrialConfig, TrialData
 
 MAX_GRID = 10_000
 
@@ -93,7 +93,8 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
 
 
 def trial_config(
-    spec: SweepSpec, plan: ArmPlan, sampled: Mapping[str, Scalar], *, seed: int, stage: Stage, source: str
+    spec: SweepSpec, plan: ArmPlan, sampled: Mapping[str, Scalar], *, seed: int, stage: Stage,
+    source: DataSource,
 ) -> TrialConfig:
     """One trial of an arm.
 
@@ -105,8 +106,7 @@ def trial_config(
         stage: `search` or `replicate`.
         source: `real` or `synthetic`, decided once for the whole sweep.
     """
-    data = {**spec.data.model_dump(), "source": source}
-    return TrialConfig(spec.task, plan.name, plan.params(sampled), data, seed, stage)
+    return TrialConfig(spec.task, plan.name, plan.params(sampled), TrialData(spec.data, source), seed, stage)
 
 
 def problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, str]]:

@@ -9,8 +9,37 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from raymae.spec.space import Scalar
+from raymae.spec.sweep import DataSpec
 
+DataSource = Literal["real", "synthetic"]
 Stage = Literal["search", "replicate"]
+
+
+@dataclass(frozen=True)
+class TrialData:
+    """The data of a trial: what the sweep file says of it, and whether it is real.
+
+    Attributes:
+        where: The `data` section of the sweep file.
+        source: `real` or `synthetic`, decided once for a sweep.
+    """
+
+    where: DataSpec
+    source: DataSource
+
+    @property
+    def name(self) -> str:
+        """The data set's name."""
+        return self.where.name
+
+    def to_json(self) -> dict[str, str | None]:
+        """The `data` section with `source`, flat."""
+        return {**self.where.model_dump(), "source": self.source}
+
+    @classmethod
+    def from_json(cls, value: Mapping[str, Any]) -> TrialData:
+        """The inverse of `to_json`."""
+        return cls(DataSpec(**{key: text for key, text in value.items() if key != "source"}), value["source"])
 
 
 @dataclass(frozen=True)
@@ -21,7 +50,7 @@ class TrialConfig:
         task: Name in the task registry.
         arm: The method.
         params: Every parameter that the arm has, nothing else.
-        data: The data section of the sweep file, as plain values, with `source` resolved to `real` or `synthetic`.
+        data: Which data, where it lies, and whether it is real.
         seed: Seed of initialisation, data order, masks and dropout.
         stage: `search` never reads the test split; `replicate` scores it once, at the end.
         earlier: Where parameters changed while fine-tuning: (epoch, values) pairs, oldest first; the values held before
@@ -31,15 +60,14 @@ class TrialConfig:
     task: str
     arm: str
     params: Mapping[str, Scalar]
-    data: Mapping[str, Any]
+    data: TrialData
     seed: int
     stage: Stage = "search"
     earlier: tuple[tuple[int, Mapping[str, Scalar]], ...] = ()
     config_id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        where = {"path", "root", "if_unavailable"}  # the same data elsewhere is the same configuration
-        data = {key: value for key, value in self.data.items() if key not in where}
+        data = {"name": self.data.name, "source": self.data.source}  # elsewhere, it is the same configuration
         identity: dict[str, Any] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
         if self.earlier:
             identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
@@ -53,7 +81,7 @@ class TrialConfig:
 
     def to_json(self) -> dict[str, Any]:
         """Plain values, for a file or a message."""
-        plain = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": dict(self.data),
+        plain = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": self.data.to_json(),
                  "seed": self.seed, "stage": self.stage, "config_id": self.config_id}
         if self.earlier:
             plain["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
@@ -63,4 +91,5 @@ class TrialConfig:
     def from_json(cls, value: Mapping[str, Any]) -> TrialConfig:
         """The inverse of `to_json`."""
         earlier = tuple((int(epoch), dict(values)) for epoch, values in value.get("earlier", ()))
-        return cls(**{key: value[key] for key in ("task", "arm", "params", "data", "seed", "stage")}, earlier=earlier)
+        plain = {key: value[key] for key in ("task", "arm", "params", "seed", "stage")}
+        return cls(**plain, data=TrialData.from_json(value["data"]), earlier=earlier)

@@ -19,7 +19,7 @@ from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.sweep import DataSpec
 from raymae.spec.task import TaskSchema
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 
 Batch = dict[str, Tensor]
 
@@ -131,17 +131,17 @@ class Task(ABC):
         self.params: Any = self.schema.params.model_validate(self.config.params_at(epoch))
 
     @classmethod
-    def locate(cls, data: Mapping[str, Any]) -> Located:
+    def locate(cls, data: DataSpec) -> Located:
         """Find the data set of a `data` section, or decide for a synthetic one.
 
         Raises:
             DataError: It cannot be had, with everything tried.
         """
-        return locate(DataSpec.model_validate({key: value for key, value in data.items() if key != "source"}))
+        return locate(data)
 
     @classmethod
     @abstractmethod
-    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read the data as a trial with these parameters would, and describe its splits in one line.
 
         Raises:

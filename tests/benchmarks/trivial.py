@@ -48,7 +48,7 @@ class Trivial(Task):
 
     @classmethod
     def locate(cls, data: Any) -> Located:
-        return Located(data["name"], None, "synthetic", "none")
+        return Located(data.name, None, "synthetic", "none")
 
     @classmethod
     def validate(cls, data: Any, params: Any) -> str:

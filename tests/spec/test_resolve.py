@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 from base_sweep import BASE, Load, Refuse
 
-from raymae.spec import TrialConfig, arm_plan, trial_config
+from raymae.spec import TrialConfig, TrialData, arm_plan, trial_config
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform, combinations, ordered
 from raymae.tasks import schema_of
 
@@ -243,6 +243,7 @@ def test_one_and_one_point_zero_are_the_same_configuration(load: Load) -> None:
 
 def config(**changes: Any) -> TrialConfig:
     data = {"name": "ETTh1", "source": "real", "path": None, "root": None, "if_unavailable": "error"}
+    data = TrialData.from_json({**data, **changes.pop("data", {})})
     params = {"lr": 1e-3, "epochs": 2}
     return TrialConfig(**{"task": "forecasting", "arm": "mae", "params": params, "data": data, "seed": 0, **changes})
 
@@ -254,10 +255,10 @@ def test_config_id_is_pinned() -> None:
 
 def test_config_id_names_the_configuration_only() -> None:
     same = [config(seed=7), config(stage="replicate"), config(params={"epochs": 2, "lr": 1e-3})]
-    same += [config(data={**config().data, key: "x"}) for key in ("path", "root", "if_unavailable")]
+    same += [config(data={"path": "x"}), config(data={"root": "x"}), config(data={"if_unavailable": "synthetic"})]
     assert {item.config_id for item in same} == {config().config_id}
     other = [config(task="x"), config(arm="gru"), config(params={"lr": 2e-3, "epochs": 2}), config(params={"lr": 1e-3}),
-             config(data={**config().data, "name": "ETTh2"}), config(data={**config().data, "source": "synthetic"})]
+             config(data={"name": "ETTh2"}), config(data={"source": "synthetic"})]
     assert len({item.config_id for item in other} | {config().config_id}) == len(other) + 1
 
 
@@ -267,6 +268,8 @@ def test_trial_config_is_frozen_and_plain() -> None:
         trial.seed = 4  # type: ignore[misc]
     assert TrialConfig.from_json(json.loads(json.dumps(trial.to_json()))) == trial
     assert trial.to_json()["config_id"] == trial.config_id
+    assert trial.to_json()["data"] == {
+        "name": "ETTh1", "path": None, "root": None, "if_unavailable": "error", "source": "real"}, "as files hold it"
 
 
 def test_trial_config_of_a_sweep(load: Load) -> None:
@@ -275,4 +278,4 @@ def test_trial_config_of_a_sweep(load: Load) -> None:
     trial = trial_config(spec, plan, {"lr": 0.002}, seed=5, stage="search", source="synthetic")
     assert (trial.task, trial.arm, trial.seed, trial.stage) == ("forecasting", "mae", 5, "search")
     assert trial.params == {**plan.fixed, "lr": 0.002}
-    assert trial.data["source"] == "synthetic"
+    assert trial.data == TrialData(spec.data, "synthetic")

@@ -63,7 +63,7 @@ def test_splits_of_the_real_mini_set(mini: dict[str, str], make_task: MakeTask) 
     # test is the official val: its images, none of train's
     trained = {bytes(task.data.images_NHWC[row].numpy()) for row in [*rows["train"], *rows["val"]]}
     assert not any(bytes(task.data.images_NHWC[row].numpy()) in trained for row in rows["test"])
-    line = Classification.validate(mini, task.config.params)
+    line = Classification.validate(task.config.data, task.config.params)
     assert line == "10 classes; 540 train / 60 val / 100 test images at 64 x 64"
 
 

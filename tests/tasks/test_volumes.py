@@ -268,7 +268,7 @@ def test_a_real_ct_is_resampled_windowed_and_joined_by_unlabelled_ones(
     shutil.copy(source / "example_ct.nii.gz", tmp_path / "imagesTs" / "img9.nii.gz")
     data = {"name": "BTCV", "source": "real", "path": str(tmp_path)}
     task = make_task("mae", data=data, spacing="6x6x9", num_classes=2)
-    assert Volumes.validate(data, task.config.params) == (
+    assert Volumes.validate(task.config.data, task.config.params) == (
         "1 train / 1 val / 1 test / 1 unlabelled volumes; 1 classes: spleen")
     (one,) = task.data.split("val")
     assert one.label_XYZ is not None

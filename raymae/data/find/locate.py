@@ -12,11 +12,10 @@ from __future__ import annotations
 import hashlib
 import importlib
 import os
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raymae.data.find.download import difference, digest, download_files
 from raymae.data.find.registry import DATASETS, Dataset, Modality, known_dataset
@@ -25,7 +24,8 @@ from raymae.errors import DataError, unknown
 from raymae.spec.uri import is_uri
 
 if TYPE_CHECKING:
-    from raymae.spec import DataSpec
+    from raymae.spec.sweep import DataSpec
+    from raymae.spec.trial import DataSource, TrialData
 
 SYNTHETIC: dict[Modality, str] = {  # modalities with a generated stand-in, and who gives its bytes for the fingerprint
     "series": "raymae.data.synthetic.series:series_content",
@@ -51,7 +51,7 @@ class Located:
 
     name: str
     path: Path | None
-    source: Literal["real", "synthetic"]
+    source: DataSource
     fingerprint: str
     note: str = ""
     files: tuple[Path, ...] = ()
@@ -122,18 +122,16 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
     raise DataError("\n  ".join([f"{known.name} was not found. Looked in", *looked]) + "\n" + _advice(known))
 
 
-def path_of(data: Mapping[str, Any]) -> str | None:
+def path_of(data: TrialData) -> str | None:
     """Where a trial's data lies, or None where it is synthetic; looked for once per process: looking hashes every file.
 
     Args:
-        data: `name`, `source` and perhaps `path` and `root`, as a trial's configuration has them.
+        data: As a trial's configuration has it.
 
     Raises:
         DataError: It is nowhere, or damaged.
     """
-    if data["source"] == "synthetic":
-        return None
-    return _path_of(str(data["name"]), data.get("path"), data.get("root"))
+    return None if data.source == "synthetic" else _path_of(data.name, data.where.path, data.where.root)
 
 
 @lru_cache(maxsize=32)

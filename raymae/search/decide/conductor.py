@@ -26,6 +26,7 @@ from raymae.search.messages import NOT_STARTED, Job, Message, report_row
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
+from raymae.spec.trial import DataSource
 
 
 class Observer(Protocol):
@@ -70,7 +71,7 @@ class Conductor:
     """
 
     def __init__(
-        self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective, store: Store, *, source: str,
+        self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective, store: Store, *, source: DataSource,
         slots: int, observers: Iterable[Observer] = (), clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.spec, self.plans, self.objective, self.store, self.clock = spec, plans, objective, store, clock

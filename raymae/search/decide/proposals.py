@@ -11,6 +11,7 @@ from raymae.search.messages import Parent
 from raymae.spec.resolve import ArmPlan, trial_config
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import DataSource, TrialData
 
 REPLICATE_SEED = 10_000
 
@@ -26,7 +27,7 @@ class Proposals:
     """
 
     def __init__(
-        self, spec: SweepSpec, plans: Mapping[str, ArmPlan], source: str, clock: Callable[[], float]
+        self, spec: SweepSpec, plans: Mapping[str, ArmPlan], source: DataSource, clock: Callable[[], float]
     ) -> None:
         self._spec, self._plans, self._source, self._clock = spec, plans, source, clock
 
@@ -44,7 +45,7 @@ class Proposals:
             number: Which replicate, from 0.
         """
         seed = REPLICATE_SEED + 1000 * self._spec.search.seed + number
-        data = {**self._spec.data.model_dump(), "source": self._source}  # may lie elsewhere than when the search ran
+        data = TrialData(self._spec.data, self._source)  # may lie elsewhere than when the search ran
         config = replace(best.config, seed=seed, stage="replicate", data=data)
         return Trial(f"{best.trial_id}-seed{number}", config, best.sampled, self._clock(), datetime.now(UTC))
 

@@ -21,7 +21,7 @@ from raymae.models.heads import PooledHead
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.sweep import DataSpec
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Metrics, Model, Task
 from raymae.tasks.classification.images import ImageSource, read_labelled
@@ -48,12 +48,12 @@ class Classification(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def locate(cls, data: Mapping[str, Any]) -> Located:
+    def locate(cls, data: DataSpec) -> Located:
         """Find the images."""
-        return locate_images(DataSpec.model_validate({k: v for k, v in data.items() if k != "source"}))
+        return locate_images(data)
 
     @classmethod
-    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read and split as a trial would; decodes every image if no process has yet."""
         p: Any = cls.schema.params.model_validate(dict(params))
         images = read_labelled(*_data_key(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))
@@ -158,11 +158,11 @@ class ClassificationMetrics(Metrics):
         return {"top1": first / count, "top5": fifth / count, "nll": nll / count}
 
 
-def _data_key(data: Mapping[str, Any]) -> tuple[str, Located | None]:
+def _data_key(data: TrialData) -> tuple[str, Located | None]:
     """(name, where it is, or None for synthetic), hashable."""
-    if data["source"] == "synthetic":
-        return str(data["name"]), None
-    return str(data["name"]), _located(str(data["name"]), data.get("path"), data.get("root"))
+    if data.source == "synthetic":
+        return data.name, None
+    return data.name, _located(data.name, data.where.path, data.where.root)
 
 
 @WORKER.keeps(8)

@@ -21,7 +21,7 @@ from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Task
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
@@ -50,7 +50,7 @@ class Forecasting(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         series = _series(data, p, torch.device("cpu"))
@@ -190,5 +190,5 @@ class ForecastMetrics(Metrics):
         return {"mse": squared / count, "abs_error": absolute / count, "skill": skill}
 
 
-def _series(data: Mapping[str, Any], p: ForecastingParams, device: torch.device) -> ScaledSeries:
-    return scaled_series(data["name"], path_of(data), p.target, p.date_column, p.protocol, p.horizon, device)
+def _series(data: TrialData, p: ForecastingParams, device: torch.device) -> ScaledSeries:
+    return scaled_series(data.name, path_of(data), p.target, p.date_column, p.protocol, p.horizon, device)

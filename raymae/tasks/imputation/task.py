@@ -25,7 +25,7 @@ from torch.nn import functional as F
 from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Task
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
 from raymae.tasks.imputation.imputing import ROWS_AT_ONCE, Imputing
@@ -56,7 +56,7 @@ class Imputation(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read, take away and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         table = _table(data, p, torch.device("cpu"))
@@ -162,6 +162,6 @@ class Imputation(Task):
         )}
 
 
-def _table(data: Mapping[str, Any], p: ImputationParams, device: torch.device) -> IncompleteTable:
-    return incomplete_table(data["name"], path_of(data), p.categorical, p.numeric, p.drop, p.protocol, p.missing_kind,
+def _table(data: TrialData, p: ImputationParams, device: torch.device) -> IncompleteTable:
+    return incomplete_table(data.name, path_of(data), p.categorical, p.numeric, p.drop, p.protocol, p.missing_kind,
                    p.missing_rate, p.pattern_seed, device)

@@ -29,7 +29,7 @@ from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window, to_rgb
@@ -61,7 +61,7 @@ class Segmentation(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         folder = _folder(data)
@@ -210,7 +210,7 @@ def _cross_entropy(logits_BKSS: Tensor, label_BSS: Tensor) -> Tensor:
     return summed / (label_BSS != IGNORED).sum().clamp(min=1)
 
 
-def _folder(data: Mapping[str, Any]) -> Path | None:
+def _folder(data: TrialData) -> Path | None:
     """Where the data set lies; None for synthetic."""
     found = path_of(data)
     return None if found is None else Path(found)

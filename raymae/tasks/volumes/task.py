@@ -19,7 +19,7 @@ from raymae.data.find.locate import path_of
 from raymae.data.splits import labelled_windows
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.slices import most_labelled, slice_picture, table
@@ -58,7 +58,7 @@ class Volumes(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: Mapping[str, Any], params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read every file, without resampling."""
         return _volumes(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
 
@@ -207,7 +207,7 @@ class DiceMetrics(Metrics):
         return {"dice": sum(seen) / len(seen) if seen else math.nan, **scores}
 
 
-def _volumes(data: Mapping[str, Any], p: Any, device: torch.device) -> VolumeSplits:
+def _volumes(data: TrialData, p: Any, device: torch.device) -> VolumeSplits:
     how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes)
     return volume_splits(path_of(data), how, device)
 
