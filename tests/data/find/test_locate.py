@@ -7,7 +7,9 @@ from typing import Any
 import pytest
 from small_files import BODY, OTHER, fingerprint, md5, names_in, put
 
-from raymae.data import DATASETS, Dataset, File, cache, fetch, listing, locate, registry, verify
+from raymae.data import DATASETS, Dataset, File, fetch, listing, locate, verify
+from raymae.data.find import locate as cache
+from raymae.data.find import registry
 from raymae.data.synthetic.series import synthetic_series
 from raymae.errors import DataError
 from raymae.spec import DataSpec

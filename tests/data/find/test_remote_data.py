@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from raymae.data import Dataset, locate, remote
+from raymae.data import Dataset, locate
+from raymae.data.find import remote
 from raymae.errors import DataError
 from raymae.spec import DataSpec, load_sweep
 from raymae.spec.uri import open_uri
@@ -144,7 +145,8 @@ def test_processes_of_a_machine_copy_it_once(bucket: Bucket, cache: Path) -> Non
     uri = bucket.put("load.csv", BODY * 10_000)
     code = """
 import sys, time
-from raymae.data import locate, remote
+from raymae.data import locate
+from raymae.data.find import remote
 from raymae.spec import DataSpec
 real = remote._fetch
 def slow(*arguments):
@@ -154,7 +156,7 @@ def slow(*arguments):
 remote._fetch = slow
 print(locate(DataSpec(name="load", path=sys.argv[1])).fingerprint)
 """
-    root = Path(remote.__file__).parents[2]
+    root = Path(remote.__file__).parents[3]
     environment = {**os.environ, "PYTHONPATH": str(root)}
     children = [subprocess.Popen([sys.executable, "-c", code, uri], env=environment, stdout=subprocess.PIPE, text=True)
                 for _ in range(3)]
