@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -95,7 +96,8 @@ def test_a_task_that_maximises_keeps_the_highest(
     from raymae.spec import Objective
     from raymae.tasks.forecasting.task import Forecasting
 
-    monkeypatch.setattr(Forecasting, "objective", Objective("mse", "max", "made up"))
+    schema = replace(Forecasting.schema, objective=Objective("mse", "max", "made up"))
+    monkeypatch.setattr(Forecasting, "schema", schema)
     scripted([1.0, 3.0, 2.0])
     assert list(run_trial(debug(epochs=3)))[-1].best["val_mse"] == 3.0
 
