@@ -6,9 +6,7 @@ Shape suffixes: R rows, C columns.
 from __future__ import annotations
 
 import os
-import tempfile
 from collections.abc import Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -65,7 +63,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self, settings: Mapping[str, Scalar] | None = None, *, categorical: Sequence[str] = (), held_out: float = 0.05,
-        random_state: Any = 0,
+        random_state: int | np.random.RandomState | None = 0,
     ) -> None:
         self.settings = settings
         self.categorical = categorical
@@ -111,13 +109,10 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         where = TrialData(DataSpec(name="table"), "real")
         self.config_ = TrialConfig(Imputation.schema.name, ARM, self._params(len(frame)), where, seed)
         self._task = Imputation(self.config_, torch.device("cpu"), data)
-        with tempfile.TemporaryDirectory() as folder:
-            for report in run_trial(self.config_, device=self._task.device, task=self._task):
-                last = report
-            last.save(Path(folder) / "trained.pt")
-            weights = torch.load(Path(folder) / "trained.pt", weights_only=True)["best_weights"]
+        for report in run_trial(self.config_, task=self._task):
+            last = report
         self._model = self._task.build()
-        self._model.load_state_dict(weights)
+        self._model.load_state_dict(last.state().phase.best_weights)
         self._model.eval()
         self._task.imputing.settle(self._model)
         self.scores_ = {name.removeprefix("val_"): value for name, value in last.best.items()}
