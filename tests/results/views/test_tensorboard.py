@@ -100,7 +100,7 @@ def test_the_experiment_has_the_parameters_of_every_arm(make_store, tmp_path):
 def test_two_attempts_within_a_second_are_both_kept(tmp_path):
     for attempt in range(2):
         with LiveEvents(str(tmp_path), "val_mse", COLUMNS, print) as events:
-            events.report(report("mae-0", attempt), {})
+            events.reported(report("mae-0", attempt), {})
     assert len(list((tmp_path / "tensorboard" / "mae-0").iterdir())) == 2
     found = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "mae-0"))
     found.Reload()
@@ -112,8 +112,8 @@ def test_storage_that_fails_is_said_once_and_hurts_nothing(tmp_path):
     said: list[str] = []
     with LiveEvents(str(tmp_path), "val_mse", COLUMNS, said.append) as events:
         for step in range(3):
-            events.report(report("mae-0", step), {})
-        events.trial(trial("mae-0"))
+            events.reported(report("mae-0", step), {})
+        events.ended(trial("mae-0"), None)
     assert len(said) == 1
     assert "raymae export" in said[0]
 
@@ -121,8 +121,8 @@ def test_storage_that_fails_is_said_once_and_hurts_nothing(tmp_path):
 def test_nothing_is_written_to_an_object_store(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with LiveEvents("s3://bucket/x?region=us-east-1", "val_mse", COLUMNS, print) as events:
-        events.report(report("mae-0", 0), {})
-        events.trial(trial("mae-0"))
+        events.reported(report("mae-0", 0), {})
+        events.ended(trial("mae-0"), None)
     assert list(tmp_path.iterdir()) == []
 
 
