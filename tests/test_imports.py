@@ -32,7 +32,7 @@ INSIDE = {  # the same one level down: what each part of a room may import of it
     "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
                {"plan"}, {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
-    "data": [{"series", "images", "scenes", "volumes", "tables", "splits", "scaling", "missing", "shelf",
+    "data": [{"series", "images", "scenes", "volumes", "tables", "splits", "subsets", "scaling", "missing", "shelf",
               "find", "synthetic"}],
 }
 WITHOUT = {  # what a part must do without, although its room may have it

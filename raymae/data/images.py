@@ -332,34 +332,3 @@ def _load(kept: Path) -> ImageSet | None:
         shutil.rmtree(kept, ignore_errors=True)
         return None
     return ImageSet(images_NHWC, labels_N, split_N, classes)
-
-
-# -- subsets -----------------------------------------------------------------------------------------------------------
-
-
-def rank_within_class(labels_N: np.ndarray, seed: int) -> tuple[np.ndarray, np.ndarray]:
-    """Every image's place in a random order of its class, and the number of images of its class."""
-    order_N = np.random.default_rng(seed).permutation(len(labels_N))
-    order_N = order_N[np.argsort(labels_N[order_N], kind="stable")]
-    counts_N = np.bincount(labels_N)[labels_N] if len(labels_N) else np.zeros(0, np.int64)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(labels_N))]) if len(labels_N) else np.zeros(1, np.int64)
-    rank_N = np.empty(len(labels_N), np.int64)
-    rank_N[order_N] = np.arange(len(labels_N)) - starts[labels_N[order_N]]
-    return rank_N, counts_N
-
-
-def hold_out(labels_N: np.ndarray, share: float, seed: int) -> np.ndarray:
-    """True for a share of every class, at least one image of it and never all."""
-    rank_N, counts_N = rank_within_class(labels_N, seed)
-    return rank_N < np.clip(np.round(share * counts_N), 1, counts_N - 1)
-
-
-def labelled_images(labels_N: np.ndarray, fraction: float, seed: int) -> np.ndarray:
-    """Indices of the share of training images whose labels may be seen: ascending, even over classes, nested by seed.
-
-    Returns:
-        int64, ceil(fraction * N) of the indices: with one seed the 10 % are among the 25 %.
-    """
-    rank_N, counts_N = rank_within_class(labels_N, seed)
-    order_N = np.lexsort((np.random.default_rng(seed).permutation(len(labels_N)), rank_N / counts_N))
-    return np.sort(order_N[: max(1, int(np.ceil(round(fraction * len(labels_N), 6))))])

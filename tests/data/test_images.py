@@ -15,10 +15,7 @@ from raymae.data.find.locate import cache_folder
 from raymae.data.images import (
     SPLITS,
     ImageSet,
-    hold_out,
-    labelled_images,
     locate_images,
-    rank_within_class,
     read_images,
 )
 from raymae.data.synthetic.images import synthetic_images
@@ -243,28 +240,7 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
         read(root)
 
 
-# -- subsets -----------------------------------------------------------------------------------------------------------
-
-
-def test_hold_out_takes_a_share_of_every_class() -> None:
-    labels_N = np.repeat([0, 1, 2], [100, 30, 2])[np.random.default_rng(1).permutation(132)]
-    held = hold_out(labels_N, 0.1, 0)
-    assert np.bincount(labels_N[held]).tolist() == [10, 3, 1]
-    assert np.array_equal(held, hold_out(labels_N, 0.1, 0))
-    assert not np.array_equal(held, hold_out(labels_N, 0.1, 1))
-
-
-def test_labelled_images_are_even_over_classes_and_nested() -> None:
-    labels_N = np.tile([0, 1, 2, 3], 50)
-    tenth, quarter, whole = (labelled_images(labels_N, share, 0) for share in (0.1, 0.25, 1.0))
-    assert set(tenth) < set(quarter) < set(whole)
-    assert np.bincount(labels_N[tenth]).tolist() == [5, 5, 5, 5]
-    assert len(quarter) == 50
-    assert np.array_equal(whole, np.arange(200))
-    assert set(tenth) != set(labelled_images(labels_N, 0.1, 1))
-    rank_N, counts_N = rank_within_class(labels_N, 0)
-    assert (counts_N == 50).all()
-    assert all(sorted(rank_N[labels_N == label]) == list(range(50)) for label in range(4))
+# -- generated images --------------------------------------------------------------------------------------------------
 
 
 def test_generated_images_repeat_and_differ() -> None:

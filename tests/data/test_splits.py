@@ -1,18 +1,16 @@
 from __future__ import annotations
 
-import math
 import re
 
-import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
-from raymae.data.splits import Protocol, Split, labelled_windows, protocol_rows, protocol_splits
+from raymae.data.splits import Protocol, Split, protocol_rows, protocol_splits
 from raymae.errors import DataError
 
 ETT_ROWS = 17420
-protocols = st.sampled_from(["report", "field", "fractions"])
+protocols = st.sampled_from(["report", "field"])
 
 
 def test_report_borders_of_etth1() -> None:
@@ -31,12 +29,6 @@ def test_field_borders_of_etth1() -> None:
     splits = protocol_splits("field", ETT_ROWS, lookback=336, horizon=96, name="ETTh1")
     assert splits == {"train": range(336, 8545), "val": range(8640, 11425), "test": range(11520, 14305)}
     assert len(splits["test"]) == 2785
-
-
-def test_fractions_default_to_the_fields_and_can_be_set() -> None:
-    assert protocol_rows("fractions", 1000)["test"] == Split(800, 1000)
-    rows = protocol_rows("fractions", 10, fractions=(0.3, 0.3, 0.4))
-    assert rows == {"train": Split(0, 3), "val": Split(3, 6), "test": Split(6, 10)}
 
 
 @given(protocols, st.integers(14400, 20000), st.integers(1, 700), st.integers(1, 700), st.integers(1, 700))
@@ -60,13 +52,13 @@ def test_windows_stay_inside_and_apart(
     assert rows["test"].stop <= num_rows
 
 
-@given(st.sampled_from(["report", "fractions"]), st.integers(1, 400), st.integers(1, 60), st.integers(1, 30))
+@given(st.integers(1, 400), st.integers(1, 60), st.integers(1, 30))
 def test_the_rows_said_to_be_needed_are_enough_and_one_less_is_not(
-    protocol: Protocol, num_rows: int, lookback: int, horizon: int
+    num_rows: int, lookback: int, horizon: int
 ) -> None:
     message = ""
     try:
-        protocol_splits(protocol, num_rows, lookback=lookback, horizon=horizon, name="x")
+        protocol_splits("report", num_rows, lookback=lookback, horizon=horizon, name="x")
     except DataError as error:
         message = str(error)
     assume(message)
@@ -75,9 +67,9 @@ def test_the_rows_said_to_be_needed_are_enough_and_one_less_is_not(
     needed = int(found[1])
     assert int(found[2]) == num_rows
     assert needed > num_rows
-    protocol_splits(protocol, needed, lookback=lookback, horizon=horizon, name="x")
+    protocol_splits("report", needed, lookback=lookback, horizon=horizon, name="x")
     with pytest.raises(DataError):
-        protocol_splits(protocol, needed - 1, lookback=lookback, horizon=horizon, name="x")
+        protocol_splits("report", needed - 1, lookback=lookback, horizon=horizon, name="x")
 
 
 def test_every_size_that_fits_has_windows() -> None:
@@ -95,7 +87,7 @@ def test_every_size_that_fits_has_windows() -> None:
                            "(train 70, val 20, test 10): at least 102 rows are needed, there are 100; "
                            "lookback may be at most 69 here"),
     ("report", 100, 8, 11, "at least 110 rows are needed, there are 100; horizon may be at most 10 here"),
-    ("field", 14399, 8, 1, "own.csv: protocol `field` needs 14400 hourly rows, got 14399; try `fractions`"),
+    ("field", 14399, 8, 1, "own.csv: protocol `field` needs 14400 hourly rows, got 14399; try `report`"),
     ("field", 14400, 8640, 1, "lookback may be at most 8639 here"),
     ("field", 14400, 1, 2881, "horizon may be at most 2880 here"),
     ("report", 100, 0, 1, "lookback and horizon must be at least 1, got 0 and 1"),
@@ -107,50 +99,3 @@ def test_errors(protocol: Protocol, num_rows: int, lookback: int, horizon: int, 
         protocol_splits(protocol, num_rows, lookback=lookback, horizon=horizon, name="own.csv")
     assert expected in str(caught.value)
     assert str(caught.value).startswith("own.csv: ")
-
-
-@pytest.mark.parametrize("fractions", [(0.7, 0.1, 0.1), (1.0, 0.0, 0.0), (0.9, 0.3, -0.2)])
-def test_impossible_fractions(fractions: tuple[float, float, float]) -> None:
-    with pytest.raises(DataError, match="three positive shares that sum to 1"):
-        protocol_rows("fractions", 100, fractions=fractions)
-
-
-@given(
-    st.integers(1, 300), st.floats(0.001, 1), st.floats(0.001, 1), st.integers(0, 5), st.integers(1, 40),
-    st.integers(0, 1000),
-)
-def test_labels_are_nested(num: int, one: float, two: float, seed: int, block: int, first: int) -> None:
-    starts = range(first, first + num)
-    few = labelled_windows(starts, min(one, two), seed, block=block)
-    more = labelled_windows(starts, max(one, two), seed, block=block)
-    assert set(few) <= set(more) <= set(starts)
-    assert len(few) == max(1, math.ceil(round(min(one, two) * num, 6)))
-    assert (np.diff(more) > 0).all()
-
-
-def test_labels_come_in_blocks_drawn_by_the_seed() -> None:
-    starts = range(100, 1100)
-    tenth = labelled_windows(starts, 0.1, 0, block=50)
-    assert len(tenth) == 100
-    assert len(np.flatnonzero(np.diff(tenth) > 1)) <= 1  # two blocks of 50
-    assert all((start - 100) % 50 == 0 for start in tenth[::50])
-    assert tenth.tolist() == labelled_windows(starts, 0.1, 0, block=50).tolist()
-    assert len({tuple(labelled_windows(starts, 0.1, seed, block=50)) for seed in range(5)}) > 1
-    assert labelled_windows(starts, 1.0, 3, block=7).tolist() == list(starts)
-
-
-def test_share_of_labels_is_not_rounded_up_by_float_noise() -> None:
-    assert 0.07 * 100 > 7
-    assert len(labelled_windows(range(100), 0.07, 0, block=1)) == 7
-    assert len(labelled_windows(range(30), 1e-9, 0, block=1)) == 1
-
-
-@pytest.mark.parametrize(("starts", "fraction", "block", "expected"), [
-    (range(0), 0.5, 1, "no training windows"),
-    (range(5), 0.0, 1, "label_fraction must be above 0 and at most 1, got 0"),
-    (range(5), 1.5, 1, "label_fraction must be above 0 and at most 1, got 1.5"),
-    (range(5), 0.5, 0, "block must be at least 1"),
-])
-def test_impossible_label_shares(starts: range, fraction: float, block: int, expected: str) -> None:
-    with pytest.raises(DataError, match=expected):
-        labelled_windows(starts, fraction, 0, block=block)

@@ -13,8 +13,9 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
-from raymae.data.images import SPLITS, ImageSet, hold_out, rank_within_class, read_images
+from raymae.data.images import SPLITS, ImageSet, read_images
 from raymae.data.shelf import WORKER
+from raymae.data.subsets import hold_out, rank_within_class
 from raymae.data.synthetic.images import synthetic_images
 from raymae.errors import DataError
 from raymae.tasks.augment import Augmentation, mix

@@ -15,8 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
-from raymae.data.images import labelled_images, locate_images
+from raymae.data.images import locate_images
 from raymae.data.shelf import WORKER
+from raymae.data.subsets import labelled_by_class
 from raymae.models.heads import PooledHead
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
@@ -66,7 +67,7 @@ class Classification(Task):
         if split == "pretrain":
             return ImageSource(self.data, rows, Augmentation(crop=p.pretrain_crop, flip=p.flip), labels=False)
         if split == "train" and p.label_fraction < 1:
-            rows = rows[labelled_images(self.data.labels_N[rows].cpu().numpy(), p.label_fraction, self.config.seed)]
+            rows = rows[labelled_by_class(self.data.labels_N[rows].cpu().numpy(), p.label_fraction, self.config.seed)]
         augmentation = Augmentation(crop=p.crop, flip=p.flip, rand_augment=p.rand_augment, erasing=p.random_erasing)
         return ImageSource(self.data, rows, augmentation, mixup=p.mixup, cutmix=p.cutmix)
 

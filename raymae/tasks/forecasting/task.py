@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
-from raymae.data.splits import labelled_windows
+from raymae.data.subsets import labelled
 from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.recurrent import Recurrent
@@ -65,7 +65,7 @@ class Forecasting(Task):
         starts = np.asarray(every)
         if split == "train" and self.params.label_fraction < 1:
             block = max(1, int(WEEK_S / self.data.step_s))
-            starts = labelled_windows(every, self.params.label_fraction, self.config.seed, block=block)
+            starts = starts[labelled(len(starts), self.params.label_fraction, self.config.seed, block=block)]
         every_channel = split == "pretrain" and self.params.pretrain_channels == "all"
         return Windows(self.data, torch.as_tensor(starts), self.params.lookback, self.params.horizon,
                        every_channel=every_channel)

@@ -23,7 +23,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
-from raymae.data.splits import labelled_windows
+from raymae.data.subsets import labelled
 from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Task
@@ -72,8 +72,7 @@ class Imputation(Task):
             return TableRows(self.data, self.data.rows[split], self.imputing.tensors, scored=True)
         rows = self.data.rows["fit"]
         if split == "train" and self.params.label_fraction < 1:
-            rows = labelled_windows(range(len(rows)), self.params.label_fraction, self.config.seed, block=1)
-            rows = self.data.rows["fit"][rows]
+            rows = rows[labelled(len(rows), self.params.label_fraction, self.config.seed)]
         hide = self._hide if split == "train" else None
         return TableRows(self.data, rows, self.imputing.tensors, scored=False, hide=hide)
 

@@ -25,6 +25,7 @@ from raymae.data.scenes import (
     read_unlabelled,
     unlabelled_folder,
 )
+from raymae.data.subsets import labelled
 from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
@@ -80,9 +81,7 @@ class Segmentation(Task):
             extra = _extra(self.folder, p.image_size) if p.unlabelled else Scenes((), ())
             scenes = Scenes(scenes.names + extra.names, scenes.images + extra.images)
         elif getattr(p, "label_fraction", 1.0) < 1:
-            order = np.random.default_rng(self.config.seed).permutation(len(scenes))
-            kept = max(1, math.ceil(round(p.label_fraction * len(scenes), 6)))
-            scenes = scenes.take(sorted(order[:kept].tolist()))
+            scenes = scenes.take(labelled(len(scenes), p.label_fraction, self.config.seed).tolist())
         pretraining = split == "pretrain"
         return Crops(
             scenes, self.device, self.pretrain_grid.size[0] if pretraining else p.crop_size,

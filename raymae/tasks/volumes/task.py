@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
-from raymae.data.splits import labelled_windows
+from raymae.data.subsets import labelled
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.trial import TrialConfig, TrialData
@@ -72,7 +72,7 @@ class Volumes(Task):
         if split == "pretrain":
             every = (*volumes, *(data.split("unlabelled") if p.unlabelled else ()))
             return Boxes(every, self.roi, labelled=False, num_boxes=p.pretrain_boxes, **augment)
-        kept = labelled_windows(range(len(volumes)), p.label_fraction, self.config.seed, block=1)
+        kept = labelled(len(volumes), p.label_fraction, self.config.seed)
         chosen = [volumes[index] for index in kept]
         return Boxes(chosen, self.roi, labelled=True, num_boxes=p.boxes_per_epoch, **augment)
 
