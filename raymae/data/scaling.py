@@ -1,4 +1,4 @@
-"""Scale channels by what the training rows say, and back."""
+"""Scale channels by the range or the spread of their training rows."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import numpy as np
 
 from raymae.errors import unknown
 
-ScalerKind = Literal["minmax", "standard", "none"]
+ScalerKind = Literal["minmax", "standard"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -18,7 +18,7 @@ class Scaler:
 
     Attributes:
         kind: `minmax` maps the training minimum and maximum to -1 and 1, `standard` the training mean and standard
-            deviation (population) to 0 and 1, `none` changes nothing.
+            deviation (population) to 0 and 1.
         offset_C: float64 (C,), in the series' units.
         scale_C: float64 (C,), in the series' units, above 0; 1 for a channel that is constant in training.
     """
@@ -46,10 +46,8 @@ class Scaler:
         low_C, high_C = values_TC.min(axis=0), values_TC.max(axis=0)
         if kind == "minmax":
             offset_C, scale_C = low_C / 2 + high_C / 2, high_C / 2 - low_C / 2
-        elif kind == "standard":
-            offset_C, scale_C = values_TC.mean(axis=0), values_TC.std(axis=0)
         else:
-            offset_C, scale_C = np.zeros_like(low_C), np.ones_like(low_C)
+            offset_C, scale_C = values_TC.mean(axis=0), values_TC.std(axis=0)
         # The std of a repeated .1 is 1e-17, not 0, hence low == high.
         constant_C = (low_C == high_C) | (scale_C < np.finfo(np.float64).tiny)
         return cls(kind, offset_C, np.where(constant_C, 1.0, scale_C))
@@ -60,18 +58,7 @@ class Scaler:
         Raises:
             ValueError: The last axis is not C long.
         """
-        return (self._checked(values) - self.offset_C) / self.scale_C
-
-    def inverse(self, scaled: np.ndarray) -> np.ndarray:
-        """Undo `transform`: scaled values of shape (..., C) to float64 in the series' units.
-
-        Raises:
-            ValueError: The last axis is not C long.
-        """
-        return self._checked(scaled) * self.scale_C + self.offset_C
-
-    def _checked(self, values: np.ndarray) -> np.ndarray:
         values = np.asarray(values, dtype=np.float64)
         if values.ndim == 0 or values.shape[-1] != len(self.scale_C):
             raise ValueError(f"the last axis must be the {len(self.scale_C)} channels, got shape {values.shape}")
-        return values
+        return (values - self.offset_C) / self.scale_C

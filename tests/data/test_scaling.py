@@ -9,17 +9,17 @@ from hypothesis.extra import numpy as hnp
 from raymae.data.scaling import Scaler, ScalerKind
 from raymae.data.splits import protocol_rows
 
-KINDS: list[ScalerKind] = ["minmax", "standard", "none"]
+KINDS: list[ScalerKind] = ["minmax", "standard"]
 finite = st.floats(-1e6, 1e6, allow_subnormal=False)
 tables = hnp.arrays(np.float64, st.tuples(st.integers(1, 9), st.integers(1, 4)), elements=finite)
 
 
 @given(tables, st.sampled_from(KINDS))
-def test_round_trip(values_TC: np.ndarray, kind: ScalerKind) -> None:
+def test_scaled_values_are_an_affine_map_of_the_units(values_TC: np.ndarray, kind: ScalerKind) -> None:
     scaler = Scaler.fit(values_TC, kind)
     scaled_TC = scaler.transform(values_TC)
     assert np.isfinite(scaled_TC).all()
-    np.testing.assert_allclose(scaler.inverse(scaled_TC), values_TC, rtol=1e-9, atol=1e-6)
+    np.testing.assert_allclose(scaled_TC * scaler.scale_C + scaler.offset_C, values_TC, rtol=1e-9, atol=1e-6)
 
 
 @given(tables)
@@ -36,11 +36,6 @@ def test_minmax_ends_are_exact() -> None:
 def test_standard_is_the_population_deviation() -> None:
     scaled_TC = Scaler.fit(np.array([[1.0], [3.0]]), "standard").transform(np.array([[1.0], [3.0]]))
     assert scaled_TC.tolist() == [[-1], [1]]
-
-
-def test_none_changes_nothing() -> None:
-    values_TC = np.array([[3.0, -7.0], [5.0, 0.0]])
-    assert Scaler.fit(values_TC, "none").transform(values_TC).tolist() == values_TC.tolist()
 
 
 @pytest.mark.parametrize("kind", ["minmax", "standard"])
@@ -66,9 +61,8 @@ def test_later_rows_cannot_reach_a_scaler_fitted_on_train(num_rows: int, kind: S
 def test_leading_axes_are_free_and_channels_checked() -> None:
     scaler = Scaler.fit(np.arange(6.0).reshape(2, 3), "minmax")
     assert scaler.transform(np.zeros((2, 5, 3))).shape == (2, 5, 3)
-    for method in (scaler.transform, scaler.inverse):
-        with pytest.raises(ValueError, match=r"must be the 3 channels, got shape \(3, 1\)"):
-            method(np.zeros((3, 1)))
+    with pytest.raises(ValueError, match=r"must be the 3 channels, got shape \(3, 1\)"):
+        scaler.transform(np.zeros((3, 1)))
 
 
 @pytest.mark.parametrize("values", [np.zeros((0, 2)), np.zeros(3), np.array([[np.nan]]), np.array([[np.inf]])])

@@ -46,7 +46,6 @@ class Located:
         source: `real` or `synthetic`.
         fingerprint: `sha256:` or `synthetic:` and 16 hex digits of the content's hash.
         note: What a person should know; "" if nothing.
-        files: Absolute paths, in the order of `Dataset.files`; empty if synthetic.
     """
 
     name: str
@@ -54,7 +53,6 @@ class Located:
     source: DataSource
     fingerprint: str
     note: str = ""
-    files: tuple[Path, ...] = ()
 
 
 class _Place(NamedTuple):
@@ -280,7 +278,7 @@ def _located(name: str, known: Dataset | None, files: tuple[Path, ...], root: Pa
     pairs = zip(known.files, files, strict=True) if known else ()
     odd = "; ".join(filter(None, (difference(file, path) for file, path in pairs)))
     path = files[0] if len(files) == 1 else root
-    return Located(name, path, "real", f"sha256:{total[:16]}", files=files), odd
+    return Located(name, path, "real", f"sha256:{total[:16]}"), odd
 
 
 def _noted(found: Located, *notes: str) -> Located:

@@ -40,7 +40,6 @@ def test_what_is_found_is_described(small: Dataset, tmp_path: Path, monkeypatch:
     found = locate(DataSpec(name="small"), download=False)
     assert (found.name, found.path, found.source, found.note) == ("small", path, "real", "")
     assert found.fingerprint == fingerprint(BODY)
-    assert found.files == (path,)
 
 
 def test_first_path_wins_over_alternatives(small: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -105,7 +104,6 @@ def test_several_files_are_all_needed(pair: Dataset, tmp_path: Path) -> None:
     scan = put(tmp_path / "scans/1.nii")
     found = locate(spec)
     assert found.path == tmp_path
-    assert found.files == (labels, tmp_path / "scans")
     scan.write_bytes(OTHER)
     assert locate(spec).fingerprint != found.fingerprint
     with pytest.raises(DataError, match="must be the folder that holds the 2 files of pair"):
@@ -142,7 +140,7 @@ def test_no_download_when_not_wanted(small: Dataset, server: Any) -> None:
 
 def test_synthetic_only_when_asked_for_and_loudly(monkeypatch: pytest.MonkeyPatch) -> None:
     found = locate(DataSpec(name="ETTh1", if_unavailable="synthetic"))
-    assert (found.path, found.source, found.files) == (None, "synthetic", ())
+    assert (found.path, found.source) == (None, "synthetic")
     assert found.note.startswith("SYNTHETIC DATA: ETTh1 could not be had")
     assert "no network in tests" in found.note
     series = synthetic_series()
