@@ -62,6 +62,13 @@ class _Place(NamedTuple):
     uri: str = ""  # on an object store; the folder is its copy, once there is one
 
 
+class _Miss(NamedTuple):
+    """Why a place does not have the data set."""
+
+    reason: str
+    surprising: bool = False  # a folder the user named, or a damaged copy: worth a note even where another place has it
+
+
 def locate(data: DataSpec, *, download: bool = True) -> Located:
     """Find the data set of a sweep file, downloading it if it is nowhere.
 
@@ -80,44 +87,67 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
         return _at_path(data.name, known, _absolute(data.path))
     if known is None:
         raise DataError(f"data.name: {unknown('data set', data.name, DATASETS)}; for your own file give data.path")
-    looked: list[str] = []
-    notes: list[str] = []  # misses that surprise: a folder the user named, a damaged copy
-    for place in _places(data.root):
-        if place.uri:
-            try:
-                place = place._replace(folder=copy_files(place.uri, known.files, cache_folder() / "remote"))
-            except DataError as error:
-                looked.append(f"{place.label}: {error}")
-                notes.append(looked[-1])
-                continue
-        files = _find(known, place.folder)
-        if not files or place.folder is None:
-            looked.append(f"{place.label}: {_absence(known, place.folder)}")
-            if place.folder is not None and not place.ours:
-                notes.append(looked[-1])
-            continue
-        found, odd = _located(known.name, known, files, place.folder)
-        if place.ours and odd:
-            looked.append(f"{place.label}: damaged: {odd}")
-            notes.append(looked[-1])
-            continue
-        return _noted(found, *notes, odd, f"{files[0]} is used" if notes or odd else "")
-    offline = bool(os.environ.get("RAYMAE_OFFLINE"))
-    if download and not offline:
-        try:
-            files = download_files(known, cache_folder())
-            found, _ = _located(known.name, known, files, cache_folder())
-            return _noted(found, *notes, f"downloaded to {files[0].parent}")
-        except DataError as error:
-            looked.append(f"download: {error}")
-    else:
-        looked.append(f"download: not tried{', $RAYMAE_OFFLINE is set' if offline else ''}")
+    misses: list[_Miss] = []
+    found = _in_places(known, data.root, misses) or _downloaded(known, misses, download=download)
+    if found is not None:
+        return found
+    looked = [miss.reason for miss in misses]
     if data.if_unavailable == "synthetic" and known.modality in SYNTHETIC:
         return Located(known.name, None, "synthetic", _synthetic_fingerprint(known.modality), (
             f"SYNTHETIC DATA: {known.name} could not be had, a generated stand-in takes its place, and scores on it "
             f"say nothing about {known.name}. Looked in: {'; '.join(looked)}"
         ))
     raise DataError("\n  ".join([f"{known.name} was not found. Looked in", *looked]) + "\n" + _advice(known))
+
+
+def _in_places(known: Dataset, root: str | None, misses: list[_Miss]) -> Located | None:
+    """Look in every folder, in order; adds why a place does not have it."""
+    for place in _places(root):
+        result = _in_place(known, place)
+        if isinstance(result, _Miss):
+            misses.append(result)
+            continue
+        found, odd, first = result
+        notes = _surprises(misses)
+        return _noted(found, *notes, odd, f"{first} is used" if notes or odd else "")
+    return None
+
+
+def _in_place(known: Dataset, place: _Place) -> tuple[Located, str, Path] | _Miss:
+    """Look in one folder: what lies there, how it differs from the official files, and its first file; or why not."""
+    folder = place.folder
+    if place.uri:
+        try:
+            folder = copy_files(place.uri, known.files, cache_folder() / "remote")
+        except DataError as error:
+            return _Miss(f"{place.label}: {error}", surprising=True)
+    files = _find(known, folder)
+    if not files or folder is None:
+        surprising = folder is not None and not place.ours
+        return _Miss(f"{place.label}: {_absence(known, folder)}", surprising=surprising)
+    found, odd = _located(known.name, known, files, folder)
+    if place.ours and odd:
+        return _Miss(f"{place.label}: damaged: {odd}", surprising=True)
+    return found, odd, files[0]
+
+
+def _downloaded(known: Dataset, misses: list[_Miss], *, download: bool) -> Located | None:
+    """Download into the cache, unless that is not wanted; adds why it failed."""
+    offline = bool(os.environ.get("RAYMAE_OFFLINE"))
+    if offline or not download:
+        misses.append(_Miss(f"download: not tried{', $RAYMAE_OFFLINE is set' if offline else ''}"))
+        return None
+    try:
+        files = download_files(known, cache_folder())
+        found, _ = _located(known.name, known, files, cache_folder())
+        return _noted(found, *_surprises(misses), f"downloaded to {files[0].parent}")
+    except DataError as error:
+        misses.append(_Miss(f"download: {error}"))
+        return None
+
+
+def _surprises(misses: list[_Miss]) -> list[str]:
+    return [miss.reason for miss in misses if miss.surprising]
 
 
 def path_of(data: TrialData) -> str | None:
