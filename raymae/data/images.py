@@ -21,15 +21,14 @@ import zipfile
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from raymae.data.find.locate import Located, cache_folder, locate
+from raymae.data.find.locate import Located, cache_folder
 from raymae.errors import DataError
-from raymae.spec.sweep import DataSpec
 
 SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
@@ -67,21 +66,6 @@ class _Tree(NamedTuple):
     place: Path
     members: tuple[str, ...]
     read: Callable[[str], bytes]
-
-
-def locate_images(data: DataSpec) -> Located:
-    """As `locate`; `data.path` may also be the folder of a known data set itself.
-
-    Raises:
-        DataError: Nothing was found.
-    """
-    try:
-        return locate(data)
-    except DataError:
-        path = Path(data.path).expanduser() if data.path else None
-        if path is None or not path.is_dir() or not ((path / "train").is_dir() or list(path.glob("*.tar.xz"))):
-            raise
-        return replace(locate(data.model_copy(update={"name": "a folder of images"})), name=data.name)
 
 
 def read_images(found: Located, image_size: int) -> ImageSet:

@@ -11,11 +11,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from raymae.data.find.locate import cache_folder
+from raymae.data.find.locate import cache_folder, locate
 from raymae.data.images import (
     SPLITS,
     ImageSet,
-    locate_images,
     read_images,
 )
 from raymae.data.synthetic.images import synthetic_images
@@ -60,7 +59,7 @@ def tiny(tmp_path: Path) -> Path:
 
 
 def read(path: Path, image_size: int = 64, name: str = "mine") -> ImageSet:
-    return read_images(locate_images(DataSpec(name=name, path=str(path))), image_size)
+    return read_images(locate(DataSpec(name=name, path=str(path))), image_size)
 
 
 def counts(images: ImageSet) -> dict[str, int]:
@@ -147,10 +146,10 @@ def test_a_cache_that_cannot_be_written_costs_only_time(tiny: Path, monkeypatch:
 
 
 def test_a_known_data_sets_own_folder_may_be_the_path(tiny: Path) -> None:
-    found = locate_images(DataSpec(name="tiny-imagenet", path=str(tiny)))
+    found = locate(DataSpec(name="tiny-imagenet", path=str(tiny)))
     assert (found.name, found.path) == ("tiny-imagenet", tiny)
     with pytest.raises(DataError, match="does not hold tiny-imagenet"):
-        locate_images(DataSpec(name="tiny-imagenet", path=str(tiny / "val")))
+        locate(DataSpec(name="tiny-imagenet", path=str(tiny / "val")))
 
 
 @pytest.mark.parametrize(("parts", "wanted"), [
@@ -257,7 +256,7 @@ def test_generated_images_repeat_and_differ() -> None:
 def test_the_real_mini_set(real_data: Path) -> None:
     if not (real_data / "tiny_imagenet/mini").is_dir():
         pytest.skip(f"needs {real_data}/tiny_imagenet/mini")
-    images = read_images(locate_images(DataSpec(name="tiny-imagenet-mini", root=str(real_data))), 64)
+    images = read_images(locate(DataSpec(name="tiny-imagenet-mini", root=str(real_data))), 64)
     assert counts(images) == {"train": 600, "val": 0, "test": 100}
     assert len(images.classes) == 10
     assert np.bincount(images.labels_N[images.split_N == 0]).tolist() == [60] * 10

@@ -13,13 +13,13 @@ import hashlib
 import importlib
 import os
 from dataclasses import dataclass, replace
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from raymae.data.find.download import difference, digest, download_files
 from raymae.data.find.registry import DATASETS, Dataset, Modality, known_dataset
 from raymae.data.find.remote import copy_files, copy_path
+from raymae.data.shelf import WORKER
 from raymae.errors import DataError, unknown
 from raymae.spec.uri import is_uri
 
@@ -151,7 +151,7 @@ def _surprises(misses: list[_Miss]) -> list[str]:
 
 
 def path_of(data: TrialData) -> str | None:
-    """Where a trial's data lies, or None where it is synthetic; looked for once per process: looking hashes every file.
+    """Say where a trial's data lies, or None where it is synthetic; see `located`.
 
     Args:
         data: As a trial's configuration has it.
@@ -159,14 +159,24 @@ def path_of(data: TrialData) -> str | None:
     Raises:
         DataError: It is nowhere, or damaged.
     """
-    return None if data.source == "synthetic" else _path_of(data.name, data.where.path, data.where.root)
+    found = located(data)
+    return None if found is None else str(found.path)
 
 
-@lru_cache(maxsize=32)
-def _path_of(name: str, path: str | None, root: str | None) -> str:
+def located(data: TrialData) -> Located | None:
+    """Find a trial's data, or None where it is synthetic; looked for once per process: looking hashes every file.
+
+    Raises:
+        DataError: It is nowhere, or damaged.
+    """
+    return None if data.source == "synthetic" else _located_once(data.name, data.where.path, data.where.root)
+
+
+@WORKER.keeps(32)
+def _located_once(name: str, path: str | None, root: str | None) -> Located:
     from raymae.spec.sweep import DataSpec
 
-    return str(locate(DataSpec(name=name, path=path, root=root)).path)
+    return locate(DataSpec(name=name, path=path, root=root))
 
 
 def listing() -> list[dict[str, Any]]:
@@ -293,7 +303,9 @@ def _at_path(name: str, known: Dataset | None, path: Path) -> Located:
         files = _find(known, path)
         if not files and len(known.files) == 1 and known.files[0].md5 is None:
             files = (path,)  # the data set's own folder under another name; its reader says what is missing
-        if not files:
+        if not files and known.modality == "images" and ((path / "train").is_dir() or list(path.glob("*.tar.xz"))):
+            known, files = None, (path,)  # images as folders or shards, which have no official checksum
+        if known is not None and not files:
             raise DataError(f"data.path={path} is a folder that does not hold {name}: {_absence(known, path)}")
     elif known is not None and len(known.files) > 1:
         raise DataError(f"data.path={path} must be the folder that holds the {len(known.files)} files of {name}")

@@ -14,14 +14,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from raymae.data.find.locate import Located
-from raymae.data.images import locate_images
-from raymae.data.shelf import WORKER
+from raymae.data.find.locate import located
 from raymae.data.subsets import labelled_by_class
 from raymae.models.heads import PooledHead
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
-from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Metrics, Model, Task
@@ -42,22 +39,18 @@ class Classification(Task):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
-        self.data = read_labelled(*_data_key(config.data), p.image_size, p.num_classes, p.per_class, device)
+        self.data = read_labelled(
+            config.data.name, located(config.data), p.image_size, p.num_classes, p.per_class, device)
         if self.arm.kind != "reference":
             self.grid = TokenGrid((p.image_size,) * 2, (p.patch_size,) * 2, 3)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def locate(cls, data: DataSpec) -> Located:
-        """Find the images."""
-        return locate_images(data)
-
-    @classmethod
     def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
         """Read and split as a trial would; decodes every image if no process has yet."""
         p: Any = cls.schema.params.model_validate(dict(params))
-        images = read_labelled(*_data_key(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))
+        images = read_labelled(data.name, located(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))
         counts = " / ".join(f"{len(rows):,} {split}" for split, rows in images.rows.items())
         return f"{images.num_classes} classes; {counts} images at {p.image_size} x {p.image_size}"
 
@@ -157,16 +150,3 @@ class ClassificationMetrics(Metrics):
         """Shares of images, and nats per image."""
         first, fifth, nll, count = self.totals.tolist()
         return {"top1": first / count, "top5": fifth / count, "nll": nll / count}
-
-
-def _data_key(data: TrialData) -> tuple[str, Located | None]:
-    """(name, where it is, or None for synthetic), hashable."""
-    if data.source == "synthetic":
-        return data.name, None
-    return data.name, _located(data.name, data.where.path, data.where.root)
-
-
-@WORKER.keeps(8)
-def _located(name: str, path: str | None, root: str | None) -> Located:
-    """Where the images are; looked for once per process, since looking hashes all of them."""
-    return locate_images(DataSpec(name=name, path=path, root=root))
