@@ -229,7 +229,7 @@ def _read(files: Sequence[tuple[Path, Path | None]], image_size: int, num_classe
 
 def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
     """A file of that many bytes, decoded into once; it gets its name only when whole."""
-    path = cache_folder().parent / "decoded" / f"scenes-{key}.bin"
+    path = cache_folder() / "decoded" / f"scenes-{key}.bin"
     if not path.exists() or path.stat().st_size != total:
         part = path.with_suffix(f".{os.getpid()}.part")
         try:
