@@ -6,11 +6,13 @@ import asyncio
 
 from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, Mailbox, NodeStates
 from raymae.search.messages import NOT_STARTED, Job, Message, ReportData
-from raymae.spec.trial import TrialConfig
+from raymae.spec.sweep import DataSpec
+from raymae.spec.trial import TrialConfig, TrialData
 
 
 def job(trial_id: str) -> Job:
-    return Job(trial_id, 0, TrialConfig("forecasting", "mae", {}, {}, seed=0), "val_mse", "/nowhere")
+    config = TrialConfig("forecasting", "mae", {}, TrialData(DataSpec(name="ETTh1"), "real"), seed=0)
+    return Job(trial_id, 0, config, "val_mse", "/nowhere")
 
 
 def test_a_worker_that_died_while_it_waited_takes_no_job():
