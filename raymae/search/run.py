@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 from raymae.errors import InterruptedSweepError, TrialError
+from raymae.results.store.folder import Folder
 from raymae.results.store.layout import DRIVER_LOG, TRIALS
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
@@ -136,5 +137,5 @@ def _worker_environment(spec: SweepSpec) -> dict[str, str]:
 
 def _log_file(store: Store) -> Path | None:
     """Where this process's log goes: beside the results if they are on this machine."""
-    path = store.path(DRIVER_LOG)
+    path = Folder(store.location).uri(DRIVER_LOG)
     return None if "://" in path else Path(path)

@@ -47,7 +47,7 @@ def make_sweep(
                      search={"num_trials": max(1, num_trials // 3)})
     environment = {**ENVIRONMENT, "command": ["x", "sweep", HOSTILE if hostile else "sweeps/made.yaml"]}
     store = Store.create(root, spec, schema, environment=environment, data=data or DATA)
-    trials, reports = store._trials, store._reports  # one part each: a part a trial would take minutes
+    trials, reports = store._parts["trials"], store._parts["reports"]  # a part a trial would take minutes
     clock, best = START, {}
     for index in range(num_trials):
         arm = arms[index % 3]

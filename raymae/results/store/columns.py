@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
 Columns = Mapping[str, str]
+Row = Mapping[str, Any]
+"""A row of one of the datasets: what a column holds depends on the task."""
 
 TRIAL_KEY = ("sweep", "trial_id", "attempt")
 REPORT_KEY = ("sweep", "trial_id", "attempt", "step")
@@ -133,7 +135,7 @@ def arrow_schema(columns: Columns) -> Any:
     return pa.schema([pa.field(name, kinds[kind]) for name, kind in columns.items()])
 
 
-def checked_row(dataset: str, given: Mapping[str, Any], columns: Columns) -> dict[str, Any]:
+def checked_row(dataset: str, given: Row, columns: Columns) -> dict[str, object]:
     """A row with exactly the columns' names and types; what is not given is null.
 
     Args:

@@ -178,7 +178,7 @@ class Folder:
                 self.filesystem.delete_file(self.path(name))
 
 
-def json_bytes(value: Mapping[str, Any]) -> bytes:
+def json_bytes(value: Mapping[str, object]) -> bytes:
     """A JSON file's contents.
 
     Raises:

@@ -5,10 +5,10 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Mapping
-from typing import Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.folder import Folder
+from raymae.results.store.columns import Row
+from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.parts import Parts
 
 
@@ -40,7 +40,7 @@ class Outbox:
         """Rows and files that are not yet on storage."""
         return self._trials.num_waiting + self._reports.num_waiting + len(self._files)
 
-    def add_report(self, row: Mapping[str, Any]) -> None:
+    def add_report(self, row: Row) -> None:
         """Keep a report; written with the next part."""
         with self._lock:
             self._reports.add(row)
@@ -48,14 +48,22 @@ class Outbox:
             if stuck or time.monotonic() - self._flushed_at >= self._flush_s:
                 self.flush()
 
-    def add_trial(self, row: Mapping[str, Any]) -> None:
+    def add_trial(self, row: Row) -> None:
         """Write an ended trial at once, after the reports that led to it."""
         with self._lock:
             self._trials.add(row)
             self.flush()
 
-    def put(self, name: str, data: bytes) -> None:
-        """Write a file."""
+    def put(self, name: str, value: Mapping[str, object]) -> None:
+        """Write a JSON file.
+
+        Raises:
+            ResultsError: Something in it is not a plain, finite value.
+        """
+        try:
+            data = json_bytes(value)
+        except (TypeError, ValueError) as error:
+            raise ResultsError(f"{self._folder.uri(name)}: only plain, finite values can be kept: {error}") from None
         with self._lock:
             self._files[name] = data
             self._try(self._flush_files)

@@ -16,11 +16,11 @@ import io
 import json
 import os
 import secrets
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import Columns, arrow_schema, checked_row
+from raymae.results.store.columns import Columns, Row, arrow_schema, checked_row
 from raymae.results.store.folder import Folder
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
@@ -43,7 +43,7 @@ class Parts:
         self.columns = dict(columns)
         self._folder = folder
         self._key = list(key)
-        self._rows: list[dict[str, Any]] = []
+        self._rows: list[Row] = []
         self._sealed: tuple[str, bytes, int] | None = None
         self._writer = f"{os.getpid()}{secrets.token_hex(3)}"
         self._number = 0
@@ -59,7 +59,7 @@ class Parts:
         return [name for name in self._folder.names(self.name)
                 if name.startswith("part-") and name.endswith(".parquet")]
 
-    def add(self, row: Mapping[str, Any]) -> None:
+    def add(self, row: Row) -> None:
         """Check a row and keep it for the next `flush`.
 
         Raises:
@@ -186,7 +186,7 @@ class Parts:
         repeated = table.select(self._key).to_pandas().duplicated(keep="last")
         return table.filter(pa.array(~repeated.to_numpy())) if repeated.any() else table
 
-    def _encode(self, rows: Sequence[Mapping[str, Any]]) -> bytes:
+    def _encode(self, rows: Sequence[Row]) -> bytes:
         import pyarrow as pa
 
         return _parquet(pa.Table.from_pylist(rows, schema=arrow_schema(self.columns)))

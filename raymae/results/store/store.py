@@ -1,4 +1,4 @@
-"""The results of one sweep: its rows, its files (see `layout`), and who may continue it."""
+"""The results of one sweep: its rows and its files (see `layout`)."""
 
 from __future__ import annotations
 
@@ -7,37 +7,17 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
-from types import TracebackType
 from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY
+from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY, Row
 from raymae.results.store.folder import Folder, json_bytes
-from raymae.results.store.layout import (
-    CHECKPOINTS,
-    CONFIGS,
-    ENVIRONMENT,
-    LOGS,
-    REPORTS,
-    STATE,
-    SWEEP,
-    TRIALS,
-    VERDICT,
-    config,
-)
-from raymae.results.store.manifest import (
-    Manifest,
-    check_same_sweep,
-    described,
-    move_aside,
-    not_a_sweep,
-    with_earlier,
-)
+from raymae.results.store.layout import CONFIGS, ENVIRONMENT, REPORTS, STATE, TRIALS, VERDICT, config
+from raymae.results.store.manifest import Manifest
+from raymae.results.store.opening import begin, cannot_write, described, read_manifest
 from raymae.results.store.outbox import Outbox
 from raymae.results.store.parts import Parts
-from raymae.spec import SweepSpec, TaskSchema
-from raymae.spec.task import Objective
+from raymae.spec import Objective, SweepSpec, TaskSchema
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -54,10 +34,9 @@ class Store:
     """
 
     def __init__(self, folder: Folder, manifest: Manifest) -> None:
-        self.root, self.manifest = folder.root, manifest
-        self._folder = folder
-        self._trials = Parts(folder, TRIALS, manifest.columns[TRIALS], TRIAL_KEY)
-        self._reports = Parts(folder, REPORTS, manifest.columns[REPORTS], REPORT_KEY)
+        self.root, self.manifest, self._folder = folder.root, manifest, folder
+        self._parts = {name: Parts(folder, name, manifest.columns[name], key)
+                       for name, key in ((TRIALS, TRIAL_KEY), (REPORTS, REPORT_KEY))}
         self._outbox: Outbox | None = None
 
     @property
@@ -77,18 +56,14 @@ class Store:
         spec: SweepSpec,
         schema: TaskSchema,
         *,
-        environment: Mapping[str, Any],
-        data: Mapping[str, Any],
+        environment: Mapping[str, object],
+        data: Mapping[str, str],
         fresh: bool = False,
         extend: bool = False,
         flush_s: float = 10.0,
         on_warning: Callable[[str], None] | None = None,
     ) -> Store:
         """Make a sweep's folder, or continue the one that is there if it holds the same sweep.
-
-        `results`, `resources` and `budget` may differ: they say where and for how long a machine works, not what is
-        computed, and continuing on another machine or with more time is what continuing is for. The latest values
-        are kept.
 
         Args:
             root: The sweep's own folder (see `root_of`).
@@ -104,31 +79,17 @@ class Store:
         Raises:
             ResultsError: Another sweep lives there, or the folder cannot be written.
         """
-        folder = Folder(root)
+        folder, manifest = Folder(root), described(spec, schema, data)
         try:
-            if fresh:
-                move_aside(folder)
-            manifest = described(spec, schema, data)
-            old = folder.read_json(SWEEP)
-            if old is not None:
-                check_same_sweep(folder, old, manifest.to_json(), extend=extend)
-                manifest = replace(manifest, created_at=old["created_at"])
-            for name in ("", TRIALS, REPORTS, CONFIGS, CHECKPOINTS, LOGS):
-                folder.make(name)
-            folder.write(SWEEP, json_bytes(manifest.to_json()))
-            folder.write(ENVIRONMENT, json_bytes(with_earlier(environment, folder.read_json(ENVIRONMENT))))
+            manifest, continued = begin(folder, manifest, environment, fresh=fresh, extend=extend)
             store = cls(folder, manifest)
-            store._outbox = Outbox(folder, store._trials, store._reports, flush_s=flush_s,
+            store._outbox = Outbox(folder, store._parts[TRIALS], store._parts[REPORTS], flush_s=flush_s,
                                    warn=on_warning or logging.getLogger(__name__).warning)
-            if old is not None:
-                store._trials.finish_compaction()
-                store._reports.finish_compaction()
+            for parts in store._parts.values() if continued else ():
+                parts.finish_compaction()
             return store
         except OSError as error:
-            reason = "a file is in the way" if isinstance(error, (FileExistsError, NotADirectoryError)) else str(error)
-            raise ResultsError(
-                f"{folder.root}: cannot write results here: {reason}. Set `results` to a folder you can write"
-            ) from None
+            raise cannot_write(folder, error) from None
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> Store:
@@ -138,30 +99,14 @@ class Store:
             ResultsError: It is not one; names sweeps nearby.
         """
         folder = Folder(root)
-        try:
-            plain = folder.read_json(SWEEP)
-            if plain is None:
-                raise ResultsError(not_a_sweep(folder))
-        except OSError as error:
-            raise ResultsError(f"{folder.root}: cannot read {SWEEP}: {error}") from None
-        try:
-            return cls(folder, Manifest.from_json(plain))
-        except (KeyError, TypeError, AttributeError) as error:
-            raise ResultsError(f"{folder.uri(SWEEP)}: not written by raymae, or by another version: {error}") from None
+        return cls(folder, read_manifest(folder))
 
-    def add_report(self, row: Mapping[str, Any]) -> None:
-        """Keep one report; written with the next part.
-
-        Args:
-            row: Column name to value. `sweep` and `data_source` are filled in.
-
-        Raises:
-            ResultsError: The row does not fit the columns, or the store was opened for reading.
-        """
+    def add_report(self, row: Row) -> None:
+        """Keep one report, written with the next part; it is checked and filled in as `add_trial` does it."""
         manifest = self.manifest
         self._writing().add_report({"sweep": manifest.spec["name"], "data_source": manifest.data.source, **row})
 
-    def add_trial(self, row: Mapping[str, Any]) -> None:
+    def add_trial(self, row: Row) -> None:
         """Write one ended trial at once, after the reports that led to it.
 
         Args:
@@ -177,22 +122,18 @@ class Store:
             "data_source": data.source, "data_fingerprint": data.fingerprint, **row,
         })
 
-    def write_config(self, trial_id: str, plain: Mapping[str, Any]) -> None:
+    def write_config(self, trial_id: str, plain: Mapping[str, object]) -> None:
         """Keep the config of a trial that is about to start, so that a killed sweep can continue it."""
         if not _TRIAL_ID.fullmatch(trial_id):
             raise ResultsError(f"a trial_id is letters, digits, dot, dash and underscore, got {trial_id!r}")
-        self._put(config(trial_id), plain)
+        self._writing().put(config(trial_id), plain)
 
-    def write_verdict(self, verdict: Mapping[str, Any]) -> None:
+    def write_verdict(self, verdict: Mapping[str, object]) -> None:
         """Keep the answer. It must hold plain values and no NaN."""
-        self._put(VERDICT, verdict)
+        self._writing().put(VERDICT, verdict)
 
-    def write_state(self, state: Mapping[str, Any]) -> bool:
-        """Keep the driver's sign of life. One that the storage refuses is dropped: the next one comes in seconds.
-
-        Returns:
-            Whether it was written.
-        """
+    def write_state(self, state: Mapping[str, object]) -> bool:
+        """Keep the driver's sign of life; returns whether the storage took it: the next one comes in seconds."""
         self._writing()
         try:
             self._folder.write(STATE, json_bytes(state))
@@ -200,33 +141,12 @@ class Store:
             return False
         return True
 
-    def _put(self, name: str, value: Mapping[str, Any]) -> None:
-        outbox = self._writing()
-        try:
-            data = json_bytes(value)
-        except (TypeError, ValueError) as error:
-            raise ResultsError(f"{self._folder.uri(name)}: only plain, finite values can be kept: {error}") from None
-        outbox.put(name, data)
-
-    @property
-    def num_waiting(self) -> int:
-        """Rows and files that are not yet on storage."""
-        return 0 if self._outbox is None else self._outbox.num_waiting
-
     def flush(self) -> bool:
-        """Write everything that waits.
-
-        Returns:
-            Whether all of it is on storage. If not, it still waits, the warning callback was told, and the next
-            `add_…`, `flush` or `close` tries again.
-        """
+        """Write everything that waits; what the storage refuses waits on, and False says so."""
         return self._writing().flush()
 
     def compact(self) -> None:
-        """Merge each dataset's parts into one; call when the sweep ends.
-
-        Plain readers may see rows twice for the milliseconds between the merged part's appearance and the deletion of
-        the last old part, never too few; readers through this class see every row once at any moment.
+        """Write everything that waits and merge each dataset's parts into one; call when the sweep ends.
 
         Raises:
             ResultsError: The storage kept failing. Nothing is lost.
@@ -245,9 +165,7 @@ class Store:
     def __enter__(self) -> Store:
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
+    def __exit__(self, *error: object) -> None:
         self.close()
 
     def _writing(self) -> Outbox:
@@ -257,15 +175,15 @@ class Store:
 
     def trials(self) -> pd.DataFrame:
         """One row per ended trial, in the order in which they ended; whole numbers are nullable integers."""
-        return to_pandas(self._trials.table())
+        return to_pandas(self._parts[TRIALS].table())
 
     def reports(self) -> pd.DataFrame:
         """One row per report, in the order in which they came."""
-        return to_pandas(self._reports.table())
+        return to_pandas(self._parts[REPORTS].table())
 
     def table(self, name: Literal["trials", "reports"]) -> Any:
         """A dataset as a `pyarrow.Table`."""
-        return (self._trials if name == "trials" else self._reports).table()
+        return self._parts[name].table()
 
     def spec(self) -> SweepSpec:
         """The sweep as it was asked for. Needs no task, hence no torch."""
@@ -289,7 +207,7 @@ class Store:
 
     def follow(self, name: Literal["trials", "reports"], seen: Collection[str], table: Any) -> tuple[Any, Any]:
         """A dataset for somebody who looks again and again; see `Parts.table_after`."""
-        return (self._trials if name == "trials" else self._reports).table_after(seen, table)
+        return self._parts[name].table_after(seen, table)
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """The config of every trial that was started, by trial_id."""
@@ -301,14 +219,6 @@ class Store:
             found = pool.map(self._read, [f"{CONFIGS}/{name}" for name in names])
             return {name.removesuffix(".json"): config for name, config in zip(names, found, strict=True)
                     if config is not None}
-
-    def path(self, name: str) -> str:
-        """Where a file of the folder lies: a path, or a URI.
-
-        Args:
-            name: As `layout` names it.
-        """
-        return self._folder.uri(name)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -191,13 +191,13 @@ def test_a_transient_failure_is_retried_without_duplicates(
     store.add_report(report("t1", 0))
     names = flaky(monkeypatch, 2, landed=landed)
     store.add_trial(trial("t1"))
-    assert store.num_waiting == 2
+    assert store._writing().num_waiting == 2
     assert "2 rows and files wait" in warnings[0]
     assert "Input/output error" in warnings[0]
     store.add_report(report("t2", 0))
-    assert store.num_waiting == 3
+    assert store._writing().num_waiting == 3
     assert store.flush()
-    assert store.num_waiting == 0
+    assert store._writing().num_waiting == 0
     assert len(warnings) == 2
     assert names[0] == names[1] == names[2]
     plain = pd.concat(map(pd.read_parquet, sorted((tmp_path / "ett/reports").glob("*.parquet"))))

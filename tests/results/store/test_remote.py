@@ -38,7 +38,7 @@ def test_a_sweep_on_s3(make_store: Make, root: str) -> None:
     found = Store.open(root)
     assert list(found.reports()["step"]) == [0, 1, 2]
     assert found.configs() == {"t1": {"arm": "mae"}}
-    assert found.path("logs/x") == f"{root}/logs/x"
+    assert Folder(root).uri("logs/x") == f"{root}/logs/x"
     assert query(root, "SELECT count(*) AS n FROM reports")["n"].tolist() == [3]
     assert summary(found).num_trials["completed"] == 1
     assert query(root, "SELECT completed FROM arms WHERE arm = 'mae'")["completed"].tolist() == [1]
@@ -72,7 +72,7 @@ def test_the_endpoint_may_stand_in_the_uri(
     with make_store(uri) as store:
         store.add_trial(trial("t1"))
     assert len(Store.open(uri).trials()) == 1
-    assert store.path("logs/x").startswith(f"{root}/logs/x?endpoint_override=")
+    assert Folder(uri).uri("logs/x").startswith(f"{root}/logs/x?endpoint_override=")
 
 
 def test_a_part_deleted_while_read_is_looked_up_again(

@@ -8,7 +8,7 @@ import threading
 import pandas as pd
 import pytest
 
-from raymae.results.store.manifest import described
+from raymae.results.store.opening import described
 from raymae.results.verdict.judge import judge
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
