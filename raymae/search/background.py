@@ -1,4 +1,4 @@
-"""Something done again and again beside a sweep, in a thread of its own."""
+"""Calls a function every few seconds beside a sweep, in a thread of its own."""
 
 from __future__ import annotations
 

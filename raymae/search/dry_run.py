@@ -17,7 +17,7 @@ from raymae.tasks import task_class
 
 
 def describe(plan: Plan) -> dict[str, Any]:
-    """Plain values: everything `raymae sweep --dry-run` prints.
+    """Describe a planned sweep in plain values: everything `raymae sweep --dry-run` prints.
 
     Raises:
         DataError: A batch cannot be read.
@@ -26,7 +26,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     arms = []
     for name, arm in plan.arms.items():
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
-        replicates = min(spec.replicates, 1) if arm.arm.kind == "reference" else spec.replicates
+        replicates = arm.arm.num_replicates(spec.replicates)
         arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": trials, "replicates": replicates,
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources
@@ -79,7 +79,7 @@ def _try(plan: Plan, arm: str) -> dict[str, Any]:
 
 
 def render(description: Mapping[str, Any]) -> RenderableType:
-    """The same for people."""
+    """Draw a description for people."""
     data, resources = description["data"], description["resources"]
     table = Table(box=None, pad_edge=False)
     for name in ("arm", "kind", "trials", "seeds", "parameters", "searched", "shapes of a batch of 2"):

@@ -58,7 +58,7 @@ class Job:
     milestones: int = 0
 
     def once_more(self) -> Job:
-        """The same job as its next attempt."""
+        """This job as its next attempt."""
         return replace(self, attempt=self.attempt + 1)
 
 

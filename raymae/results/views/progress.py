@@ -169,7 +169,7 @@ class Progress:
         )
 
     def with_note(self, note: str) -> Progress:
-        """The same with another note."""
+        """This progress with another note."""
         return replace(self, note=note)
 
     def to_json(self) -> dict[str, Any]:

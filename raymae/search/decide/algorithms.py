@@ -6,7 +6,7 @@ import itertools
 import math
 import warnings
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Literal
+from typing import Literal
 
 import optuna
 
@@ -15,9 +15,6 @@ from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
 from raymae.spec.sweep import SearchSpec
 from raymae.spec.task import Objective
-
-if TYPE_CHECKING:
-    pass
 
 MAX_DRAWS = 1000
 EndStatus = Literal["completed", "stopped", "failed"]
@@ -48,7 +45,7 @@ def make_sampler(search: SearchSpec, seed: int) -> optuna.samplers.BaseSampler:
 def optuna_distribution(
     distribution: Uniform | LogUniform | IntRange | Choice
 ) -> optuna.distributions.BaseDistribution:
-    """The same distribution in Optuna's terms."""
+    """Turn a distribution into Optuna's."""
     match distribution:
         case Uniform(uniform=(low, high)):
             return optuna.distributions.FloatDistribution(low, high)
