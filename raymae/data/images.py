@@ -16,10 +16,9 @@ import os
 import re
 import shutil
 import tarfile
-import uuid
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
@@ -28,6 +27,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from raymae.data.find.locate import Located, cache_folder
+from raymae.data.kept import built_once
 from raymae.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -245,23 +245,29 @@ def _decode(
     labels_N = np.array([order[image.label] for image in images], dtype=np.int64)
     split_N = np.array([SPLITS.index(image.split) for image in images], dtype=np.int64)
     shape = (len(images), size, size, 3)
-    with _new_folder(kept) as folder:
-        images_NHWC: Any = np.empty(shape, np.uint8) if folder is None else np.lib.format.open_memmap(
-            folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
 
-        def one(index: int) -> None:
+    def fill(images_NHWC: Any) -> None:
+        def read(index: int) -> None:
             member = images[index].member
             images_NHWC[index] = _pixels(tree.read(member), f"{tree.place}/{member}", size, exact=exact)
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(one, range(len(images))):
+            for _ in pool.map(read, range(len(images))):
                 pass
-        if folder is None:
-            return ImageSet(images_NHWC, labels_N, split_N, classes)
+
+    def build(folder: Path) -> None:
+        images_NHWC = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
+        fill(images_NHWC)
         images_NHWC.flush()
         np.savez(folder / "labels.npz", labels_N=labels_N, split_N=split_N)
         (folder / "classes.json").write_text(json.dumps(classes))
-    return _load(kept) or ImageSet(np.array(images_NHWC), labels_N, split_N, classes)
+
+    with contextlib.suppress(OSError):  # the cache cannot be written: memory has to do
+        if (cached := _load(built_once(kept, build))) is not None:
+            return cached
+    images_NHWC = np.empty(shape, np.uint8)
+    fill(images_NHWC)
+    return ImageSet(images_NHWC, labels_N, split_N, classes)
 
 
 def _pixels(content: bytes, name: str, size: int, *, exact: bool) -> np.ndarray:
@@ -280,25 +286,6 @@ def _pixels(content: bytes, name: str, size: int, *, exact: bool) -> np.ndarray:
     if image.size != (size, size):
         image = ImageOps.fit(image, (size, size), Image.Resampling.BICUBIC)
     return np.asarray(image)
-
-
-@contextlib.contextmanager
-def _new_folder(kept: Path) -> Iterator[Path | None]:
-    """A folder that gets its name only when it is complete; None where the cache cannot be written."""
-    folder: Path | None = kept.with_name(f"{kept.name}.{uuid.uuid4().hex}.tmp")
-    assert folder is not None
-    try:
-        folder.mkdir(parents=True)
-    except OSError:
-        folder = None
-    try:
-        yield folder
-        if folder is not None:
-            with contextlib.suppress(OSError):  # another process was quicker
-                folder.rename(kept)
-    finally:
-        if folder is not None:
-            shutil.rmtree(folder, ignore_errors=True)
 
 
 def _load(kept: Path) -> ImageSet | None:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import math
 import os
+import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -25,6 +26,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raymae.data.find.locate import cache_folder
+from raymae.data.kept import built_once
 from raymae.errors import DataError
 
 if TYPE_CHECKING:
@@ -228,21 +230,22 @@ def _read(files: Sequence[tuple[Path, Path | None]], image_size: int, num_classe
 
 
 def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
-    """A file of that many bytes, decoded into once; it gets its name only when whole."""
-    path = cache_folder() / "decoded" / f"scenes-{key}.bin"
-    if not path.exists() or path.stat().st_size != total:
-        part = path.with_suffix(f".{os.getpid()}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            store = np.memmap(part, np.uint8, "w+", shape=(total,))
-            decode(store)
-            store.flush()
-            part.replace(path)
-        except OSError as error:
-            raise DataError(f"{path}: {total:,} bytes of decoded images cannot be kept there: {error.strerror}; set "
-                            "$RAYMAE_CACHE to a folder with room, or use a smaller image_size") from None
-        finally:
-            part.unlink(missing_ok=True)
+    """That many bytes, decoded once and kept in a file."""
+    folder = cache_folder() / "decoded" / f"scenes-{key}"
+    path = folder / "pixels.bin"
+
+    def fill(part: Path) -> None:
+        store = np.memmap(part / path.name, np.uint8, "w+", shape=(total,))
+        decode(store)
+        store.flush()
+
+    try:
+        if path.exists() and path.stat().st_size != total:  # damaged since
+            shutil.rmtree(folder)
+        built_once(folder, fill)
+    except OSError as error:
+        raise DataError(f"{path}: {total:,} bytes of decoded images cannot be kept there: {error.strerror}; set "
+                        "$RAYMAE_CACHE to a folder with room, or use a smaller image_size") from None
     return np.memmap(path, np.uint8, "r", shape=(total,))
 
 

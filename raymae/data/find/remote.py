@@ -7,17 +7,16 @@ when it is complete, under a lock, so that the processes of a machine fetch it o
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path, PurePosixPath
 from typing import Any
 
 from raymae.data.find.registry import File
+from raymae.data.kept import built_once
 from raymae.errors import DataError
 from raymae.spec.uri import open_uri
 
@@ -83,24 +82,12 @@ def _copied(uri: str, filesystem: Any, found: Sequence[Any], base: PurePosixPath
     """The folder of the complete copy."""
     state = [(str(one.path), one.size, one.mtime_ns) for one in found]
     key = hashlib.sha256(repr((uri, state)).encode()).hexdigest()[:24]
-    target = folder / key
-    if target.is_dir():
-        return target
-    folder.mkdir(parents=True, exist_ok=True)
-    with _locked(folder / f"{key}.lock"):
-        if target.is_dir():
-            return target
-        for left in folder.glob(f"{key}.part-*"):  # of a process that was killed
-            shutil.rmtree(left, ignore_errors=True)
-        part = Path(tempfile.mkdtemp(prefix=f"{key}.part-", dir=folder))
-        try:
-            for one in found:
-                _fetch(filesystem, str(one.path), one.size, part / PurePosixPath(one.path).relative_to(base))
-            part.chmod(0o755)  # mkdtemp leaves 700, which other users of a shared cache cannot read
-            part.rename(target)
-        finally:
-            shutil.rmtree(part, ignore_errors=True)
-    return target
+
+    def copy(part: Path) -> None:
+        for one in found:
+            _fetch(filesystem, str(one.path), one.size, part / PurePosixPath(one.path).relative_to(base))
+
+    return built_once(folder / key, copy)
 
 
 def _fetch(filesystem: Any, path: str, size: int, to: Path) -> None:
@@ -112,14 +99,6 @@ def _fetch(filesystem: Any, path: str, size: int, to: Path) -> None:
         if file.tell() != size:
             raise DataError(f"{path}: {file.tell()} bytes came of {size}: it was changed, or cut off, while it was "
                             "copied; try again")
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """One process at a time; the lock goes with its holder, however that ends."""
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 @contextmanager
