@@ -17,7 +17,7 @@ The command line prints the message of a RayMAEError and exits 1 or 2; anything 
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 
@@ -100,3 +100,16 @@ def unknown(what: str, name: object, allowed: Iterable[str]) -> str:
     close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.6)
     hint = f"; did you mean `{close[0]}`?" if close else ";"
     return f"unknown {what} {name!r}{hint} allowed: {', '.join(names) or 'none'}"
+
+
+def shorten(value: object) -> str:
+    """A value as Python writes it, cut to 80 characters."""
+    text = repr(value)
+    return text if len(text) <= 80 else text[:77] + "…"
+
+
+def line_of(key: str, lines: Mapping[str, int]) -> int | None:
+    """The line of a dotted key, or of the nearest key around it that has one; None where none has."""
+    while key and key not in lines:
+        key = key.rpartition(".")[0]
+    return lines[key] if key else None

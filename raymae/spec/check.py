@@ -1,0 +1,195 @@
+"""Check a well-formed spec against its task: names, doubles, conditions, bounds, combinations.
+
+A check yields (key path, message) for what it finds.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+
+from pydantic import ValidationError
+
+from raymae.errors import unknown
+from raymae.spec.constraints import Constraint
+from raymae.spec.resolve import ArmPlan, arm_plan
+from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
+from raymae.spec.sweep import SweepSpec
+from raymae.spec.task import TaskSchema, TrainingParams, applies, is_live
+
+Finding = tuple[str, str]
+
+MAX_GRID = 10_000
+TRAINING = set(TrainingParams.model_fields)
+
+
+def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
+    """List everything wrong with a spec; impossible values only where every name and condition is right."""
+    checks = (_size_and_arms, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
+    found = [finding for check in checks for finding in check(spec, schema)]
+    return found or list(dict.fromkeys(finding for name in spec.arms for finding in _impossible(spec, schema, name)))
+
+
+def _own(schema: TaskSchema) -> set[str]:
+    """The parameters that a task adds to those of training."""
+    return set(schema.params.model_fields) - TRAINING
+
+
+def _size_and_arms(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    if spec.size is not None and spec.size not in schema.sizes:
+        yield "size", unknown("size", spec.size, schema.sizes)
+    for name in spec.arms:
+        if name not in schema.arms:
+            yield f"arms.{name}", unknown("arm", name, schema.arms)
+
+
+def _settings(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    own = _own(schema)
+    for name in spec.settings:
+        if name in TRAINING:
+            yield f"settings.{name}", f"belongs under `training` (training.{name}={spec.settings[name]})"
+        elif name not in own:
+            yield f"settings.{name}", unknown("setting", name, own)
+
+
+def _fixed_in_arms(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    known = TRAINING | _own(schema)
+    for arm, fixed in spec.arms.items():
+        for name in fixed:
+            key = f"arms.{arm}.{name}"
+            if name not in known:
+                yield key, unknown("parameter", name, known)
+            elif arm in schema.arms and not applies(schema.params, name, arm, schema.arms[arm].kind):
+                yield key, f"the arm {arm} has no {name}; leave it out"
+            elif name in spec.space and arm in spec.space[name].when.get("arm", [arm]):
+                yield key, (f"is also searched under space.{name}; keep one of the two, or search it `when` the arm is "
+                            "another")
+
+
+def _fixed_and_searched(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    for where, names in (("settings", spec.settings.keys()), ("training", spec.training.model_fields_set)):
+        for name in names & spec.space.keys():
+            yield f"space.{name}", f"is also fixed under {where}.{name}; keep one of the two"
+
+
+def _space(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    known = TRAINING | _own(schema)
+    for name, distribution in spec.space.items():
+        if name not in known:
+            yield f"space.{name}", unknown("parameter", name, known)
+        for key, allowed in distribution.when.items():
+            where = f"space.{name}.when.{key}"
+            messages = _arms_met(name, allowed, schema) if key == "arm" else _values_met(key, allowed, spec)
+            yield from ((where, message) for message in messages)
+        if spec.search.algorithm == "grid" and distribution.values() is None:
+            yield f"space.{name}", "a grid needs `choice` or `int`; list the values to try"
+
+
+def _arms_met(name: str, arms: Sequence[Scalar], schema: TaskSchema) -> Iterator[str]:
+    """What is wrong with searching a parameter `when` the arm is one of these."""
+    known = name in TRAINING | _own(schema)
+    for arm in arms:
+        if arm not in schema.arms:  # one that this sweep leaves out does no harm
+            yield unknown("arm", arm, schema.arms)
+        elif known and not applies(schema.params, name, str(arm), schema.arms[str(arm)].kind):
+            yield f"the arm {arm} has no {name}; leave it out"
+
+
+def _values_met(key: str, allowed: Sequence[Scalar], spec: SweepSpec) -> Iterator[str]:
+    """What is wrong with a condition on the values of another parameter."""
+    if key not in spec.space:
+        yield unknown("searched parameter", key, {*spec.space, "arm"})
+    elif (values := spec.space[key].values()) is None:
+        yield (f"{key} is drawn from a range of real numbers, which never equals {allowed[0]!r}; a condition needs a "
+               "`choice` or an `int`")
+    else:
+        listed = ", ".join(map(str, values)) if len(values) <= 20 else f"{values[0]} to {values[-1]}"
+        yield from (f"{key} is never {value!r}; allowed: {listed}" for value in allowed if value not in values)
+
+
+def _constraints(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    known = TRAINING | _own(schema) | {"arm"}
+    for index, text in enumerate(spec.constraints):
+        try:
+            names = Constraint(text).names
+        except ValueError as error:
+            yield f"constraints.{index}", str(error)
+            continue
+        for name in sorted(names - known):
+            yield f"constraints.{index}", unknown("parameter", name, known)
+
+
+def _order(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    try:
+        ordered(spec.space)
+    except ValueError as error:
+        yield "space", str(error)
+
+
+def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> list[Finding]:
+    """Findings of the first check of an arm's values that has any: the later ones take the earlier for granted."""
+    plan = arm_plan(spec, schema, arm)
+    for check in (_out_of_bounds, _endless_grid, _nothing_live, _refused):
+        found = list(check(spec, schema, plan))
+        if found:
+            return found
+    return []
+
+
+def _where(spec: SweepSpec, plan: ArmPlan, name: str) -> str:
+    """The key under which an arm got its value of a parameter."""
+    if name in spec.arms[plan.name]:
+        return f"arms.{plan.name}.{name}"
+    if name in plan.space:
+        return f"space.{name}"
+    return f"{'training' if name in TRAINING else 'settings'}.{name}"
+
+
+def _out_of_bounds(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Finding]:
+    broken: set[str] = set()
+    for candidate in ({}, *({name: value} for name in plan.space for value in plan.space[name].probes())):
+        try:
+            schema.params.model_validate(plan.params(candidate))
+        except ValidationError as error:
+            for item in error.errors(include_url=False):
+                name = str(item["loc"][0])
+                if name in broken or (name in plan.space and name not in candidate):
+                    continue
+                broken.add(name)
+                advice = ""
+                if item["type"] == "int_type" and isinstance(plan.space.get(name), (Uniform, LogUniform)):
+                    advice = "; search it with `int` or `choice`"
+                message = f"{item['msg'][0].lower()}{item['msg'][1:]}, got {item['input']!r}{advice}"
+                yield _where(spec, plan, name), message
+
+
+def _endless_grid(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Finding]:
+    if spec.search.algorithm == "grid":
+        points = math.prod(len(distribution.values() or ()) for distribution in plan.space.values())
+        if points > MAX_GRID:
+            yield "search.algorithm", (f"a grid of {points} combinations for the arm {plan.name} is more than "
+                                       f"{MAX_GRID}; list fewer values, or use another algorithm")
+
+
+def _nothing_live(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Finding]:
+    if spec.search.scheduler == "pbt" and plan.space and not plan.live:
+        live = sorted(name for name in plan.fixed if is_live(schema.params, name))
+        yield "search.scheduler", (f"pbt changes parameters while a trial trains, and none that the arm {plan.name} "
+                                   f"searches can change; search one of {', '.join(live)}, or use asha")
+
+
+def _refused(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Finding]:
+    """Combinations that the constraints or the task refuse."""
+    admitted = False
+    for sampled in combinations(plan.space, {"arm": plan.name}):
+        try:
+            if not plan.admits(sampled):
+                continue
+        except ValueError as error:
+            yield "constraints", str(error)
+            return
+        admitted = True
+        for name, message in schema.check(plan.name, plan.params(sampled)):
+            yield _where(spec, plan, name), message
+    if not admitted:
+        yield "constraints", f"arm {plan.name}: none of the values at the ends of the space satisfies all of them"
