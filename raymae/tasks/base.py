@@ -17,6 +17,7 @@ from torch import Generator, Tensor, nn
 
 from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
+from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
 from raymae.spec.task import TaskSchema
 from raymae.spec.trial import TrialConfig, TrialData
@@ -141,7 +142,7 @@ class Task(ABC):
 
     @classmethod
     @abstractmethod
-    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read the data as a trial with these parameters would, and describe its splits in one line.
 
         Raises:

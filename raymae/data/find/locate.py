@@ -14,7 +14,7 @@ import importlib
 import os
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypedDict
 
 from raymae.data.find.download import difference, digest, download_files
 from raymae.data.find.registry import DATASETS, Dataset, Modality, known_dataset
@@ -179,13 +179,35 @@ def _located_once(name: str, path: str | None, root: str | None) -> Located:
     return locate(DataSpec(name=name, path=path, root=root))
 
 
-def listing() -> list[dict[str, Any]]:
-    """One row per known data set: name, modality, about, licence, where (path or None), verified (bool)."""
-    rows = []
+class DatasetRow(TypedDict):
+    """A known data set, as `raymae data list` shows it; `where` is None where it was not found."""
+
+    name: str
+    modality: Modality
+    about: str
+    licence: str
+    where: str | None
+    verified: bool
+
+
+class CopyRow(TypedDict):
+    """One file of a data set at one place, as `raymae data verify` shows it; `problem` is "" where there is none."""
+
+    name: str
+    file: str
+    place: str | None
+    where: str | None
+    verified: bool
+    problem: str
+
+
+def listing() -> list[DatasetRow]:
+    """One row per known data set."""
+    rows: list[DatasetRow] = []
     for known in DATASETS.values():
         copies = [row for row in verify(known.name) if row["where"] is not None]
         first = [row for row in copies if row["place"] == copies[0]["place"]]
-        where = str(Path(first[0]["where"]) if len(first) == 1 else first[0]["place"]) if first else None
+        where = first[0]["where" if len(first) == 1 else "place"] if first else None
         rows.append({
             "name": known.name, "modality": known.modality, "about": known.about, "licence": known.licence,
             "where": where, "verified": bool(first) and all(row["verified"] for row in first),
@@ -193,20 +215,19 @@ def listing() -> list[dict[str, Any]]:
     return rows
 
 
-def verify(name: str | None = None) -> list[dict[str, Any]]:
+def verify(name: str | None = None) -> list[CopyRow]:
     """Compare every copy in $RAYMAE_DATA and the cache with the official checksums.
 
     Args:
         name: A known data set; None for all.
 
     Returns:
-        One row per file and place that has the data set, or one per file with `where` None: name, file, place, where,
-        verified (bool), problem ("" if none).
+        One row per file and place that has the data set, or one per file with `where` None.
 
     Raises:
         DataError: Unknown name.
     """
-    rows: list[dict[str, Any]] = []
+    rows: list[CopyRow] = []
     for known in DATASETS.values() if name is None else [known_dataset(name)]:
         before = len(rows)
         for place in _places(None):

@@ -19,6 +19,7 @@ from raymae.data.subsets import labelled_by_class
 from raymae.models.heads import PooledHead
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
+from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Metrics, Model, Task
@@ -47,7 +48,7 @@ class Classification(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read and split as a trial would; decodes every image if no process has yet."""
         p: Any = cls.schema.params.model_validate(dict(params))
         images = read_labelled(data.name, located(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))

@@ -21,6 +21,7 @@ from raymae.models.heads import FlattenHead, LinearHead
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
+from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Task
 from raymae.tasks.forecasting.features import Features
@@ -50,7 +51,7 @@ class Forecasting(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         series = _series(data, p, torch.device("cpu"))

@@ -25,6 +25,7 @@ from torch.nn import functional as F
 from raymae.data.find.locate import path_of
 from raymae.data.subsets import labelled
 from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
+from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Task
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
@@ -56,7 +57,7 @@ class Imputation(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read, take away and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         table = _table(data, p, torch.device("cpu"))

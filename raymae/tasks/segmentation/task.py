@@ -30,6 +30,7 @@ from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
+from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
@@ -62,7 +63,7 @@ class Segmentation(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         folder = _folder(data)

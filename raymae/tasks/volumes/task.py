@@ -19,6 +19,7 @@ from raymae.data.find.locate import path_of
 from raymae.data.subsets import labelled
 from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
+from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Source, Task
 from raymae.tasks.pretraining import PatchPretraining
@@ -58,7 +59,7 @@ class Volumes(Task):
     # -- data ----------------------------------------------------------------------------------------------------------
 
     @classmethod
-    def validate(cls, data: TrialData, params: Mapping[str, Any]) -> str:
+    def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read every file, without resampling."""
         return _volumes(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
 
