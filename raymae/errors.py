@@ -113,3 +113,8 @@ def line_of(key: str, lines: Mapping[str, int]) -> int | None:
     while key and key not in lines:
         key = key.rpartition(".")[0]
     return lines[key] if key else None
+
+
+def one_line(error: object, at: int = 0) -> str:
+    """The first line of what an error says, with -1 the last; the error's type where it says nothing."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[at]

@@ -13,7 +13,7 @@ from typing import Any
 
 import yaml
 
-from raymae.errors import Problem, SpecError
+from raymae.errors import Problem, SpecError, line_of, one_line
 from raymae.launch.kubernetes import manifest_problems
 from raymae.launch.prices import REGIONS, Node, nodes_of, price_range
 from raymae.launch.rules import Finding, broken_rules
@@ -67,10 +67,7 @@ def check_cluster(path: str | os.PathLike[str], *, unset: Sequence[str] = ()) ->
     def problems(findings: Iterable[Finding], document: int) -> list[Problem]:
         found = []
         for key, message in findings:
-            at = key
-            while at and (document, at) not in lines:
-                at = at.rpartition(".")[0]
-            line = lines.get((document, at), lines.get((document, ""), 1))
+            line = line_of(key, lines[document]) or lines[document].get("", 1)
             found.append((line, Problem(f"{name}:{line}", key, message)))
         return [problem for _, problem in sorted(found, key=lambda pair: pair[0])]
 
@@ -125,26 +122,22 @@ def _as_ray_reads_it(document: dict[str, Any]) -> tuple[dict[str, Any] | None, t
             validate_config(filled)
     except jsonschema.ValidationError as error:
         return None, (".".join(map(str, error.absolute_path)), f"Ray refuses it: {error.message}")
-    except SystemExit:
-        return None, ("provider", f"Ray refuses it: {_last_line(heard.getvalue())}")
+    except SystemExit as error:
+        return None, ("provider", f"Ray refuses it: {one_line(heard.getvalue() or error, -1).strip()}")
     except KeyError as error:
         return None, (str(error.args[0]), "Ray refuses it: this key is missing")
     except Exception as error:  # whatever Ray's own code stumbles over
-        return None, ("", f"Ray refuses it: {_last_line(str(error)) or type(error).__name__}")
+        return None, ("", f"Ray refuses it: {one_line(error, -1).strip()}")
     if not filled.get("available_node_types") or "head_node_type" not in filled:
         return None, ("available_node_types", "Ray refuses it: there are no node types")
     return filled, ("", "")
 
 
-def _last_line(text: str) -> str:
-    return (text.strip().splitlines() or [""])[-1].strip()
+def _lines(text: str) -> list[dict[str, int]]:
+    """Line of every dotted key, by document, as written: what an alias stands for is where its anchor is."""
+    documents: list[dict[str, int]] = []
 
-
-def _lines(text: str) -> dict[tuple[int, str], int]:
-    """Line of every (document, dotted key), as written: what an alias stands for is where its anchor is."""
-    lines: dict[tuple[int, str], int] = {}
-
-    def walk(node: yaml.Node, number: int, prefix: str) -> None:
+    def walk(node: yaml.Node, lines: dict[str, int], prefix: str) -> None:
         if isinstance(node, yaml.MappingNode):
             pairs = [(str(key.value), key, value) for key, value in node.value]
         elif isinstance(node, yaml.SequenceNode):
@@ -153,14 +146,12 @@ def _lines(text: str) -> dict[tuple[int, str], int]:
             return
         for name, key, value in pairs:
             dotted = f"{prefix}.{name}" if prefix else name
-            lines[number, dotted] = key.start_mark.line + 1
-            walk(value, number, dotted)
+            lines[dotted] = key.start_mark.line + 1
+            walk(value, lines, dotted)
 
-    number = 0
     for node in yaml.compose_all(text, Loader=yaml.SafeLoader):
         if node is None or (isinstance(node, yaml.ScalarNode) and not node.value):
             continue
-        lines[number, ""] = node.start_mark.line + 1
-        walk(node, number, "")
-        number += 1
-    return lines
+        documents.append({"": node.start_mark.line + 1})
+        walk(node, documents[-1], "")
+    return documents

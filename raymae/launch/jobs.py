@@ -24,7 +24,7 @@ from http.client import HTTPException
 from pathlib import Path
 from typing import Any
 
-from raymae.errors import Problem, ResourceError, SpecError
+from raymae.errors import Problem, ResourceError, SpecError, one_line
 from raymae.search.engine.connection import set_environment
 from raymae.search.environment import GIT, git_state
 from raymae.spec.sweep import SweepSpec
@@ -215,16 +215,16 @@ def _client(address: str | None) -> Iterator[Any]:
         yield JobSubmissionClient(where)
     except AuthenticationError as error:
         raise ResourceError(
-            f"--address {where}: the cluster refuses this machine's token: {_first_line(error)}. Copy the cluster's "
-            "token to ~/.ray/auth_token (mode 600), or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
+            f"--address {where}: the cluster refuses this machine's token: {one_line(error).rstrip('.')}. Copy "
+            "the cluster's token to ~/.ray/auth_token (mode 600), or set RAY_AUTH_TOKEN or RAY_AUTH_TOKEN_PATH"
         ) from None
     except (OSError, HTTPException, requests.exceptions.RequestException) as error:  # time-outs are OSErrors
         raise ResourceError(
-            f"--address {where}: no Ray job server answers: {_first_line(error)}. Keep `ray dashboard CLUSTER.yaml` "
-            "running, which forwards the head's port 8265"
+            f"--address {where}: no Ray job server answers: {one_line(error).rstrip('.')}. Keep "
+            "`ray dashboard CLUSTER.yaml` running, which forwards the head's port 8265"
         ) from None
     except (RuntimeError, ValueError) as error:
-        raise ResourceError(f"--address {where}: the job server refused: {_first_line(error)}") from None
+        raise ResourceError(f"--address {where}: the job server refused: {one_line(error).rstrip('.')}") from None
 
 
 def _status(client: Any, job: str) -> str:
@@ -284,8 +284,3 @@ def _utc(milliseconds: int | None) -> str | None:
     if not milliseconds:
         return None
     return datetime.fromtimestamp(milliseconds / 1000, UTC).isoformat(timespec="seconds")
-
-
-def _first_line(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return lines[0].rstrip(".") if lines else type(error).__name__

@@ -15,7 +15,7 @@ from typing import Any
 
 import optuna
 
-from raymae.errors import ResultsError
+from raymae.errors import ResultsError, one_line
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline
@@ -77,8 +77,7 @@ def export(store: Store, url: str) -> dict[str, int]:
             found[name] = len(mine)
         return found
     except (sqlalchemy.exc.SQLAlchemyError, ImportError, ValueError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ResultsError(f"{url}: not a usable Optuna storage: {reason}. "
+        raise ResultsError(f"{url}: not a usable Optuna storage: {one_line(error)}. "
                            "Name one such as sqlite:///study.db") from None
 
 

@@ -7,18 +7,17 @@ import logging
 import os
 import shlex
 import shutil
-import signal
 import sys
 import tempfile
-import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from raymae.errors import ResourceError
+from raymae.errors import ResourceError, one_line
 from raymae.search.engine.autoscaling import Growth, find_growth, room, slots_when_grown
+from raymae.search.engine.interrupt import signals_kept
 from raymae.spec.sweep import ResourceSpec
 
 TRIAL_DRIVER = "trial_driver"
@@ -180,7 +179,9 @@ def connected(
         import ray
 
         try:
-            with _signals_kept():
+            # Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would
+            # abort the process instead of ending the sweep with its verdict so far
+            with signals_kept():
                 context = _embedded(scratch) if address is None else _joined(address, environment or {})
             _protect_token()
             total = ray.cluster_resources()
@@ -218,26 +219,10 @@ def _joined(address: str, environment: Mapping[str, str]) -> Any:
             runtime_env={"env_vars": {**train, **environment}, **(_quoted_interpreter() or {})},
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise ResourceError(
-            f"--address {address}: cannot join a Ray cluster there: {reason}. On one of its machines `--address auto` "
-            "joins it; from elsewhere submit a job"
+            f"--address {address}: cannot join a Ray cluster there: {one_line(error)}. On one of its machines "
+            "`--address auto` joins it; from elsewhere submit a job"
         ) from None
-
-
-@contextmanager
-def _signals_kept() -> Iterator[None]:
-    """Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would abort the
-    process instead of ending the sweep with its verdict so far."""
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
 
 
 @contextmanager

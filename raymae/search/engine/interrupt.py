@@ -11,6 +11,21 @@ from types import FrameType
 from typing import Any
 
 EXIT_CODE = 130
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+
+
+@contextmanager
+def signals_kept() -> Iterator[None]:
+    """Restore the handlers of SIGINT and SIGTERM after a `with` block in the main thread; elsewhere do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = {number: signal.getsignal(number) for number in SIGNALS}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 @contextmanager
@@ -33,9 +48,7 @@ def interruptible(on_first: Callable[[], None]) -> Iterator[None]:
             os._exit(EXIT_CODE)
         on_first()
 
-    previous = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
+    with signals_kept():
+        for number in SIGNALS:
+            signal.signal(number, handle)
         yield
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

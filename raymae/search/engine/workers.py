@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raymae.errors import CheckpointError, RayMAEError
+from raymae.errors import CheckpointError, RayMAEError, one_line
 from raymae.search.checkpoints import TrialFiles
 from raymae.search.messages import Job, Message, ReportData, Worker
 
@@ -75,7 +75,7 @@ class WorkerGroup:
         try:
             self._trainer(options).fit()
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
-            ray.get(self.mailbox.fail.remote(self.slot, f"the worker group ended: {_last_line(error)}"))
+            ray.get(self.mailbox.fail.remote(self.slot, f"the worker group ended: {one_line(error, -1)}"))
         else:
             died = "the worker group died again and again before its first report; see logs/driver.log"
             ray.get(self.mailbox.fail.remote(self.slot, died))
@@ -152,10 +152,6 @@ def release(mailbox: Any, trial_id: str) -> None:
     """Free what the group of a trial's dead driver had reserved; Ray ends the workers in it, too."""
     for reserved in ray.get(mailbox.release.remote(trial_id)):
         ray.util.remove_placement_group(reserved)
-
-
-def _last_line(error: BaseException) -> str:
-    return (str(error).strip().splitlines() or [type(error).__name__])[-1]
 
 
 def serve(config: dict[str, Any]) -> None:
