@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import quote
 
 from raymae import __version__
+from raymae.results.verdict.arms_table import mean_cells
 from raymae.results.verdict.headline import synthetic
-from raymae.results.verdict.numbers import aligned, duration, number
+from raymae.results.verdict.numbers import column, duration, significant
 from raymae.results.views.progress import Progress
 from raymae.web.catalog import Catalog
 from raymae.web.guard import REPORT_POLICY
@@ -37,7 +38,8 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "segment": partial(quote, safe=""), "shell": shlex.quote}
-    environment.globals |= {"aligned": aligned, "number": number, "synthetic": synthetic, "version": __version__}
+    environment.globals |= {"column": column, "mean_cells": mean_cells, "significant": significant,
+                            "synthetic": synthetic, "version": __version__}
     return environment
 
 

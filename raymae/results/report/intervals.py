@@ -9,7 +9,8 @@ import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
-from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number
+from raymae.results.verdict.arms_table import mean_cells
+from raymae.results.verdict.numbers import interval_decimals, number
 from raymae.results.verdict.verdict import Pair, Verdict
 
 # an arm's colour is its place in the task's own list of arms, so that it is the same in every sweep and figure
@@ -69,11 +70,9 @@ def arms_panel(verdict: Verdict) -> Panel:
     """The test scores of the arms, best first."""
     objective = verdict.objective
     scored = [(arm, score) for arm in verdict.arms if (score := verdict.test(arm)) is not None]
-    decimals = aligned([score.mean for _, score in scored])
-    rows = []
-    for arm, score in scored:
-        half = f" ± {number(half_width(score.ci95), decimals)}" if score.ci95 else ""
-        rows.append(Row(arm.arm, arm.arm, score.mean, score.ci95, number(score.mean, decimals) + half))
+    texts = (mean + (f" ± {half}" if half else "") for mean, half in mean_cells(score for _, score in scored))
+    rows = [Row(arm.arm, arm.arm, score.mean, score.ci95, text)
+            for (arm, score), text in zip(scored, texts, strict=True)]
     anchors = [row for row, (arm, _) in zip(rows, scored, strict=True) if arm.kind != "reference"] or rows
     better = "less" if objective.mode == "min" else "more"
     title = f"Test {objective.metric}, mean and 95 % interval over seeds; {better} is better"

@@ -16,7 +16,8 @@ from raymae.results.report.intervals import DARK, LIGHT, per_cent
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import REPORT_HTML, REPORT_MD
 from raymae.results.store.store import Store
-from raymae.results.verdict.numbers import duration, p_cell, significant
+from raymae.results.verdict.arms_table import arms_table
+from raymae.results.verdict.numbers import p_cell, significant, span
 
 
 def render_report(store: Store | str | os.PathLike[str], *, importance: Importance | None = None) -> str:
@@ -68,11 +69,11 @@ def page_of(content: ReportContent) -> str:
 
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
-    environment.filters |= {"significant": significant, "duration": duration, "p_cell": p_cell}
+    environment.filters |= {"significant": significant, "span": span, "p_cell": p_cell}
     environment.globals |= {"per_cent": per_cent, "palette": list(zip(LIGHT, DARK, strict=True))}
     scripts = [plotly(), _asset("page.js")]
     return environment.from_string(_asset("page.html.j2")).render(
-        **vars(content), css=_asset("page.css"), plotly=scripts[0], script=scripts[1],
+        **vars(content), rows=arms_table(content.verdict), css=_asset("page.css"), plotly=scripts[0], script=scripts[1],
         data=json_in_html(content.plots), importance_data=json_in_html(content.importance or {}),
         hashes=" ".join(map(_hash, scripts)),
     )
@@ -114,17 +115,13 @@ def markdown_of(content: ReportContent) -> str:
               f"{count['completed']} trials completed, {count['stopped']} stopped, {count['failed']} failed.", ""]
     lines += [f"| arm | test {metric}, mean | 95 % interval | seeds | best val {metric} | compute |",
               "|---|---|---|---|---|---|"]
-    for arm in verdict.arms:
-        test = verdict.test(arm)
-        interval = " to ".join(map(significant, test.ci95)) if test and test.ci95 else "–"
-        lines.append(f"| {_md(arm.arm)} | {significant(test.mean if test else None)} | {interval} | {arm.n} | "
-                     f"{significant(arm.val.score)} | {duration(arm.compute_s)} |")
+    lines += [f"| {_md(row.arm)} | {row.test} | {row.interval} | {row.seeds} | {row.val} | {row.compute} |"
+              for row in arms_table(verdict)]
     if verdict.pairs:
         lines += ["", "| difference | value | 95 % interval | % of the other | p | p (Holm) | verdict |",
                   "|---|---|---|---|---|---|---|"]
         for pair in verdict.pairs:
-            interval = " to ".join(map(significant, pair.ci95)) if pair.ci95 else "–"
-            lines.append(f"| {_md(pair.a)} − {_md(pair.b)} | {significant(pair.difference)} | {interval} | "
+            lines.append(f"| {_md(pair.a)} − {_md(pair.b)} | {significant(pair.difference)} | {span(pair.ci95)} | "
                          f"{per_cent(pair, verdict) or '–'} | {p_cell(pair.p)} | {p_cell(pair.p_holm)} | "
                          f"{pair.verdict} |")
     if content.importance:

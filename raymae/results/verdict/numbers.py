@@ -44,6 +44,11 @@ def interval_decimals(intervals: Iterable[tuple[float, float] | None]) -> int | 
     return aligned([half_width(interval) for interval in intervals], 2, missing=None)
 
 
+def span(interval: tuple[float, float] | None) -> str:
+    """An interval from end to end, such as `0.1 to 0.2`."""
+    return "–" if interval is None else " to ".join(map(significant, interval))
+
+
 def half_width(interval: tuple[float, float] | None) -> float | None:
     """Half the length of an interval."""
     return None if interval is None else (interval[1] - interval[0]) / 2

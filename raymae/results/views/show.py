@@ -2,23 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.store import Store
+from raymae.results.verdict.arms_table import arms_table, mean_cells
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.numbers import (
-    aligned,
-    column,
-    duration,
-    half_width,
-    interval_decimals,
-    number,
-    p_cell,
-)
-from raymae.results.verdict.verdict import ArmResult, Verdict
+from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell
+from raymae.results.verdict.verdict import Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -107,7 +100,7 @@ def front(verdict: Verdict) -> RenderableType | None:
 
 def leaderboard(verdict: Verdict) -> RenderableType:
     """Arms best first: trials, best validation score, test score with the half-width of its interval, compute."""
-    objective, arms = verdict.objective, verdict.arms
+    objective = verdict.objective
     unit = f", {objective.unit}" if objective.unit else ""
     better = "less" if objective.mode == "min" else "more"
     table = _table()
@@ -116,13 +109,11 @@ def leaderboard(verdict: Verdict) -> RenderableType:
     for title in ("done", "stop", "fail", f"best {objective.val}", f"{objective.test} ± 95 %", "seeds"):
         table.add_column(title, justify="right")
     table.add_column("compute", justify="right", no_wrap=True)
-    best = column(arm.val.score for arm in arms)
-    test = _means(arms, objective.test)
-    for arm, val_score, test_score in zip(arms, best, test, strict=True):
-        count = arm.num_trials
-        failed = f"[red]{count.failed}[/]" if count.failed else "0"
-        table.add_row(_escaped(arm.arm), arm.kind, str(count.completed), str(count.stopped), failed, val_score,
-                      test_score, str(arm.n), duration(arm.compute_s))
+    rows = arms_table(verdict, alike=True)
+    for row, test in zip(rows, _lined_up([(row.test, row.half) for row in rows]), strict=True):
+        failed = row.failed if row.failed == "0" else f"[red]{row.failed}[/]"
+        table.add_row(_escaped(row.arm), row.kind, row.completed, row.stopped, failed, row.val, test, row.seeds,
+                      row.compute)
     return _titled(f"Arms, best first ({objective.metric}{unit}; {better} is better)", table, verdict)
 
 
@@ -138,7 +129,7 @@ def other_metrics(verdict: Verdict) -> RenderableType | None:
         part = names[start:start + _METRICS_PER_TABLE]
         for name in part:
             table.add_column(name, justify="right")
-        cells = [_means(verdict.arms, name) for name in part]
+        cells = [_lined_up(mean_cells([arm.metrics.get(name) for arm in verdict.arms])) for name in part]
         for arm, *scores in zip(verdict.arms, *cells, strict=True):
             table.add_row(_escaped(arm.arm), *scores)
         tables.append(table)
@@ -194,12 +185,8 @@ def _escaped(text: str) -> str:
     return escape(text)
 
 
-def _means(arms: Iterable[ArmResult], name: str) -> list[str]:
-    scores = [arm.metrics.get(name) for arm in arms]
-    decimals = aligned(score.mean if score else None for score in scores)
-    half = ["" if score is None or score.ci95 is None else number(half_width(score.ci95), decimals) for score in scores]
-    width = max(map(len, half), default=0)
-    # the means line up although a single seed has no interval
-    return ["–" if score is None else number(score.mean, decimals)
-            + (f" ± {text:>{width}}" if text else " " * (width + 3 if width else 0))
-            for score, text in zip(scores, half, strict=True)]
+def _lined_up(cells: Sequence[tuple[str, str]]) -> list[str]:
+    """Means with half-widths; the means line up although a single seed has no interval."""
+    width = max((len(half) for _, half in cells), default=0)
+    padding = " " * (width + 3 if width else 0)
+    return [mean if mean == "–" else mean + (f" ± {half:>{width}}" if half else padding) for mean, half in cells]

@@ -8,8 +8,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from raymae.errors import ResultsError
+from raymae.results.verdict.arms_table import mean_cells
 from raymae.results.verdict.headline import synthetic
-from raymae.results.verdict.numbers import aligned, duration, number, significant
+from raymae.results.verdict.numbers import column, duration, significant
 from raymae.results.verdict.verdict import plain
 from raymae.results.views.follower import Follower
 from raymae.results.views.progress import OVER, Progress
@@ -172,12 +173,11 @@ def _arms(seen: Progress) -> RenderableType:
     for title in ("search", "seeds", f"best {seen.objective.val}", seen.objective.test):
         table.add_column(title, justify="right", no_wrap=True)
     table.add_column("now", style="dim", ratio=1)
-    best = aligned([arm.best for arm in seen.arms])
-    test = aligned([arm.test.mean if arm.test else None for arm in seen.arms])
-    for arm in seen.arms:
+    best_cells, test_cells = column(arm.best for arm in seen.arms), mean_cells(arm.test for arm in seen.arms)
+    for arm, best, (test, _) in zip(seen.arms, best_cells, test_cells, strict=True):
         now = ", ".join(str(trial) for trial in seen.running if trial.arm == arm.arm)
         table.add_row(
             Text(arm.arm), *(f"{stage.done}/{stage.planned}" for stage in (arm.search, arm.replicates)),
-            number(arm.best, best), number(arm.test.mean if arm.test else None, test), Text(now),
+            best, test, Text(now),
         )
     return table
