@@ -8,7 +8,7 @@ import shlex
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import quote
 
 from raymae import __version__
@@ -126,7 +126,7 @@ def _found(value: Value | None) -> Value:
     return value
 
 
-def _named(name: str, progress: Progress) -> dict[str, Any]:
+def _named(name: str, progress: Progress) -> dict[str, object]:
     return {**progress.to_json(), "name": name}
 
 

@@ -16,7 +16,7 @@ from raymae.results.store.layout import PICTURES, picture_name
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.verdict import Verdict
+from raymae.results.verdict.verdict import TrialCounts, Verdict
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -77,7 +77,7 @@ class ReportContent:
     places: Mapping[str, int]
     differences: intervals.Panel
     scores: intervals.Panel
-    num_trials: Mapping[str, int]
+    num_trials: TrialCounts
     failed: tuple[Failure, ...]
     environment: Mapping[str, Any]
     created_at: str
@@ -87,7 +87,7 @@ class ReportContent:
     importance_missing: str
     pictures: Mapping[str, tuple[Picture, ...]]
     spec: str
-    plots: Mapping[str, Any]
+    plots: Mapping[str, object]
 
 
 def collect(store: Store, importance: Importance | None = None) -> ReportContent:
@@ -116,7 +116,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         places=places,
         differences=differences,
         scores=scores,
-        num_trials={word: int((last["status"] == word).sum()) for word in ("completed", "stopped", "failed")},
+        num_trials=TrialCounts.of(last["status"]),
         failed=tuple(Failure(row["trial_id"], row["arm"], str(row["error"] or "no reason kept"))
                      for row in failed.head(MAX_FAILURES).to_dict("records")),
         environment=store.environment(),

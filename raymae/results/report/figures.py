@@ -34,8 +34,6 @@ class Param:
     """A parameter with a figure of its own.
 
     Attributes:
-        name: Its name.
-        number: Whether its values are numbers.
         category: Whether its axis has one place for each value: a choice, or anything that is no number.
         log: Whether its axis is logarithmic.
     """
@@ -48,14 +46,10 @@ class Param:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a trial learned, epoch by epoch.
+    """What a trial learned in a phase, epoch by epoch.
 
     Attributes:
-        trial: The trial.
-        arm: Its arm.
         role: Why it is shown: `best`, `median` or `sample` of its arm.
-        phase: `finetune` or `pretrain`.
-        epoch: Epochs.
         y: The validation score of fine-tuning, or the loss of pretraining.
     """
 

@@ -22,14 +22,9 @@ SHORT = 12  # characters of an arm's name that still fit beside "better"
 
 @dataclass(frozen=True)
 class Row:
-    """One interval.
+    """One 95 % interval, of an arm or of `a − b` in the colour of `a`.
 
     Attributes:
-        label: Its name: an arm, or `a − b`.
-        arm: Whose colour it has: the arm, or the first of a pair.
-        value: The mean, or the difference.
-        interval: Its 95 % interval; None where there is none.
-        text: The numbers for people.
         primary: Whether it is the comparison that the sweep is for.
         beyond: -1 or 1 where it lies left or right of the axis, else 0.
         note: Why there is no interval, or nothing.
@@ -47,14 +42,10 @@ class Row:
 
 @dataclass(frozen=True)
 class Panel:
-    """Intervals over one axis.
+    """Intervals over one axis, the most important first.
 
     Attributes:
-        title: What is measured.
-        rows: Best first, the primary difference first.
-        axis: Where the axis begins and ends.
-        left: What the side left of 0 means; empty where there is no 0.
-        right: What the side right of it means.
+        left: What the side left of 0 means; empty where there is no 0. `right` likewise.
         missing: Why there are no rows; empty where there are some.
     """
 

@@ -112,7 +112,7 @@ def markdown_of(content: ReportContent) -> str:
     count = content.num_trials
     lines = [f"# {_md(verdict.sweep)}", "", f"**{_md(content.headline)}**", ""]
     lines += [f"{_md(verdict.task)} on {_md(verdict.data.name)} ({verdict.data.source} data); "
-              f"{count['completed']} trials completed, {count['stopped']} stopped, {count['failed']} failed.", ""]
+              f"{count.completed} trials completed, {count.stopped} stopped, {count.failed} failed.", ""]
     lines += [f"| arm | test {metric}, mean | 95 % interval | seeds | best val {metric} | compute |",
               "|---|---|---|---|---|---|"]
     lines += [f"| {_md(row.arm)} | {row.test} | {row.interval} | {row.seeds} | {row.val} | {row.compute} |"

@@ -18,6 +18,7 @@ from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.statistics import Side, difference, holm, statistics
 from raymae.results.verdict.verdict import ArmResult, BestTrial, Pair, TrialCounts, Verdict, Word
 from raymae.spec import Arm, SweepSpec
+from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
@@ -116,7 +117,7 @@ def _arm(name: str, arm: Arm, rows: pd.DataFrame, last: pd.DataFrame, objective:
                       None if best is None else str(best["trial_id"])),
         best_params={} if best is None else _params(best),
         compute_s=_finite_sum(rows["wall_s"]),
-        num_trials=TrialCounts(*(int((last["status"] == word).sum()) for word in ("completed", "stopped", "failed"))),
+        num_trials=TrialCounts.of(last["status"]),
         note=f"{unscored} completed replicates have no finite {objective.test} and are left out" if unscored else "",
     )
 
@@ -141,7 +142,7 @@ def _best(last: pd.DataFrame, objective: Objective) -> Any:
     return None
 
 
-def _params(row: Any) -> dict[str, Any]:
+def _params(row: Any) -> dict[str, Scalar]:
     import pandas as pd
 
     present = {name: row[name] for name in param_columns(list(row.index)) if not pd.isna(row[name])}

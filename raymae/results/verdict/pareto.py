@@ -14,14 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class FrontPoint:
-    """A completed search trial on the front.
-
-    Attributes:
-        arm: Its arm.
-        trial_id: The trial.
-        value: Its validation score in the objective.
-        cost: What it cost.
-    """
+    """A completed search trial on the front, with its validation score in the objective."""
 
     arm: str
     trial_id: str

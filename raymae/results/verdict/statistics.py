@@ -19,13 +19,7 @@ Interval = tuple[float, float]
 
 @dataclass(frozen=True)
 class Score:
-    """A mean over replicates.
-
-    Attributes:
-        mean: The mean.
-        sd: Standard deviation over the replicates; None for one.
-        ci95: 95 % t interval of the mean; None for one.
-    """
+    """A mean over replicates, with their standard deviation and its 95 % t interval; None for one replicate."""
 
     mean: float
     sd: float | None
@@ -54,14 +48,7 @@ class Side:
 
 @dataclass(frozen=True)
 class Difference:
-    """How far one side's mean is above the other's.
-
-    Attributes:
-        value: The difference of the means.
-        ci95: Its 95 % interval; None where there is none.
-        p: p-value of no difference; None where there is no interval.
-        note: Why there is no interval, or "".
-    """
+    """How far one side's mean is above the other's; interval and p-value, or a note of why there are none."""
 
     value: float
     ci95: Interval | None
@@ -112,17 +99,14 @@ def _tested(x: Sequence[float], y: Sequence[float]) -> tuple[Interval, float]:
         warnings.simplefilter("ignore", RuntimeWarning)
         if len(x) == 1:
             result = stats.ttest_1samp(y, x[0])
-            low, high = result.confidence_interval(LEVEL)
-            interval = (x[0] - float(high), x[0] - float(low))
         elif len(y) == 1:
             result = stats.ttest_1samp(x, y[0])
-            low, high = result.confidence_interval(LEVEL)
-            interval = (float(low) - y[0], float(high) - y[0])
         else:
             result = stats.ttest_ind(x, y, equal_var=False)
-            low, high = result.confidence_interval(LEVEL)
-            interval = (float(low), float(high))
-    return interval, float(result.pvalue)
+        low, high = map(float, result.confidence_interval(LEVEL))
+    if len(x) == 1:
+        return (x[0] - high, x[0] - low), float(result.pvalue)
+    return ((low - y[0], high - y[0]) if len(y) == 1 else (low, high)), float(result.pvalue)
 
 
 def holm(p_values: Sequence[float | None]) -> list[float | None]:

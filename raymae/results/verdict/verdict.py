@@ -6,13 +6,15 @@ under their own names and in their order, those with a default only where they d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping
 from dataclasses import MISSING, dataclass, fields, is_dataclass
 from typing import Any, Literal
 
 from raymae.results.store.manifest import SweepData
 from raymae.results.verdict.pareto import FrontPoint, Pareto
 from raymae.results.verdict.statistics import Interval, Score
+from raymae.spec.space import Scalar
 from raymae.spec.task import ArmKind, Objective
 
 Word = Literal["helps", "hurts", "no difference shown"]
@@ -41,6 +43,12 @@ class TrialCounts:
     stopped: int
     failed: int
 
+    @classmethod
+    def of(cls, statuses: Iterable[str]) -> TrialCounts:
+        """Count the statuses of trials."""
+        counts = Counter(statuses)
+        return cls(counts["completed"], counts["stopped"], counts["failed"])
+
 
 @dataclass(frozen=True)
 class ArmResult:
@@ -63,7 +71,7 @@ class ArmResult:
     n: int
     metrics: Mapping[str, Score]
     val: BestTrial
-    best_params: Mapping[str, Any]
+    best_params: Mapping[str, Scalar]
     compute_s: float
     num_trials: TrialCounts
     note: str = ""
@@ -134,9 +142,9 @@ class Verdict:
         """The pairs that begin with an arm, by their other arm."""
         return {pair.b: pair for pair in self.pairs if pair.a == a}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values without NaN, as `verdict.json` holds them."""
-        found: dict[str, Any] = plain(self)
+        found: dict[str, object] = plain(self)
         return found
 
     @classmethod

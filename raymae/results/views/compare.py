@@ -11,14 +11,14 @@ import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raymae.errors import ResultsError, SpecError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.numbers import aligned, half_width, interval_decimals, number, p_value, significant
+from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant
 from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.verdict import Pair, SweepData, plain
 from raymae.spec import SweepSpec, load_sweep
@@ -75,14 +75,9 @@ def sweeps_in(roots: Iterable[str]) -> tuple[list[str], list[str]]:
 
 @dataclass(frozen=True)
 class ComparedArm:
-    """An arm of one of several sweeps.
+    """An arm of one of several sweeps, with its test score over `n` replicates.
 
     Attributes:
-        arm: Its name.
-        kind: Whether it is pretrained, trained, or a reference.
-        n: Replicates scored.
-        mean: Their test score; None without one.
-        ci95: Its 95 % interval.
         pair: The arm that the sweep is about, compared with this one.
         report: What others have published for it.
     """
@@ -101,10 +96,6 @@ class ComparedSweep:
     """One of several sweeps.
 
     Attributes:
-        sweep: Its name.
-        root: Its folder.
-        task: Its task.
-        data: Its data set.
         settings: What it fixes about its problem.
         file: The sweep file that is nearest to it.
         changed: The settings that differ from that file's; all without one.
@@ -130,9 +121,9 @@ class ComparedSweep:
     pair: Pair | None
     arms: tuple[ComparedArm, ...]
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, as `--json` prints them."""
-        found: dict[str, Any] = plain(self)
+        found: dict[str, object] = plain(self)
         return found
 
 
@@ -219,8 +210,9 @@ def markdown(sweeps: Sequence[ComparedSweep]) -> str:
     for sweep in sweeps:
         state = "" if sweep.complete else ", unfinished"
         file = f", of `{sweep.file}`" if sweep.file else ""
+        better = "less" if sweep.mode == "min" else "more"
         lines += [f"**{_escaped(sweep.sweep)}**{file}: {sweep.task} on {_escaped(_data(sweep))}; test "
-                  f"{_measured(sweep)}{state}", "", *_markdown_table(_header(sweep), _rows(sweep)), ""]
+                  f"{sweep.metric}, {better} is better{state}", "", *_markdown_table(_header(sweep), _rows(sweep)), ""]
     return "\n".join([*lines[:-1], end]) + "\n"
 
 
@@ -306,10 +298,6 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return lines + [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
 
 
-def _measured(sweep: ComparedSweep) -> str:
-    return f"{sweep.metric}, {'less' if sweep.mode == 'min' else 'more'} is better"
-
-
 def _data(sweep: ComparedSweep) -> str:
     name = sweep.data.name + (" (SYNTHETIC)" if sweep.data.source == "synthetic" else "")
     return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
@@ -320,7 +308,7 @@ def _score(arm: ComparedArm) -> str:
     if arm.mean is None:
         return "–"
     half = half_width(arm.ci95)
-    decimals = aligned([half], 2, missing=None)
+    decimals = interval_decimals([arm.ci95])
     return significant(arm.mean) if decimals is None else f"{arm.mean:.{decimals}f} ± {half:.{decimals}f}"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from raymae.results.store.columns import last_attempts
+from raymae.results.store.columns import Row, last_attempts
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_now
@@ -91,7 +91,7 @@ class Follower:
             elapsed_s=_elapsed(state, word), left_s=alive.left_s if alive else None,
             dashboard=alive.dashboard if alive else None, slots=state.slots if state else None,
             num_planned=sum(arm.search + arm.replicates for arm in planned.values()), num_ended=len(last),
-            num_trials=_counts(last.values()),
+            num_trials=TrialCounts.of(row["status"] for row in last.values()),
             num_reports=reports.num_rows, last_report=latest and latest.isoformat(),
             arms=tuple(_arm(answer, arm, list(last.values()), planned.get(arm.arm, PlannedTrials(0, 0)))
                        for arm in answer.arms),
@@ -147,17 +147,13 @@ def _alive(pid: int) -> bool:
     return True
 
 
-def _counts(rows: Collection[Mapping[str, Any]]) -> TrialCounts:
-    return TrialCounts(*(sum(row["status"] == status for row in rows) for status in ("completed", "stopped", "failed")))
-
-
-def _stage(rows: Collection[Mapping[str, Any]], planned: int) -> StageCount:
-    statuses = plain(_counts(rows))
+def _stage(rows: Collection[Row], planned: int) -> StageCount:
+    statuses = plain(TrialCounts.of(row["status"] for row in rows))
     return StageCount(len(rows), max(planned, len(rows)), statuses)
 
 
 def _arm(
-    verdict: Verdict, arm: ArmResult, last: Collection[Mapping[str, Any]], planned: PlannedTrials
+    verdict: Verdict, arm: ArmResult, last: Collection[Row], planned: PlannedTrials
 ) -> ArmProgress:
     search, replicates = ([row for row in last if row["arm"] == arm.arm and row["stage"] == stage]
                           for stage in ("search", "replicate"))

@@ -172,7 +172,7 @@ class Progress:
         """This progress with another note."""
         return replace(self, note=note)
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, as `raymae watch --json` prints them."""
         return {**plain(self), "dashboard": self.dashboard or ""}
 
@@ -229,9 +229,9 @@ class DriverState:
     running: tuple[RunningTrial, ...]
     error: str | None
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, as `state.json` holds them."""
-        found: dict[str, Any] = plain(self)
+        found: dict[str, object] = plain(self)
         return found
 
     @classmethod
@@ -243,7 +243,7 @@ class DriverState:
         )
 
 
-def _made(cls: Any, found: Mapping[str, Any], **parts: Any) -> Any:
+def _made(cls: Any, found: Mapping[str, object], **parts: object) -> Any:
     return cls(**{**{name.name: found.get(name.name) for name in fields(cls)}, **parts})
 
 

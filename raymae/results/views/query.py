@@ -59,7 +59,8 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
             if named & made_of:
                 connection.register(name, _arms(store, verdict) if name == "arms" else store.table(name))
             else:  # a statement about something else still learns of it from SHOW and from errors
-                connection.register(name, _empty(store, name))
+                columns = _arm_columns(store) if name == "arms" else store.manifest.columns[name]
+                connection.register(name, arrow_schema(columns).empty_table())
         connection.execute(f"CREATE VIEW best AS {_best(verdict)}")
         connection.execute("SET TimeZone='UTC'")
         connection.execute("SET lock_configuration=true")
@@ -129,10 +130,6 @@ def _lead(store: Store) -> str:
 
 def _arm_columns(store: Store) -> dict[str, str]:
     return {**_ARM_COLUMNS, f"{_lead(store)}_minus": "double", "p": "double", "verdict": "string"}
-
-
-def _empty(store: Store, name: str) -> Any:
-    return arrow_schema(_arm_columns(store) if name == "arms" else store.manifest.columns[name]).empty_table()
 
 
 def _best(verdict: Verdict | None) -> str:

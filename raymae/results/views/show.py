@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table, mean_cells
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell
-from raymae.results.verdict.verdict import Verdict
+from raymae.results.verdict.verdict import TrialCounts, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -37,7 +37,7 @@ class Summary:
     num_reports: int
     verdict: Verdict
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """What `raymae results --json` prints."""
         return {
             "sweep": self.verdict.sweep, "root": self.root, "task": self.verdict.task,
@@ -56,7 +56,7 @@ def summary(store: Store) -> Summary:
         num_trials={
             "started": len(started),
             "unfinished": len(started - ended),
-            **{status: int((trials["status"] == status).sum()) for status in ("completed", "stopped", "failed")},
+            **vars(TrialCounts.of(trials["status"])),
         },
         num_reports=store.table("reports").num_rows,
         verdict=verdict_now(store, trials),

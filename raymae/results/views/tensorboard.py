@@ -18,7 +18,7 @@ from time import time_ns
 from typing import Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import is_metric, last_attempts, param_columns
+from raymae.results.store.columns import Row, is_metric, last_attempts, param_columns
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES, TENSORBOARD, TRIALS, picture_name
 from raymae.results.store.store import Store
@@ -41,7 +41,7 @@ class Events:
         self._writers: dict[str, Any] = {}
         self._flushed = 0.0
 
-    def report(self, row: Mapping[str, Any]) -> None:
+    def report(self, row: Row) -> None:
         """Add one report.
 
         Args:
@@ -55,7 +55,7 @@ class Events:
             for writer in self._writers.values():
                 writer.flush()
 
-    def trial(self, row: Mapping[str, Any], pictures: Mapping[str, bytes] | None = None) -> None:
+    def trial(self, row: Row, pictures: Mapping[str, bytes] | None = None) -> None:
         """Add how a trial ended, and close its file.
 
         Args:
@@ -64,7 +64,7 @@ class Events:
         """
         from tensorboardX.summary import Summary, hparams
 
-        values: dict[str, Any] = {"arm": row["arm"], "stage": row["stage"], "seed": int(row["seed"])}
+        values: dict[str, object] = {"arm": row["arm"], "stage": row["stage"], "seed": int(row["seed"])}
         values |= {name: _plain(row[name]) for name in param_columns(row) if not _missing(row[name])}
         scores = {name: float(row[name]) for name in self._metrics if _is_finite(row.get(name))}
         for summary in hparams(values, dict.fromkeys(self._metrics, 0.0))[1:]:  # the first is the experiment's
@@ -86,7 +86,7 @@ class Events:
         and a trial's own would lack the parameters of other arms."""
         from tensorboardX.summary import hparams
 
-        kinds: dict[str, Any] = {"bool": True, "string": ""}
+        kinds: dict[str, object] = {"bool": True, "string": ""}
         shown = {"arm": "", "stage": "", "seed": 0.0}
         shown |= {name: kinds.get(self._columns[name], 0.0) for name in param_columns(self._columns)}
         self._described = True
@@ -116,7 +116,7 @@ def _summary(values: Mapping[str, float]) -> Any:
     return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])
 
 
-def scalars(row: Mapping[str, Any]) -> dict[str, float]:
+def scalars(row: Row) -> dict[str, float]:
     """A report's numbers by tag; what is missing or not finite is left out."""
     found = {}
     for name, value in row.items():
@@ -128,7 +128,7 @@ def scalars(row: Mapping[str, Any]) -> dict[str, float]:
     return found
 
 
-def pictures_of(folder: Folder, row: Mapping[str, Any], names: list[str]) -> dict[str, bytes]:
+def pictures_of(folder: Folder, row: Row, names: list[str]) -> dict[str, bytes]:
     """A trial's pictures by name; only replicates have any.
 
     Args:
@@ -179,7 +179,7 @@ def export(store: Store, folder: Path) -> int:
         raise ResultsError(f"{folder}: cannot write TensorBoard's files: {error}") from None
 
 
-def _plain_rows(frame: Any) -> list[dict[str, Any]]:
+def _plain_rows(frame: Any) -> list[Row]:
     return [{str(key): None if _missing(value) else value for key, value in row.items()}
             for row in frame.to_dict("records")]
 
@@ -228,14 +228,14 @@ class LiveEvents:
     def warned(self, text: str) -> None:
         """Add nothing."""
 
-    def reported(self, row: Mapping[str, Any], message: object) -> None:
+    def reported(self, row: Row, message: object) -> None:
         """Add one report."""
         self._try(lambda events: events.report(row))
 
     def beat(self, progress: object) -> None:
         """Add nothing."""
 
-    def ended(self, row: Mapping[str, Any], progress: object) -> None:
+    def ended(self, row: Row, progress: object) -> None:
         """Add how a trial ended."""
         def add(events: Events) -> None:
             events.trial(row, pictures_of(self._folder, row, self._folder.names(PICTURES)))

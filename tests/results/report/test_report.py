@@ -118,7 +118,7 @@ def test_progress_counts_every_attempt_as_compute(make_store: Make) -> None:
     content = collect(store)
     assert content.plots["progress"]["mae"] == {"trials": [1, 4, 5, 5], "compute": [2, 8, 12, 12],
                                                  "best": [0.5, 0.3, 0.2, 0.2]}
-    assert content.num_trials == {"completed": 4, "stopped": 1, "failed": 0}
+    assert vars(content.num_trials) == {"completed": 4, "stopped": 1, "failed": 0}
     assert content.failed == ()
 
 
