@@ -19,7 +19,6 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -27,6 +26,7 @@ import numpy as np
 
 from raymae.data.find.locate import cache_folder
 from raymae.data.kept import built_once
+from raymae.data.shelf import WORKER
 from raymae.errors import DataError
 
 if TYPE_CHECKING:
@@ -79,7 +79,7 @@ class SceneSplits:
     test: Scenes
 
 
-@lru_cache(maxsize=4)
+@WORKER.keeps(4)
 def read_scenes(folder: Path, image_size: int) -> SceneSplits:
     """Read a data set once per process.
 
@@ -162,7 +162,7 @@ def unlabelled_folder(folder: Path) -> Path:
                     f"{', '.join(map(str, places))}")
 
 
-@lru_cache(maxsize=4)
+@WORKER.keeps(4)
 def read_unlabelled(folder: Path, image_size: int, without: frozenset[str] = frozenset()) -> Scenes:
     """Images to pretrain on.
 

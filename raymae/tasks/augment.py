@@ -12,13 +12,14 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from raymae.tasks.colours import grey
+
 # RandAugment's operations (Cubuk et al. 2020) but equalize, and their strength at magnitude 10
 GEOMETRIC = {"shear_x": 0.3, "shear_y": 0.3, "translate_x": 0.9, "translate_y": 0.9, "rotate": math.pi / 6}
 COLOUR = {"brightness": 0.9, "saturation": 0.9, "contrast": 0.9, "sharpness": 0.9, "posterize": 4.0, "solarize": 1.0,
           "autocontrast": 1.0}
 OPERATIONS = ("identity", *GEOMETRIC, *COLOUR)
 NUM_DRAWN = 2  # operations per image
-LUMA = (0.299, 0.587, 0.114)
 
 
 @dataclass(frozen=True)
@@ -96,10 +97,9 @@ def recolour(pixels_BCHW: Tensor, strengths: dict[str, Tensor]) -> Tensor:
     """RandAugment's colour operations, each where its strength is not 0."""
     by = {name: value[:, None, None, None] for name, value in strengths.items()}
     x = (pixels_BCHW * (1 + by["brightness"])).clamp(0, 1)
-    luma = torch.tensor(LUMA, device=x.device)[:, None, None]
-    grey = (x * luma).sum(dim=1, keepdim=True)
-    x = (x + by["saturation"] * (x - grey)).clamp(0, 1)
-    x = (x + by["contrast"] * (x - grey.mean(dim=(2, 3), keepdim=True))).clamp(0, 1)
+    greyed = grey(x)
+    x = (x + by["saturation"] * (x - greyed)).clamp(0, 1)
+    x = (x + by["contrast"] * (x - greyed.mean(dim=(2, 3), keepdim=True))).clamp(0, 1)
     wide = F.pad(x, (1, 1, 1, 1), mode="reflect")
     tall = wide[..., :-2] + wide[..., 1:-1] + wide[..., 2:]  # two passes: avg_pool2d takes ten times as long on a CPU
     blurred = (tall[..., :-2, :] + tall[..., 1:-1, :] + tall[..., 2:, :]) / 9

@@ -17,6 +17,7 @@ from raymae.data.images import (
     ImageSet,
     read_images,
 )
+from raymae.data.shelf import WORKER
 from raymae.data.synthetic.images import synthetic_images
 from raymae.errors import DataError
 from raymae.spec.sweep import DataSpec
@@ -250,7 +251,7 @@ def test_folders_that_hold_nothing(tmp_path: Path) -> None:
 def test_generated_images_repeat_and_differ() -> None:
     images = synthetic_images(16, num_train=3, num_test=1)
     assert counts(images) == {"train": 30, "val": 0, "test": 10}
-    synthetic_images.cache_clear()
+    WORKER.clear()
     assert np.array_equal(synthetic_images(16, num_train=3, num_test=1).images_NHWC, images.images_NHWC)
     assert not np.array_equal(synthetic_images(16, num_train=3, num_test=1, seed=1).images_NHWC, images.images_NHWC)
 

@@ -21,6 +21,7 @@ from raymae.data.scenes import (
     read_unlabelled,
     unlabelled_folder,
 )
+from raymae.data.shelf import WORKER
 from raymae.data.synthetic.scenes import scenes_content, synthetic_scenes
 from raymae.errors import DataError
 
@@ -135,7 +136,7 @@ def test_large_sets_are_kept_in_a_file_and_read_from_it_again(
     monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path / "cache"))
     monkeypatch.setattr(module, "IN_MEMORY_BYTES", 0)
     for decoded in (True, False):
-        read_scenes.cache_clear()
+        WORKER.clear()
         if not decoded:
             monkeypatch.setattr(module, "_decode", None)  # must not be called
         got = read_scenes(folder, 18)

@@ -308,21 +308,21 @@ def test_the_target_channel_is_first_and_a_parameter(make_task: MakeTask) -> Non
 
 @pytest.mark.parametrize("horizon", [1, 8])
 def test_pictures_of_forecasts(make_task: MakeTask, horizon: int) -> None:
-    from raymae.tasks.lines import HEIGHT, MODEL, WIDTH
+    from raymae.tasks.pictures import LINE_HEIGHT, LINE_WIDTH, MODEL
 
     task = make_task("persistence", horizon=horizon)
     before = torch.get_rng_state()
     (name, picture), = task.pictures(nn.Identity(), "test").items()
-    assert (name, picture.shape, picture.dtype) == ("forecast", (3 * HEIGHT, WIDTH, 3), np.uint8)
+    assert (name, picture.shape, picture.dtype) == ("forecast", (3 * LINE_HEIGHT, LINE_WIDTH, 3), np.uint8)
     red = (picture == MODEL).all(axis=2)
     assert red.any()
     if horizon > 1:  # the forecast stands at the right of what came before
-        assert np.where(red)[1].min() > WIDTH / 2
+        assert np.where(red)[1].min() > LINE_WIDTH / 2
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_pictures_of_reconstructions(make_task: MakeTask) -> None:
-    from raymae.tasks.lines import HIDDEN, MODEL
+    from raymae.tasks.pictures import HIDDEN, MODEL
 
     task = make_task("mae", mask_ratio=0.5, mask_kind="suffix")
     (name, picture), = task.pictures(task.pretraining().build().eval(), "pretrain").items()
@@ -334,16 +334,16 @@ def test_pictures_of_reconstructions(make_task: MakeTask) -> None:
 
 
 def test_a_flat_series_is_drawn() -> None:
-    from raymae.tasks.lines import Panel, draw_lines
+    from raymae.tasks.pictures import Panel, line_panels
 
-    assert draw_lines([Panel("flat", np.zeros(5), np.full(5, np.nan))]).shape[2] == 3
+    assert line_panels([Panel("flat", np.zeros(5), np.full(5, np.nan))]).shape[2] == 3
 
 
 def test_the_scale_of_a_picture_is_that_of_the_truth() -> None:
-    from raymae.tasks.lines import Panel, draw_lines
+    from raymae.tasks.pictures import Panel, line_panels
 
     truth = np.sin(np.arange(50) / 5)
-    near, far = (draw_lines([Panel("", truth, truth + shift), Panel("", truth, truth)]) for shift in (0.2, 50.0))
+    near, far = (line_panels([Panel("", truth, truth + shift), Panel("", truth, truth)]) for shift in (0.2, 50.0))
     grey = [(image == (90, 98, 110)).all(-1)[22:162] for image in (near, far)]
     assert (grey[0] & grey[1]).sum() > 0.8 * grey[1].sum() > 0  # one scale, whatever the model made of it
     assert (far[170:] == near[170:]).all()  # and nobody draws into the next panel

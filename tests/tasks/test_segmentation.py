@@ -15,8 +15,10 @@ from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJac
 from raymae.data.scenes import IGNORED, Scenes
 from raymae.models.tokens import sincos_positions
 from raymae.spec import TrialConfig
-from raymae.tasks.segmentation.crops import PAD, Crops, WholeScenes, sliding_window, standardise, to_rgb, windows
-from raymae.tasks.segmentation.task import Segmentation, SegmentationMetrics, palette
+from raymae.tasks.colours import PAD, standardise, to_rgb
+from raymae.tasks.pictures import palette
+from raymae.tasks.segmentation.crops import Crops, sliding_window, whole_scenes, windows
+from raymae.tasks.segmentation.task import Segmentation, SegmentationMetrics
 from raymae.train import evaluate, run_trial
 
 MakeTask = Callable[..., Segmentation]
@@ -165,12 +167,13 @@ def test_colour_jitter_leaves_labels_and_places() -> None:
 
 
 def test_whole_images_are_padded_to_the_largest_whatever_is_in_the_batch() -> None:
-    source = WholeScenes(scenes((10, 14), (6, 20)), CPU)
+    several = scenes((10, 14), (6, 20))
+    source = whole_scenes(several, CPU)
     batch = source.batch(torch.tensor([1]), None)
     assert batch["image"].shape == (1, 3, 10, 20)
     assert batch["size"].tolist() == [[6, 20]]
     assert (batch["label"][0, 6:] == IGNORED).all()
-    assert np.array_equal(raw(batch["image"][0])[:6], source.scenes.images[1])
+    assert np.array_equal(raw(batch["image"][0])[:6], several.images[1])
 
 
 def test_labels_are_mapped_once(make_task: MakeTask) -> None:
@@ -303,7 +306,7 @@ def test_pictures_show_what_they_say(make_task: MakeTask) -> None:
     picture = task.pictures(task.build().eval(), "test")["prediction"]
     source = task.load("test")
     assert picture.dtype == np.uint8
-    rows, columns = source.shape
+    rows, columns = source.box
     assert picture.shape == (4 * (rows + 2) - 2, 3 * (columns + 2) - 2, 3)
     truth = picture[:rows, columns + 2 : 2 * columns + 2]
     label = source.batch(torch.tensor([0]), None)["label"][0].numpy()

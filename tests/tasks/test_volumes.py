@@ -14,9 +14,10 @@ from torch import Generator, Tensor, nn
 
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
-from raymae.tasks.slices import slice_picture, table
-from raymae.tasks.volumes.boxes import OUTSIDE, Boxes, Volume, WholeVolumes, _background, cut
+from raymae.tasks.pictures import grid, slice_picture
+from raymae.tasks.volumes.boxes import Boxes, Volume, _background, cut, whole_volumes
 from raymae.tasks.volumes.task import DiceMetrics, Volumes
+from raymae.tasks.whole import OUTSIDE
 from raymae.train import evaluate, run_trial
 
 MakeTask = Callable[..., Volumes]
@@ -97,12 +98,12 @@ def test_the_number_of_boxes_may_be_fixed_whatever_the_labels(make_task: MakeTas
 
 
 def test_whole_volumes_keep_their_size_in_a_common_box() -> None:
-    source = WholeVolumes([volume((4, 9, 5)), volume((6, 7, 5), seed=1)])
+    source = whole_volumes([volume((4, 9, 5)), volume((6, 7, 5), seed=1)])
     batch = source.batch(torch.tensor([1, 0]), None)
     assert batch["image"].shape == (2, 1, 6, 9, 5)
     assert batch["size"].tolist() == [[6, 7, 5], [4, 9, 5]]
     assert (batch["label"][0, :, 7:] == OUTSIDE).all()
-    assert torch.equal(batch["label"][1, :4], source.volumes[0].label_XYZ)
+    assert torch.equal(batch["label"][1, :4], source.read(0)[1])
 
 
 # -- Dice --------------------------------------------------------------------------------------------------------------
@@ -152,15 +153,15 @@ def test_sliding_windows_put_every_voxel_in_its_place(shrink: int, overlap: floa
     label = torch.zeros(20, 30, 18, dtype=torch.uint8)
     label[4:12, 10:24, 2:14] = 1
     one = Volume(label[None].float() * 2 - 1, label, label.flatten().nonzero()[:, 0])
-    scores = evaluate(task, Oracle(), WholeVolumes([one, one]))
+    scores = evaluate(task, Oracle(), whole_volumes([one, one]))
     assert scores["dice_1"] == pytest.approx(1.0, abs=0 if shrink == 1 else 0.03)
 
 
 def test_scores_do_not_depend_on_the_batch_or_on_other_volumes(make_task: MakeTask) -> None:
     task = make_task("scratch", overlap=0.25)
     model, volumes = task.build().eval(), task.data.split("val")
-    alone = [evaluate(task, model, WholeVolumes([one]))["dice_1"] for one in volumes]
-    together = evaluate(task, model, WholeVolumes(volumes), batch_size=4)["dice_1"]
+    alone = [evaluate(task, model, whole_volumes([one]))["dice_1"] for one in volumes]
+    together = evaluate(task, model, whole_volumes(volumes), batch_size=4)["dice_1"]
     assert together == pytest.approx(np.mean(alone), rel=1e-9)
 
 
@@ -220,7 +221,7 @@ def test_slices_show_labels_in_colour_and_front_up() -> None:
     side = picture.shape[0] // 3
     assert (picture[:side, side:] == 255).all()  # right and front
     assert picture[-1, 0, 0] > 2 * picture[-1, 0, 1]  # red
-    assert table([[picture, picture], [picture]]).shape == (2 * 3 * side + 4, 2 * 2 * side + 4, 3)
+    assert grid([[picture, picture], [picture]], gap=4).shape == (2 * 3 * side + 4, 2 * 2 * side + 4, 3)
 
 
 def test_the_atlas_of_the_real_hippocampus(

@@ -8,17 +8,16 @@ Shape suffixes: N images, H and W pixels.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from raymae.data.images import SPLITS, ImageSet
+from raymae.data.shelf import WORKER
 
 SHAPES = ("disc", "ring", "square", "cross", "triangle")
 CLASSES = tuple(f"{shape}-{stripes}" for shape in SHAPES for stripes in ("coarse", "fine"))
 
 
-@lru_cache(maxsize=2)
+@WORKER.keeps(2)
 def synthetic_images(image_size: int = 64, *, num_train: int = 50, num_test: int = 10, seed: int = 0) -> ImageSet:
     """Ten classes of RGB images, the same on every machine for the same arguments.
 

@@ -7,17 +7,16 @@ Shape suffixes: H and X rows and columns.
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
 
 from raymae.data.scenes import IGNORED, Scenes, SceneSplits, split_scenes
+from raymae.data.shelf import WORKER
 
 CLASSES = ("sky", "ground", "disc", "box", "wedge")
 COLOURS = ((140, 170, 210), (120, 110, 90), (190, 80, 70), (80, 90, 180), (90, 160, 90))
 
 
-@lru_cache(maxsize=4)
+@WORKER.keeps(4)
 def synthetic_scenes(image_size: int, *, num_training: int = 34, num_validation: int = 8, seed: int = 0) -> SceneSplits:
     """Scenes in the form of CamVid, the same on every machine for the same arguments.
 

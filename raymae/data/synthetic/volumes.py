@@ -5,14 +5,14 @@ A large and a small ellipsoid, always side by side, in a noisy, unevenly lit box
 
 from __future__ import annotations
 
-from functools import lru_cache
-
 import numpy as np
+
+from raymae.data.shelf import WORKER
 
 CLASSES = ("background", "large blob", "small blob")
 
 
-@lru_cache(maxsize=1)
+@WORKER.keeps(1)
 def synthetic_volumes(*, num_volumes: int = 40, seed: int = 0) -> tuple[tuple[np.ndarray, np.ndarray], ...]:
     """Image, float32 `[1, X, Y, Z]`, and labels, uint8 `[X, Y, Z]`, of every volume; the same on every machine.
 

@@ -20,8 +20,8 @@ from raymae.data.synthetic.images import synthetic_images
 from raymae.errors import DataError
 from raymae.tasks.augment import Augmentation, mix
 from raymae.tasks.base import Batch
+from raymae.tasks.colours import standardise
 
-MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # ImageNet's
 HELD_OUT = 0.1  # of train, to select on where the data set has no split for it
 SUBSET_SEED = 0  # the splits and subsets are the same for every arm and seed
 
@@ -68,21 +68,10 @@ class LabelledImages:
         self.images_NHWC = torch.from_numpy(pixels).to(device)
         self.labels_N = torch.from_numpy(labels_N).to(device)
         self.rows, self.num_classes, self.device = rows, len(kept), device
-        self.mean_C11 = torch.tensor(MEAN, device=device)[:, None, None]
-        self.sd_C11 = torch.tensor(SD, device=device)[:, None, None]
 
     def pixels(self, rows_B: Tensor) -> Tensor:
         """Images as float `[B, C, H, W]` in [0, 1]."""
         return self.images_NHWC[rows_B].permute(0, 3, 1, 2).float() / 255
-
-    def standardised(self, pixels_BCHW: Tensor) -> Tensor:
-        """From [0, 1] to the network's scale."""
-        return (pixels_BCHW - self.mean_C11) / self.sd_C11
-
-    def bytes_of(self, image_BCHW: Tensor) -> np.ndarray:
-        """From the network's scale to uint8 `[B, H, W, C]`."""
-        pixels = (image_BCHW.float() * self.sd_C11 + self.mean_C11).clamp(0, 1)
-        return (pixels * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
 
 
 class ImageSource:
@@ -118,7 +107,7 @@ class ImageSource:
                 pixels_BCHW, partner_B, batch["share"] = mix(
                     pixels_BCHW, generator, mixup=self.mixup, cutmix=self.cutmix)
                 batch["partner"] = batch["label"][partner_B]
-        return {"image": self.data.standardised(pixels_BCHW), **batch}
+        return {"image": standardise(pixels_BCHW), **batch}
 
 
 def _resized(images_NHWC: np.ndarray, image_size: int) -> np.ndarray:

@@ -25,6 +25,8 @@ from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Metrics, Model, Task
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
+from raymae.tasks.colours import to_rgb
+from raymae.tasks.pictures import grid
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
 
@@ -124,9 +126,8 @@ class Classification(Task):
         source = self.load("val")
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long(), None)
         assert isinstance(model, MaskedAutoencoder)
-        images = [self.data.bytes_of(part) for part in pretraining.reconstruct(model, batch)]  # 0 is the mean colour
-        framed = [np.pad(row, ((0, 0), (1, 1), (1, 1), (0, 0)), constant_values=255) for row in images]
-        return {"reconstruction": np.concatenate([np.concatenate(list(row), axis=1) for row in framed])}
+        rows = [list(to_rgb(part)) for part in pretraining.reconstruct(model, batch)]  # 0 is the mean colour
+        return {"reconstruction": grid(rows, gap=2, edge=1)}
 
 
 class ClassificationMetrics(Metrics):

@@ -28,7 +28,7 @@ from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
 from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
 from raymae.tasks.forecasting.windows import WEEK_S, ScaledSeries, Windows, scaled_series
-from raymae.tasks.lines import Panel, draw_lines
+from raymae.tasks.pictures import Panel, line_panels
 from raymae.tasks.transformer import autoencoder, encoder
 
 NUM_PICTURED, SHOWN_STEPS = 3, 168
@@ -145,7 +145,7 @@ class Forecasting(Task):
                 model_L[first:last] = level_BL[row, first:last]
             title = f"validation window {int(index_B[row])}: grey the level, red what was made of hidden patches"
             panels.append(Panel(title, truth_L, model_L, hidden))
-        return draw_lines(panels)
+        return line_panels(panels)
 
     def _forecasts(self, model: nn.Module) -> np.ndarray:
         horizon = self.params.horizon
@@ -166,7 +166,7 @@ class Forecasting(Task):
             model_T = torch.cat([torch.full_like(past_T, math.nan), forecast_BH[0]])
             panels.append(Panel(f"test window {first}: grey the truth, red the forecast over {horizon} steps",
                                 truth_T.cpu().numpy(), model_T.cpu().numpy(), [(len(past_T), len(truth_T))]))
-        return draw_lines(panels)
+        return line_panels(panels)
 
 
 class ForecastMetrics(Metrics):

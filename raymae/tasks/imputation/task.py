@@ -33,6 +33,7 @@ from raymae.tasks.imputation.imputing import ROWS_AT_ONCE, Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.pretraining import CellPretraining
 from raymae.tasks.imputation.schema import DENSE_ARMS, SCHEMA, TOKEN_ARMS, ImputationParams
+from raymae.tasks.pictures import histogram_panels
 from raymae.tasks.transformer import encoder_of
 
 
@@ -147,8 +148,6 @@ class Imputation(Task):
         """True and imputed distributions of the cells taken away from test rows, column by column."""
         if phase == "pretrain":
             return {}
-        from raymae.tasks.histograms import draw_histograms
-
         rows, metrics, imputed = self.data.rows["test"], self.metrics(), []
         source = self.load("test")
         for index in torch.arange(len(source)).split(self.eval_batch):
@@ -156,7 +155,7 @@ class Imputation(Task):
             imputed.append(self.predict(model, batch))
             metrics.update(imputed[-1], batch)
         columns = len(self.data.num_categories)
-        return {"distributions": draw_histograms(
+        return {"distributions": histogram_panels(
             self.data.truth_RC[rows], torch.cat(imputed).numpy()[:, :columns], self.data.hidden_RC[rows],
             metrics.per_column(),
         )}

@@ -16,25 +16,8 @@ from torch.nn import functional as F
 
 from raymae.data.scenes import IGNORED, Scenes
 from raymae.tasks.base import Batch
-
-MEAN, SD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)  # of ImageNet's colours, in [0, 1]
-PAD = np.array([round(255 * value) for value in MEAN], np.uint8)  # 0 once standardised
-GREY = (0.299, 0.587, 0.114)
-
-
-def _colours(values: tuple[float, ...], device: torch.device) -> Tensor:
-    return torch.tensor(values, device=device)[:, None, None]
-
-
-def standardise(image_BCHX: Tensor) -> Tensor:
-    """Colours in [0, 1] → mean 0, deviation 1 over ImageNet."""
-    return (image_BCHX - _colours(MEAN, image_BCHX.device)) / _colours(SD, image_BCHX.device)
-
-
-def to_rgb(image_BCHX: Tensor) -> np.ndarray:
-    """The inverse, as uint8 `[B, H, X, 3]`."""
-    colours = image_BCHX.float() * _colours(SD, image_BCHX.device) + _colours(MEAN, image_BCHX.device)
-    return (colours.clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu().numpy()
+from raymae.tasks.colours import PAD, jitter, standardise
+from raymae.tasks.whole import Whole
 
 
 class Crops:
@@ -80,7 +63,7 @@ class Crops:
         mirrored_B = (draw_B7[:, 3] < 0.5) & self.flip
         image_BCSS, label_BSS = _sample(image_BCMM, label_BMM, scale_B.to(self.device), mirrored_B.to(self.device),
                                         self.size)
-        return self._done(_jitter(image_BCSS / 255, self.jitter, draw_B7[:, 4:].to(self.device)), label_BSS)
+        return self._done(jitter(image_BCSS / 255, self.jitter, draw_B7[:, 4:].to(self.device)), label_BSS)
 
     def _canvas(self, chosen: list[int], corners: list[tuple[int, ...]], edge: int) -> tuple[Tensor, Tensor]:
         """The pixels right and below each corner, padded where there are none; labels as 1..K, 0 = ignored."""
@@ -123,48 +106,13 @@ def _sample(
     return image_BCSS, label_B1SS[:, 0]
 
 
-def _jitter(image_BCHX: Tensor, strength: float, draw_B3: Tensor) -> Tensor:
-    """Brightness, contrast and saturation of images in [0, 1], each by its own factor."""
-    if not strength:
-        return image_BCHX
-    brightness, contrast, saturation = (1 + strength * (2 * draw_B3 - 1)).T[..., None, None, None]
-    weights = _colours(GREY, image_BCHX.device)
-    image_BCHX = image_BCHX * brightness
-    middle = (image_BCHX * weights).sum(dim=1, keepdim=True).mean(dim=(2, 3), keepdim=True)
-    image_BCHX = middle + contrast * (image_BCHX - middle)
-    grey = (image_BCHX * weights).sum(dim=1, keepdim=True)
-    return (grey + saturation * (image_BCHX - grey)).clamp(0, 1)
+def whole_scenes(scenes: Scenes, device: torch.device) -> Whole:
+    """Labelled scenes for scoring: `image` is standardised."""
+    def read(index: int) -> tuple[Tensor, Tensor]:
+        image_CHX = torch.from_numpy(scenes.images[index].copy()).to(device).permute(2, 0, 1) / 255
+        return standardise(image_CHX), torch.from_numpy(scenes.labels[index].copy()).to(device).long()
 
-
-class WholeScenes:
-    """Whole scenes, padded to the largest so that a batch's shape does not depend on what is in it.
-
-    Args:
-        scenes: Labelled.
-        device: Where batches live.
-    """
-
-    def __init__(self, scenes: Scenes, device: torch.device) -> None:
-        self.scenes, self.device = scenes, device
-        self.shape = tuple(max((image.shape[axis] for image in scenes.images), default=0) for axis in (0, 1))
-
-    def __len__(self) -> int:
-        return len(self.scenes)
-
-    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
-        """`image` [B, 3, H, X], standardised; `label` [B, H, X], ignored in the padding; `size` [B, 2] without it."""
-        chosen = index_B.tolist()
-        image_BHXC = np.empty((len(chosen), *self.shape, 3), np.uint8)
-        image_BHXC[:] = PAD
-        label_BHX = np.full((len(chosen), *self.shape), IGNORED, np.uint8)
-        for row, i in enumerate(chosen):
-            rows, columns = self.scenes.images[i].shape[:2]
-            image_BHXC[row, :rows, :columns] = self.scenes.images[i]
-            label_BHX[row, :rows, :columns] = self.scenes.labels[i]
-        image_BCHX = torch.from_numpy(image_BHXC).to(self.device).permute(0, 3, 1, 2) / 255
-        size_B2 = torch.tensor([self.scenes.images[i].shape[:2] for i in chosen], device=self.device)
-        return {"image": standardise(image_BCHX), "size": size_B2,
-                "label": torch.from_numpy(label_BHX).to(self.device).long()}
+    return Whole([image.shape[:2] for image in scenes.images], read)
 
 
 def windows(extent: int, size: int, overlap: float) -> list[int]:

@@ -33,10 +33,13 @@ from raymae.models.upernet import UperNet
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Source, Task
+from raymae.tasks.colours import to_rgb
+from raymae.tasks.pictures import grid, palette
 from raymae.tasks.pretraining import PatchPretraining
-from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window, to_rgb
+from raymae.tasks.segmentation.crops import Crops, sliding_window, whole_scenes
 from raymae.tasks.segmentation.schema import SCHEMA
 from raymae.tasks.transformer import autoencoder, encoder
+from raymae.tasks.whole import classes_of
 
 NUM_PICTURES = 4
 
@@ -76,7 +79,7 @@ class Segmentation(Task):
         """Crops to learn from, whole images to score."""
         p = self.params
         if split in ("val", "test"):
-            return WholeScenes(self.data.val if split == "val" else self.data.test, self.device)
+            return whole_scenes(self.data.val if split == "val" else self.data.test, self.device)
         scenes = self.data.train
         if split == "pretrain":
             extra = _extra(self.folder, p.image_size) if p.unlabelled else Scenes((), ())
@@ -120,16 +123,12 @@ class Segmentation(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """The class of every pixel `[B, H, X]`, float so that a network without finite logits says NaN."""
-        predicted_BHX = torch.zeros(batch["label"].shape, device=self.device)
         if self.arm.kind == "reference":
-            return predicted_BHX + float(class_pixels(self.data.train, self.num_classes).argmax())
+            majority = float(class_pixels(self.data.train, self.num_classes).argmax())
+            return torch.full(batch["label"].shape, majority, device=self.device)
         p = self.params
-        for row, (rows, columns) in enumerate(batch["size"].tolist()):  # an image by itself, whatever is beside it
-            logits_KHX = sliding_window(lambda crops: model(crops)[0], batch["image"][row, :, :rows, :columns],
-                                        p.crop_size, overlap=p.overlap)
-            chosen_HX = logits_KHX.argmax(dim=0).float()
-            predicted_BHX[row, :rows, :columns] = chosen_HX + 0 * logits_KHX.sum(dim=0)
-        return predicted_BHX
+        return classes_of(batch, lambda image_CHX: sliding_window(
+            lambda crops: model(crops)[0], image_CHX, p.crop_size, overlap=p.overlap))
 
     def metrics(self) -> SegmentationMetrics:
         """miou and pixel_accuracy over all labelled pixels of a split."""
@@ -144,19 +143,20 @@ class Segmentation(Task):
         if phase == "pretrain":
             assert isinstance(model, MaskedAutoencoder)
             return {"reconstruction": self._reconstruction(model)}
-        source = WholeScenes(self.data.test, self.device)
+        source = whole_scenes(self.data.test, self.device)
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURES, len(source))).long(), None)
         colours = palette(self.num_classes)
         image_BHXC, label_BHX = to_rgb(batch["image"]), batch["label"].cpu().numpy()
         predicted_BHX = self.predict(model, batch).nan_to_num(IGNORED).long().cpu().numpy()
-        return {"prediction": _joined([image_BHXC, colours[label_BHX], colours[predicted_BHX]])}
+        rows = zip(image_BHXC, colours[label_BHX], colours[predicted_BHX], strict=True)
+        return {"prediction": grid(list(rows), gap=2)}
 
     def _reconstruction(self, model: MaskedAutoencoder) -> np.ndarray:
         scenes = self.data.val.take(range(min(NUM_PICTURES, len(self.data.val))))
         source = Crops(Scenes(scenes.names, scenes.images), self.device, self.pretrain_grid.size[0])
         batch, pretraining = source.batch(torch.arange(len(source)), None), self.pretraining()
         assert pretraining is not None
-        return _joined([to_rgb(part) for part in pretraining.reconstruct(model, batch)])
+        return grid(list(zip(*map(to_rgb, pretraining.reconstruct(model, batch)), strict=True)), gap=2)
 
 
 class SegmentationMetrics(Metrics):
@@ -187,22 +187,6 @@ class SegmentationMetrics(Metrics):
         union_K = confusion_KK.sum(dim=0) + confusion_KK.sum(dim=1) - hit_K
         iou_K = (hit_K / union_K)[union_K != 0]
         return {"miou": float(iou_K.mean()), "pixel_accuracy": float(hit_K.sum() / confusion_KK.sum())}
-
-
-def palette(num_classes: int) -> np.ndarray:
-    """A fixed colour for every class, that of PASCAL VOC's tools, uint8 `[256, 3]`; black where a pixel is ignored."""
-    colours = np.zeros((256, 3), np.uint8)
-    for index in range(num_classes):
-        for bit in range(24):  # three bits of the class number at a time, from each colour's highest bit down
-            if (index + 1) >> bit & 1:
-                colours[index, bit % 3] |= 128 >> (bit // 3)
-    return colours
-
-
-def _joined(columns: list[np.ndarray]) -> np.ndarray:
-    """Images `[B, H, X, 3]` side by side, examples below each other, with a white line between them."""
-    framed = [np.pad(image_BHXC, ((0, 0), (0, 2), (0, 2), (0, 0)), constant_values=255) for image_BHXC in columns]
-    return np.concatenate(np.concatenate(framed, axis=2), axis=0)[:-2, :-2]
 
 
 def _cross_entropy(logits_BKSS: Tensor, label_BSS: Tensor) -> Tensor:

@@ -20,8 +20,8 @@ from raymae.data.synthetic.volumes import CLASSES, synthetic_volumes
 from raymae.data.volumes import Scan, VolumeSet, read_scan, read_volume_set, split_scans
 from raymae.tasks.base import Batch
 from raymae.tasks.volumes.schema import Box
+from raymae.tasks.whole import Whole
 
-OUTSIDE = 255  # label of voxels that only fill a batch's box
 ATLAS_SIDE = 64
 
 
@@ -154,12 +154,6 @@ def cut(volume: Tensor, start: Sequence[int], roi: Box) -> Tensor:
     return F.pad(volume[(..., *inside)], padding)
 
 
-def inside(x: Tensor, size: Tensor) -> Tensor:
-    """The volume in the last three axes, without the padding of `WholeVolumes`."""
-    part: Any = tuple(slice(int(side)) for side in size)
-    return x[(..., *part)]
-
-
 class Boxes:
     """Boxes cut from volumes: one of each volume per epoch, or a fixed number.
 
@@ -232,29 +226,14 @@ def _background(foreground: Tensor, rank: int) -> int:
     return rank + int(torch.searchsorted(before, rank, right=True))
 
 
-class WholeVolumes:
-    """Whole volumes for scoring, padded to the largest of the split so that they stack."""
+def whole_volumes(volumes: Sequence[Volume]) -> Whole:
+    """Labelled volumes for scoring."""
+    def read(index: int) -> tuple[Tensor, Tensor]:
+        image_CXYZ, label_XYZ, _ = volumes[index]
+        assert label_XYZ is not None
+        return image_CXYZ, label_XYZ
 
-    def __init__(self, volumes: Sequence[Volume]) -> None:
-        self.volumes = volumes
-        sizes = [volume.image_CXYZ.shape[1:] for volume in volumes]
-        self.box = tuple(max(size[axis] for size in sizes) for axis in range(3))
-
-    def __len__(self) -> int:
-        return len(self.volumes)
-
-    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
-        """`image` [B, C, X, Y, Z], `label` [B, X, Y, Z] with 255 in the padding, `size` [B, 3] of each volume."""
-        rows: list[Batch] = []
-        for index in index_B.tolist():
-            image, label, _ = self.volumes[index]
-            padding: list[int] = []
-            for extent, side in zip(reversed(image.shape[1:]), reversed(self.box), strict=True):
-                padding += [0, side - extent]
-            assert label is not None
-            rows.append({"image": F.pad(image, padding), "label": F.pad(label, padding, value=OUTSIDE),
-                         "size": torch.tensor(image.shape[1:], device=image.device)})
-        return {key: torch.stack([row[key] for row in rows]) for key in rows[0]}
+    return Whole([volume.image_CXYZ.shape[1:] for volume in volumes], read)
 
 
 @WORKER.keeps(4)

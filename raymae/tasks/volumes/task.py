@@ -22,20 +22,12 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Metrics, Source, Task
+from raymae.tasks.pictures import grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
-from raymae.tasks.slices import most_labelled, slice_picture, table
 from raymae.tasks.transformer import autoencoder, encoder
-from raymae.tasks.volumes.boxes import (
-    OUTSIDE,
-    Boxes,
-    Preparation,
-    VolumeSplits,
-    WholeVolumes,
-    inside,
-    resized,
-    volume_splits,
-)
+from raymae.tasks.volumes.boxes import Boxes, Preparation, VolumeSplits, resized, volume_splits, whole_volumes
 from raymae.tasks.volumes.schema import NUM_COLUMNS, SCHEMA, box_of, spacing_of
+from raymae.tasks.whole import OUTSIDE, classes_of, inside
 
 WINDOWS_AT_ONCE = 4
 NUM_PICTURED = 3
@@ -67,7 +59,7 @@ class Volumes(Task):
         """Boxes for training, whole volumes for scoring. The labelled share is of volumes, drawn by the seed."""
         p, data = self.params, self.data
         if split in ("val", "test"):
-            return WholeVolumes(data.split(split))
+            return whole_volumes(data.split(split))
         volumes = data.split("train")
         augment: dict[str, Any] = {"flips": p.flips, "jitter": p.jitter}
         if split == "pretrain":
@@ -118,12 +110,7 @@ class Volumes(Task):
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Labels `[B, X, Y, Z]` as float32, each volume by itself; NaN where the network's output is not finite."""
-        predicted = torch.zeros(batch["label"].shape, device=self.device)
-        for row, size in enumerate(batch["size"]):
-            scores_KXYZ = self._scores(model, inside(batch["image"][row], size))
-            finite_XYZ = scores_KXYZ.isfinite().all(dim=0)
-            inside(predicted[row], size).copy_(torch.where(finite_XYZ, scores_KXYZ.argmax(dim=0), math.nan))
-        return predicted
+        return classes_of(batch, lambda image_CXYZ: self._scores(model, image_CXYZ))
 
     def _scores(self, model: nn.Module, image_CXYZ: Tensor) -> Tensor:
         if self.arm.kind == "reference":
@@ -159,18 +146,18 @@ class Volumes(Task):
             cells = [column[row, 0].float().cpu().numpy() for column in columns]
             low, high = np.percentile(cells[0][:, :, middle], (1, 99))
             rows.append([slice_picture(cell, middle, window=(float(low), float(high))) for cell in cells])
-        return table(rows)
+        return grid(rows, gap=4)
 
     @torch.no_grad()
     def _prediction(self, model: nn.Module) -> np.ndarray:
-        source, rows = WholeVolumes(self.data.split("test")), []
+        source, rows = whole_volumes(self.data.split("test")), []
         for index in range(min(NUM_PICTURED, len(source))):
             batch = source.batch(torch.tensor([index]), None)
             image, truth, said = (inside(volume, batch["size"][0]).cpu().numpy() for volume in (
                 batch["image"][0, 0], batch["label"][0], self.predict(model, batch)[0].nan_to_num()))
             at = most_labelled(truth)
             rows.append([slice_picture(image, at), slice_picture(image, at, truth), slice_picture(image, at, said)])
-        return table(rows)
+        return grid(rows, gap=4)
 
 
 class DiceMetrics(Metrics):

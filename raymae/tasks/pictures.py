@@ -1,0 +1,168 @@
+"""Pictures for people of what a network did: lines, histograms, slices, class colours, and grids of images.
+
+Every picture is RGB `[H, W, 3]`, uint8. Shape suffixes: T steps, C columns, R rows of a table, XYZ voxels, XY pixels of
+a slice.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+INK, MODEL = (40, 40, 40), (196, 52, 38)
+TRUE, HIDDEN = (90, 98, 110), (226, 230, 236)  # of lines
+BAR = (188, 196, 208)  # a true distribution
+LINE_WIDTH, LINE_HEIGHT, LINE_MARGIN = 560, 170, 22
+BAR_WIDTH, BAR_HEIGHT, BAR_MARGIN, ACROSS, BINS = 240, 150, 18, 4, 40
+BEYOND = 0.15  # room above and below the truth of lines, as a share of its range
+SIDE = 192  # of a slice, about
+LABELS = np.array([
+    (230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240), (240, 50, 230),
+    (210, 245, 60), (250, 190, 212), (0, 128, 128), (220, 190, 255), (170, 110, 40), (255, 225, 25),
+], dtype=np.float64)
+
+
+class Panel(NamedTuple):
+    """One panel.
+
+    Attributes:
+        title: What it shows.
+        truth_T: The series, drawn in grey.
+        model_T: What the model made of it, drawn in red where it is finite.
+        hidden: Stretches `(first, last + 1)` of steps with a grey ground.
+    """
+
+    title: str
+    truth_T: np.ndarray
+    model_T: np.ndarray
+    hidden: Sequence[tuple[int, int]] = ()
+
+
+def line_panels(panels: Sequence[Panel]) -> np.ndarray:
+    """Panels below each other: RGB `[H, W, 3]`, uint8.
+
+    A panel's scale is that of its truth alone, so that the pictures of all arms have the same one; what leaves it by
+    far runs along the panel's edge.
+    """
+    from PIL import Image, ImageDraw
+
+    image = Image.new("RGB", (LINE_WIDTH, LINE_HEIGHT * len(panels)), "white")
+    pen = ImageDraw.Draw(image)
+    for row, panel in enumerate(panels):
+        left, right, top, bottom = 8, LINE_WIDTH - 8, row * LINE_HEIGHT + LINE_MARGIN, (row + 1) * LINE_HEIGHT - 8
+        xs = np.linspace(left, right, len(panel.truth_T))
+        low, high = np.nanmin(panel.truth_T), np.nanmax(panel.truth_T)
+        room = BEYOND * (high - low if high > low else 1.0)
+        low, high = low - room, high + room
+        scale = (bottom - top) / (high - low)
+        half = (xs[1] - xs[0]) / 2 if len(xs) > 1 else 0
+        for first, last in panel.hidden:
+            pen.rectangle((xs[first] - half, top, xs[last - 1] + half, bottom), fill=HIDDEN)
+        pen.text((left, row * LINE_HEIGHT + 5), panel.title, fill=INK)
+        for values_T, colour, width in ((panel.truth_T, TRUE, 2), (panel.model_T, MODEL, 1)):
+            known = np.isfinite(values_T)
+            values_T = np.clip(values_T, low, high)
+            for run in np.flatnonzero(known[:-1] & known[1:]):
+                pen.line([(xs[k], bottom - (values_T[k] - low) * scale) for k in (run, run + 1)], fill=colour,
+                         width=width)
+    return np.asarray(image)
+
+
+def histogram_panels(
+    truth_RC: np.ndarray, imputed_RC: np.ndarray, hidden_RC: np.ndarray, scores: Mapping[str, Mapping[str, float]],
+) -> np.ndarray:
+    """Panels, one per column: grey bars are the true values of the hidden cells, the red line what was imputed.
+
+    Args:
+        truth_RC: On the reference scale.
+        imputed_RC: Likewise.
+        hidden_RC: Which cells were imputed.
+        scores: For every column, in their order, its `rmse`, `r2` and `wasserstein`.
+
+    Returns:
+        RGB `[H, W, 3]`, uint8.
+    """
+    from PIL import Image, ImageDraw
+
+    down = -(-len(scores) // ACROSS)
+    image = Image.new("RGB", (BAR_WIDTH * min(ACROSS, len(scores)), BAR_HEIGHT * down), "white")
+    pen = ImageDraw.Draw(image)
+    for column, (name, score) in enumerate(scores.items()):
+        left, top = column % ACROSS * BAR_WIDTH + BAR_MARGIN // 2, column // ACROSS * BAR_HEIGHT + BAR_MARGIN + 12
+        right, bottom = left + BAR_WIDTH - BAR_MARGIN, top + BAR_HEIGHT - 2 * BAR_MARGIN - 12
+        pen.text((left, top - BAR_MARGIN - 8), name[:34], fill=INK)
+        pen.text((left, top - BAR_MARGIN + 4), f"rmse {score['rmse']:.3f}  r2 {score['r2']:.2f}  "
+                                           f"W {score['wasserstein']:.4f}", fill=INK)
+        there = hidden_RC[:, column]
+        if not there.any():
+            continue
+        truth, imputed = truth_RC[there, column], imputed_RC[there, column]
+        # a long tail would squeeze everything else into one bar
+        low, high = np.quantile(truth, [0.005, 0.995])
+        borders = np.linspace(low, high if high > low else low + 1, BINS + 1)
+        bars, line = (np.histogram(values.clip(borders[0], borders[-1]), borders)[0] for values in (truth, imputed))
+        scale = (bottom - top) / max(bars.max(), line.max())
+        xs = np.linspace(left, right, BINS + 1)
+        for bin_ in range(BINS):
+            pen.rectangle((xs[bin_], bottom - bars[bin_] * scale, xs[bin_ + 1], bottom), fill=BAR)
+        steps = [(x, bottom - line[bin_] * scale) for bin_ in range(BINS) for x in xs[bin_:bin_ + 2]]
+        pen.line(steps, fill=MODEL, width=2)
+        pen.line((left, bottom, right, bottom), fill=INK)
+    return np.asarray(image)
+
+
+def slice_picture(image_XYZ: np.ndarray, index: int, label_XYZ: np.ndarray | None = None,
+                  window: tuple[float, float] | None = None) -> np.ndarray:
+    """One slice along Z, front up, with labels laid over it: `[H, W, 3]`, uint8.
+
+    Args:
+        image_XYZ: In RAS orientation.
+        index: Which slice.
+        label_XYZ: 0 and 255 are not drawn.
+        window: Values drawn black and white; the slice's own 1st and 99th percentile by default.
+    """
+    image_XY = image_XYZ[:, :, index].astype(np.float64)
+    low, high = window or np.percentile(image_XY, (1, 99))
+    grey_XY = np.clip((image_XY - low) / max(high - low, 1e-6), 0, 1) * 255
+    picture = np.repeat(grey_XY[..., None], 3, axis=2)
+    if label_XYZ is not None:
+        label_XY = label_XYZ[:, :, index].astype(int)
+        drawn = (label_XY > 0) & (label_XY < 255)
+        picture[drawn] = 0.45 * picture[drawn] + 0.55 * LABELS[(label_XY[drawn] - 1) % len(LABELS)]
+    scale = max(1, round(SIDE / max(image_XY.shape)))
+    return picture[:, ::-1].transpose(1, 0, 2).repeat(scale, axis=0).repeat(scale, axis=1).astype(np.uint8)
+
+
+def most_labelled(label_XYZ: np.ndarray) -> int:
+    """The slice along Z with most foreground."""
+    return int(((label_XYZ > 0) & (label_XYZ < 255)).sum(axis=(0, 1)).argmax())
+
+
+def palette(num_classes: int) -> np.ndarray:
+    """A fixed colour for every class, that of PASCAL VOC's tools, uint8 `[256, 3]`; black where a pixel is ignored."""
+    colours = np.zeros((256, 3), np.uint8)
+    for index in range(num_classes):
+        for bit in range(24):  # three bits of the class number at a time, from each colour's highest bit down
+            if (index + 1) >> bit & 1:
+                colours[index, bit % 3] |= 128 >> (bit // 3)
+    return colours
+
+
+def grid(rows: Sequence[Sequence[np.ndarray]], *, gap: int, edge: int = 0) -> np.ndarray:
+    """Pictures in rows and columns, white between them and around those that are smaller.
+
+    Args:
+        rows: Of every row its pictures.
+        gap: White pixels between neighbours.
+        edge: White pixels around the whole.
+    """
+    height, width = (max(picture.shape[axis] for row in rows for picture in row) + gap for axis in (0, 1))
+    columns = max(map(len, rows))
+    page = np.full((len(rows) * height - gap + 2 * edge, columns * width - gap + 2 * edge, 3), 255, np.uint8)
+    for down, row in enumerate(rows):
+        for across, picture in enumerate(row):
+            top, left = down * height + edge, across * width + edge
+            page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
+    return page
