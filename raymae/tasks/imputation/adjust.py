@@ -1,7 +1,7 @@
 """What is done to a network's imputations of a column, learned from a table's cells without any missing one's truth.
 
 Two things: where a cell's own value is taken to decide whether it is missing, its predicted distribution is tilted
-(`mechanism.py`); and imputed values are moved towards the column's distribution (`matching.py`).
+(`missingness.py`); and imputed values are moved towards the column's distribution (`transport.py`).
 
 Shape suffixes: R rows, S rows whose cells were hidden column by column, C columns, K bins.
 """

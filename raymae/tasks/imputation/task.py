@@ -163,4 +163,4 @@ class Imputation(Task):
 
 def _table(data: TrialData, p: ImputationParams, device: torch.device) -> IncompleteTable:
     return incomplete_table(data.name, path_of(data), p.categorical, p.numeric, p.drop, p.protocol, p.missing_kind,
-                   p.missing_rate, p.pattern_seed, device)
+                            p.missing_rate, p.pattern_seed, device)
