@@ -30,34 +30,21 @@ def cluster_check(file: str, as_json: bool) -> None:
     """
     from raymae.launch.check import check_cluster
 
-    found = check_cluster(file)
+    checked = check_cluster(file)
     if as_json:
-        low, high = found.usd_per_hour or (None, None)
-        click.echo(json.dumps({
-            "file": found.file, "provider": found.provider, "ok": not found.problems,
-            "problems": [vars(problem) for problem in found.problems],
-            "nodes": [vars(node) for node in found.nodes],
-            "usd_per_hour": {"idle": low, "most": high, "region": found.region, "kind": "about, on demand; check"},
-        }, indent=2))
-        if found.problems:
+        click.echo(json.dumps(checked.to_json(), indent=2))
+        if checked.problems:
             sys.exit(SpecError.exit_code)
         return
-    if found.problems:
-        raise SpecError(found.problems)
-    click.echo(f"{file}: no problem found ({found.provider}).")
-    if found.nodes:
+    if checked.problems:
+        raise SpecError(checked.problems)
+    click.echo(f"{file}: no problem found ({checked.provider}).")
+    if checked.nodes:
         from rich.console import Console
 
-        rows = [{"type": node.name, "machine": node.machine, "GPUs": node.gpus,
-                 "market": "spot" if node.spot else "on demand", "nodes": f"{node.fewest} to {node.most}",
-                 "$/h each": f"{node.usd_per_hour:.2f}"} for node in found.nodes if node.usd_per_hour is not None]
-        Console(width=100).print(table(rows, ("type", "machine", "GPUs", "market", "nodes", "$/h each")))
-    if found.usd_per_hour:
-        low, high = found.usd_per_hour
-        click.echo(f"Costs {low:.2f} $/h with no trial waiting, at most {high:.2f} $/h: about, {found.region} on "
-                   "demand, check. Spot is usually less. Volumes, traffic and storage are not in it.")
-    else:
-        click.echo("What its machines cost per hour is not known here.")
+        columns = ("type", "machine", "GPUs", "market", "nodes", "$/h each")
+        Console(width=100).print(table(checked.node_rows(), columns))
+    click.echo(checked.costs())
 
 
 @cluster.command("prepare")

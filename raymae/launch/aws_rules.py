@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
 from raymae.errors import unknown
-
-Finding = tuple[str, str]
+from raymae.launch import Document, Finding
 
 PROVIDER_KEYS = {
     "type", "region", "availability_zone", "cache_stopped_nodes", "use_internal_ips", "security_group", "key_pair",
@@ -24,7 +22,7 @@ NODE_KEYS = {  # what EC2's RunInstances takes, and Ray's SubnetIds
 }
 
 
-def aws_rules(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def aws_rules(document: Document, filled: Document) -> Iterator[Finding]:
     """Everything wrong with a file for AWS. Arguments as for `broken_rules`."""
     provider = document["provider"]
     for key in provider:
@@ -43,7 +41,7 @@ def aws_rules(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterato
             yield f"available_node_types.{name}.node_config{key}", message
 
 
-def _node(config: Mapping[str, Any], *, head: bool) -> Iterator[Finding]:
+def _node(config: Document, *, head: bool) -> Iterator[Finding]:
     for key in config:
         if key not in NODE_KEYS:
             yield f".{key}", unknown("key", key, NODE_KEYS)

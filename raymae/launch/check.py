@@ -14,9 +14,10 @@ from typing import Any
 import yaml
 
 from raymae.errors import Problem, SpecError, line_of, one_line
+from raymae.launch import Finding
 from raymae.launch.kubernetes import manifest_problems
 from raymae.launch.prices import REGIONS, Node, nodes_of, price_range
-from raymae.launch.rules import Finding, broken_rules
+from raymae.launch.rules import broken_rules
 
 MAX_BYTES = 1_000_000
 
@@ -40,6 +41,32 @@ class CheckedCluster:
     nodes: tuple[Node, ...] = ()
     usd_per_hour: tuple[float, float] | None = None
     region: str | None = None
+
+    def to_json(self) -> dict[str, object]:
+        """Plain values, as `raymae cluster check --json` prints them."""
+        low, high = self.usd_per_hour or (None, None)
+        return {
+            "file": self.file, "provider": self.provider, "ok": not self.problems,
+            "problems": [vars(problem) for problem in self.problems],
+            "nodes": [vars(node) for node in self.nodes],
+            "usd_per_hour": {"idle": low, "most": high, "region": self.region, "kind": "about, on demand; check"},
+        }
+
+    def node_rows(self) -> list[dict[str, object]]:
+        """The node types whose price is known, a row each, under the headings that people read."""
+        return [
+            {"type": node.name, "machine": node.machine, "GPUs": node.gpus,
+             "market": "spot" if node.spot else "on demand", "nodes": f"{node.fewest} to {node.most}",
+             "$/h each": f"{node.usd_per_hour:.2f}"} for node in self.nodes if node.usd_per_hour is not None
+        ]
+
+    def costs(self) -> str:
+        """Say what an hour costs, in one line."""
+        if self.usd_per_hour is None:
+            return "What its machines cost per hour is not known here."
+        low, high = self.usd_per_hour
+        return (f"Costs {low:.2f} $/h with no trial waiting, at most {high:.2f} $/h: about, {self.region} on demand, "
+                "check. Spot is usually less. Volumes, traffic and storage are not in it.")
 
 
 def check_cluster(path: str | os.PathLike[str], *, unset: Sequence[str] = ()) -> CheckedCluster:

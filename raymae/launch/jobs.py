@@ -22,7 +22,7 @@ from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from http.client import HTTPException
 from pathlib import Path
-from typing import Any
+from typing import Any, TypedDict
 
 from raymae.errors import Problem, ResourceError, SpecError, one_line
 from raymae.search.engine.connection import set_environment
@@ -37,6 +37,18 @@ LOST_S = 300.0  # how long a connection that was there may be away: a laptop sle
 MAX_BYTES = 32 * 2**20  # of source: more is data that nobody meant to send
 ENDED = ("stopped", "succeeded", "failed")
 IGNORED = shutil.ignore_patterns(".git", ".venv", "results", "__pycache__", "*.egg-info", ".*_cache", "build")
+
+
+class JobRow(TypedDict):
+    """One job, as `raymae jobs` shows it; the times are UTC, `sweep` and `results` None for a job that is no sweep."""
+
+    job: str
+    sweep: str | None
+    status: str
+    started: str | None
+    ended: str | None
+    results: str | None
+    message: str | None
 
 
 def check_portable(spec: SweepSpec, file: str) -> None:
@@ -112,8 +124,8 @@ def submit(spec: SweepSpec, *, address: str | None = None, code: str = "tree", p
     return job
 
 
-def jobs(address: str | None = None, *, everything: bool = False) -> list[dict[str, Any]]:
-    """The cluster's sweeps, newest first: job, sweep, status, started, ended (UTC), results, message.
+def jobs(address: str | None = None, *, everything: bool = False) -> list[JobRow]:
+    """The cluster's sweeps, newest first.
 
     Args:
         address: See `submit`.
@@ -124,7 +136,7 @@ def jobs(address: str | None = None, *, everything: bool = False) -> list[dict[s
     """
     with _client(address) as client:
         found = client.list_jobs()
-    rows = []
+    rows: list[JobRow] = []
     for detail in sorted(found, key=lambda detail: -(detail.start_time or 0)):
         metadata = detail.metadata or {}
         if detail.submission_id and (everything or "raymae_sweep" in metadata):

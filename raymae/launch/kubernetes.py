@@ -5,16 +5,15 @@ The API server checks the schema; this checks what it would accept and one would
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from collections.abc import Iterator, Sequence
 
+from raymae.launch import Document, Finding
 from raymae.search.engine.connection import TRIAL_DRIVER
 
-Finding = tuple[str, str]
 RAY_API = "ray.io/v1"
 
 
-def manifest_problems(document: Mapping[str, Any], all_documents: Sequence[Mapping[str, Any]]) -> Iterator[Finding]:
+def manifest_problems(document: Document, all_documents: Sequence[Document]) -> Iterator[Finding]:
     """Everything wrong with one manifest.
 
     Args:
@@ -46,7 +45,7 @@ def manifest_problems(document: Mapping[str, Any], all_documents: Sequence[Mappi
         yield "kind", "needs a NetworkPolicy beside it: without one every pod there is reaches Ray's ports"
 
 
-def _cluster(cluster: Mapping[str, Any], at: str) -> Iterator[Finding]:
+def _cluster(cluster: Document, at: str) -> Iterator[Finding]:
     if (cluster.get("authOptions") or {}).get("mode") != "token":
         yield f"{at}.authOptions", "must say mode: token: without, whoever reaches a port may run code"
     if not cluster.get("rayVersion"):
@@ -73,7 +72,7 @@ def _cluster(cluster: Mapping[str, Any], at: str) -> Iterator[Finding]:
         yield from _pod(group.get("template") or {}, f"{where}.template")
 
 
-def _pod(template: Mapping[str, Any], at: str, *, gpus_allowed: bool = True) -> Iterator[Finding]:
+def _pod(template: Document, at: str, *, gpus_allowed: bool = True) -> Iterator[Finding]:
     spec = template.get("spec") or {}
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(key):

@@ -10,6 +10,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from raymae.launch import Document
+
 Machine = tuple[float, int]  # US dollars per hour on demand, GPUs
 
 AWS: dict[str, Machine] = {  # us-east-1
@@ -89,7 +91,7 @@ def price_range(nodes: Sequence[Node], max_workers: int) -> tuple[float, float] 
     return round(least, 4), round(most, 4)
 
 
-def nodes_of(config: Mapping[str, Any]) -> list[Node]:
+def nodes_of(config: Document) -> list[Node]:
     """The node types of a cluster file that Ray has filled in, the head first; empty where machines have no price."""
     kind = config["provider"]["type"]
     if kind not in TABLES:
@@ -111,7 +113,7 @@ def nodes_of(config: Mapping[str, Any]) -> list[Node]:
     return nodes
 
 
-def machine_of(kind: str, node_config: Mapping[str, Any]) -> str:
+def machine_of(kind: str, node_config: Document) -> str:
     """The provider's name of a node's machine; empty if the file gives none."""
     value: Any = node_config
     for key in TYPE_KEYS[kind].split("."):
@@ -119,7 +121,7 @@ def machine_of(kind: str, node_config: Mapping[str, Any]) -> str:
     return str(value).rpartition("/")[2] if value else ""
 
 
-def is_spot(kind: str, node_config: Mapping[str, Any]) -> bool:
+def is_spot(kind: str, node_config: Document) -> bool:
     """Whether the provider may take a node back."""
     if kind == "aws":
         return bool((node_config.get("InstanceMarketOptions") or {}).get("MarketType") == "spot")

@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from raymae.errors import unknown
+from raymae.launch import Document, Finding
 from raymae.launch.aws_rules import aws_rules
 from raymae.launch.prices import TABLES, TYPE_KEYS, is_spot, machine_of
 from raymae.search.engine.connection import MAX_DRIVERS, TRIAL_DRIVER
 
-Finding = tuple[str, str]
-Rule = Callable[[Mapping[str, Any], Mapping[str, Any]], Iterator[Finding]]
+Rule = Callable[[Document, Document], Iterator[Finding]]
 
 PLACEHOLDERS = ("SET_ME", "SET_BY_PREPARE", "HEAD_IP", "WORKER_IP", "SSH_USER")
 CLOUDS = tuple(TABLES)
@@ -27,7 +27,7 @@ COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
 def broken_rules(
-    document: Mapping[str, Any], filled: Mapping[str, Any], unset: Sequence[str] = ()
+    document: Document, filled: Document, unset: Sequence[str] = ()
 ) -> list[Finding]:
     """Everything wrong with a file.
 
@@ -63,7 +63,7 @@ def strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
             yield from strings(item, f"{key}.{index}")
 
 
-def _placeholders(document: Mapping[str, Any]) -> Iterator[Finding]:
+def _placeholders(document: Document) -> Iterator[Finding]:
     aliased = set()
     for key, text in strings(document):
         if text in PLACEHOLDERS and text not in aliased:
@@ -72,13 +72,13 @@ def _placeholders(document: Mapping[str, Any]) -> Iterator[Finding]:
             yield key, f"'{text}' is still a placeholder; {how}"
 
 
-def _open_to_everybody(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _open_to_everybody(document: Document, filled: Document) -> Iterator[Finding]:
     for key, text in strings(document):
         if EVERYBODY.search(text):
             yield key, f"opens it to every address there is, got {text!r}; name your own addresses"
 
 
-def _ssh_cidr(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _ssh_cidr(document: Document, filled: Document) -> Iterator[Finding]:
     text = (document.get("metadata") or {}).get("ssh_cidr")
     if text is None or text in PLACEHOLDERS or EVERYBODY.search(str(text)):
         return
@@ -91,12 +91,12 @@ def _ssh_cidr(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterato
         yield "metadata.ssh_cidr", f"may hold at most {MAX_ADDRESSES} addresses, {text} holds {network.num_addresses}"
 
 
-def _commands(filled: Mapping[str, Any], which: str) -> list[tuple[str, str]]:
+def _commands(filled: Document, which: str) -> list[tuple[str, str]]:
     return [(f"{which}.{index}", command) for index, command in enumerate(filled.get(which) or [])
             if re.search(r"\bray start\b", command)]
 
 
-def _start_commands(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _start_commands(document: Document, filled: Document) -> Iterator[Finding]:
     for which in COMMANDS:
         if which not in document:
             yield which, "must be given: Ray's own defaults serve the dashboard to every address, without a token"
@@ -112,7 +112,7 @@ def _start_commands(document: Mapping[str, Any], filled: Mapping[str, Any]) -> I
             yield key, "without --autoscaling-config=~/ray_bootstrap_config.yaml no worker is ever started"
 
 
-def _token(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _token(document: Document, filled: Document) -> Iterator[Finding]:
     options = [text for _, text in strings(document.get("docker") or {})]
     for which in COMMANDS:
         for key, command in _commands(filled, which) if which in document else ():
@@ -128,7 +128,7 @@ def _token(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[F
         yield "file_mounts", "must bring the token to every node: {~/.ray/auth_token: ~/.ray/auth_token}"
 
 
-def _drivers(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _drivers(document: Document, filled: Document) -> Iterator[Finding]:
     """The drivers of trials die with their node, so they live on the head alone."""
     for key, command in _commands(filled, COMMANDS[0]) if COMMANDS[0] in document else ():
         if TRIAL_DRIVER not in command:
@@ -143,13 +143,13 @@ def _drivers(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator
                    f"puts trials' drivers on workers, which come and go; only the head has `{TRIAL_DRIVER}`")
 
 
-def _types(filled: Mapping[str, Any]) -> Iterator[tuple[str, str, Mapping[str, Any], bool]]:
+def _types(filled: Document) -> Iterator[tuple[str, str, Document, bool]]:
     """Key, name, content, and whether it is the head, of every node type."""
     for name, node in filled["available_node_types"].items():
         yield f"available_node_types.{name}", name, node, name == filled["head_node_type"]
 
 
-def _head(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _head(document: Document, filled: Document) -> Iterator[Finding]:
     kind = document["provider"]["type"]
     for key, _, node, head in _types(filled):
         if not head:
@@ -167,7 +167,7 @@ def _head(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Fi
             yield key, "must say --num-cpus=0: a trial on the head would starve the drivers of all"
 
 
-def _machines(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _machines(document: Document, filled: Document) -> Iterator[Finding]:
     kind = document["provider"]["type"]
     own = (document.get("metadata") or {}).get("usd_per_hour") or {}
     for key, _, node, _ in _types(filled):
@@ -181,7 +181,7 @@ def _machines(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterato
                        f"metadata: {{usd_per_hour: {{{machine}: …}}}}")
 
 
-def _idle(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _idle(document: Document, filled: Document) -> Iterator[Finding]:
     if filled["idle_timeout_minutes"] > 60:
         yield "idle_timeout_minutes", f"idle nodes cost for {filled['idle_timeout_minutes']:g} minutes each; at most 60"
     default = document["provider"]["type"] in ("aws", "azure")
@@ -189,7 +189,7 @@ def _idle(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Fi
         yield "provider.cache_stopped_nodes", "must be false: a stopped node goes on to cost its volume"
 
 
-def _own_machines(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _own_machines(document: Document, filled: Document) -> Iterator[Finding]:
     """Ray learns what a machine of one's own has when it joins, so a trial that waits never makes it start one."""
     for node in filled["available_node_types"].values():
         fewest, most = node.get("min_workers", 0), node.get("max_workers", 0)
@@ -198,7 +198,7 @@ def _own_machines(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Ite
                                   "beforehand what they hold; leave min_workers out, or lower max_workers too")
 
 
-def _gcp(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _gcp(document: Document, filled: Document) -> Iterator[Finding]:
     for key, _, node, head in _types(filled):
         config = node["node_config"]
         interfaces = config.get("networkInterfaces") or []
@@ -215,7 +215,7 @@ def _gcp(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Fin
             yield f"{key}.node_config.scheduling", "is a list of mappings in Ray's files, this is one mapping"
 
 
-def _azure(document: Mapping[str, Any], filled: Mapping[str, Any]) -> Iterator[Finding]:
+def _azure(document: Document, filled: Document) -> Iterator[Finding]:
     provider = document["provider"]
     if not provider.get("use_internal_ips") or provider.get("use_external_head_ip"):
         yield ("provider.use_internal_ips", "must be true, without use_external_head_ip: Ray's template opens SSH to "
