@@ -9,17 +9,18 @@ files' worker commands:
 
 from __future__ import annotations
 
-import argparse
 import json
 import subprocess
 import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+
+import click
 
 METADATA = {
     "aws": "http://169.254.169.254", "gcp": "http://169.254.169.254", "azure": "http://169.254.169.254",
@@ -136,19 +137,19 @@ def drain(notice: Notice, node_id: str | None = None, address: str | None = None
     subprocess.run([*command, "--address", address] if address else command, check=True)
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
+@click.command(help=(__doc__ or "").partition("\n")[0])
+@click.option("--cloud", type=click.Choice(sorted(ASK)), default="aws", show_default=True)
+@click.option("--metadata", "server", metavar="URL", help="Metadata server, if it is not the cloud's own.")
+@click.option("--interval", "interval_s", type=float, default=5.0, show_default=True, metavar="SECONDS",
+              help="Between two questions.")
+@click.option("--node-id", help="Ray's id of the node; default: this one.")
+@click.option("--address", help="Of the cluster; default: the one this machine belongs to.")
+def main(cloud: str, server: str | None, interval_s: float, node_id: str | None, address: str | None) -> None:
     """Wait for the notice, drain the node, and go."""
-    parser = argparse.ArgumentParser(prog="python -m raymae.launch.spot", description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--cloud", choices=sorted(ASK), default="aws")
-    parser.add_argument("--metadata", metavar="URL", help="metadata server, if it is not the cloud's own")
-    parser.add_argument("--interval", type=float, default=5.0, metavar="SECONDS", help="between two questions")
-    parser.add_argument("--node-id", help="Ray's id of the node; default: this one")
-    parser.add_argument("--address", help="of the cluster; default: the one this machine belongs to")
-    given = parser.parse_args(arguments)
-    notice = wait_for_notice(given.cloud, given.metadata, given.interval)
+    notice = wait_for_notice(cloud, server, interval_s)
     print(f"{notice.action} in {notice.seconds} s: draining this node", flush=True)
-    drain(notice, given.node_id, given.address)
+    drain(notice, node_id, address)
 
 
 if __name__ == "__main__":
-    main()
+    main(prog_name="python -m raymae.launch.spot")

@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 
+from raymae.launch import spot
 from raymae.launch.spot import Notice, wait_for_notice
 from tests.search.conftest import TIMEOUT_S
 
@@ -92,13 +94,37 @@ def test_a_server_that_cannot_be_reached_is_asked_again(
 ) -> None:
     servers = iter(["http://127.0.0.1:9", "http://127.0.0.1:9"])
     real = f"http://127.0.0.1:{metadata.server_port}"
-    from raymae.launch import spot
-
     ask = spot.ASK["gcp"]
     monkeypatch.setitem(spot.ASK, "gcp", lambda server: ask(next(servers, server)))
     metadata.questions = 0
     assert wait_for_notice("gcp", real, 0.01) == Notice("preempt", 30)
     assert capsys.readouterr().out.count("does not answer") == 1, "said once, not every time"
+
+
+def test_the_watcher_drains_the_node_it_is_told(metadata: Metadata, monkeypatch: pytest.MonkeyPatch) -> None:
+    drained = []
+    monkeypatch.setattr(spot, "drain", lambda *what: drained.append(what))
+    metadata.questions = 0
+    server = f"http://127.0.0.1:{metadata.server_port}"
+    options = ["--cloud", "gcp", "--metadata", server, "--interval", ".2", "--node-id", "ab", "--address", "head:1"]
+    done = CliRunner().invoke(spot.main, options)
+    assert (done.exit_code, done.output) == (0, "preempt in 30 s: draining this node\n")
+    assert drained == [(Notice("preempt", 30), "ab", "head:1")]
+
+
+def test_its_former_place_takes_the_same_options() -> None:
+    """Clusters that are up start it by that name."""
+    said = {}
+    for module in ("raymae.search.spot", "raymae.launch.spot"):
+        done = subprocess.run([sys.executable, "-m", module, "--help"], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
+        said[module] = done.stdout
+    assert said["raymae.search.spot"] == said["raymae.launch.spot"]
+    assert said["raymae.launch.spot"].startswith("Usage: python -m raymae.launch.spot [OPTIONS]")
+    assert all(option in said["raymae.launch.spot"] for option in ("--cloud", "--metadata", "--interval", "--node-id"))
+    refused = CliRunner().invoke(spot.main, ["--cloud", "ibm"])
+    assert refused.exit_code == 2
+    assert "'aws', 'azure', 'gcp'" in refused.output
 
 
 @pytest.mark.slow
