@@ -12,6 +12,7 @@ from click.shell_completion import CompletionItem
 from raymae.errors import RayMAEError
 
 if TYPE_CHECKING:
+    from raymae.results.store.store import Store
     from raymae.spec.sweep import SweepSpec
 
 
@@ -111,6 +112,15 @@ def stored(directory: str) -> SweepSpec:
     store = Store.open(directory)
     parent = store.location.rpartition("/")[0]
     return store.spec().model_copy(update={"results": parent})
+
+
+def with_importance(directory: str) -> tuple[Store, dict[str, dict[str, float]]]:
+    """Open a sweep's folder, and weigh its parameters for a report: results must not import the search that does."""
+    from raymae.results.store.store import Store
+    from raymae.search.decide.importance import importances
+
+    store = Store.open(directory)
+    return store, importances(store)
 
 
 def load(file: str, overrides: Sequence[str]) -> SweepSpec:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from raymae.cli.base import as_json, complete_folder, example, main, results_dir, show_value
+from raymae.cli.base import as_json, complete_folder, example, main, results_dir, show_value, with_importance
 from raymae.errors import ResultsError
 
 
@@ -42,13 +42,11 @@ def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -
     """
     from raymae.results.report.figure import write_figure
     from raymae.results.report.report import write_report
-    from raymae.results.store.store import Store
-    from raymae.search.decide.importance import importances
 
     if figure is not None and figure.suffix != ".svg":
         raise click.BadParameter(f"{figure.name} must end with .svg", param_hint="--figure")
-    store = Store.open(directory)
-    html, markdown = write_report(store, importance=importances(store), to=to)
+    store, importance = with_importance(directory)
+    html, markdown = write_report(store, importance=importance, to=to)
     written = {"html": html, "markdown": markdown}
     if figure is not None:
         write_figure(store, figure)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from raymae.cli.base import as_json, example, main, results_dir, show_value, table
+from raymae.cli.base import as_json, example, main, results_dir, show_value, table, with_importance
 
 
 @main.command()
@@ -60,11 +60,9 @@ def serve(directory: str, host: str, port: int, open_to_network: bool) -> None:
 
     def render(root: str) -> str:
         from raymae.results.report.report import render_report
-        from raymae.results.store.store import Store
-        from raymae.search.decide.importance import importances
 
-        store = Store.open(root)
-        return render_report(store, importance=importances(store))
+        store, importance = with_importance(root)
+        return render_report(store, importance=importance)
 
     run(directory, host=host, port=port, render=render, say=lambda url: click.echo(f"{url}  (Ctrl-C ends)"))
 
