@@ -10,6 +10,8 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from raymae.spec.space import Scalar
+
 MAX_LENGTH = 300
 
 _BINARY: dict[type[ast.AST], Callable[[Any, Any], Any]] = {
@@ -48,7 +50,7 @@ class Constraint:
                 raise ValueError(f"{text!r} holds {type(node).__name__}; allowed are names, numbers, text, lists, "
                                  "arithmetic, comparisons, and, or, not")
 
-    def holds(self, values: Mapping[str, Any]) -> bool:
+    def holds(self, values: Mapping[str, Scalar]) -> bool:
         """Whether the constraint holds; it does where a parameter it names does not exist.
 
         Raises:
@@ -62,7 +64,7 @@ class Constraint:
             raise ValueError(f"{self.text!r} cannot be computed: {error}") from None
 
 
-def _value(node: ast.AST, values: Mapping[str, Any]) -> Any:
+def _value(node: ast.AST, values: Mapping[str, Scalar]) -> Any:
     match node:
         case ast.Constant(value=value):
             return value

@@ -13,7 +13,7 @@ from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
 
-from raymae.errors import Problem, SpecError, line_of, shorten
+from raymae.errors import Problem, SpecError, line_of, one_line, shorten
 
 MAX_DEPTH = 32
 MAX_VALUES = 50_000  # aliases of aliases multiply
@@ -43,7 +43,7 @@ def parse_yaml(text: str, origin: str, lines: dict[str, int]) -> Any:
         position = getattr(error, "position", None)
         line = mark.line + 1 if mark is not None else text.count("\n", 0, position) + 1 if position is not None else 0
         where = f"{origin}:{line}" if line else origin
-        reason = getattr(error, "problem", None) or str(error).splitlines()[0]
+        reason = getattr(error, "problem", None) or one_line(error)
         raise SpecError([Problem(where, "", f"not valid YAML 1.2: {reason}")]) from None
     except RecursionError:
         raise SpecError([Problem(origin, "", f"nested deeper than {MAX_DEPTH} levels")]) from None

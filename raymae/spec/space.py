@@ -48,7 +48,7 @@ class _Distribution(Model):
                 raise ValueError(f"`when` lists no value of {key}: the parameter would never be searched")
         return value
 
-    def active(self, chosen: Mapping[str, Any]) -> bool:
+    def active(self, chosen: Mapping[str, Scalar]) -> bool:
         """Whether this parameter exists, given the arm (key `arm`) and the parameters chosen so far."""
         return all(key in chosen and chosen[key] in allowed for key, allowed in self.when.items())
 
@@ -187,7 +187,7 @@ def ordered(space: Space) -> list[str]:
     return done
 
 
-def combinations(space: Space, chosen: Mapping[str, Any], *, limit: int = 4096) -> Iterator[dict[str, Any]]:
+def combinations(space: Space, chosen: Mapping[str, Scalar], *, limit: int = 4096) -> Iterator[dict[str, Scalar]]:
     """Every combination of the probe values of `space` that the conditions admit, at most `limit` of them.
 
     Args:
@@ -197,7 +197,7 @@ def combinations(space: Space, chosen: Mapping[str, Any], *, limit: int = 4096) 
     """
     names = ordered(space)
 
-    def walk(index: int, values: dict[str, Any]) -> Iterator[dict[str, Any]]:
+    def walk(index: int, values: dict[str, Scalar]) -> Iterator[dict[str, Scalar]]:
         if index == len(names):
             yield dict(values)
             return

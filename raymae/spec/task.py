@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
+from pydantic.config import JsonDict
 
 from raymae.spec.space import Scalar
 
@@ -99,7 +100,7 @@ def param(
         live: Whether it may change between epochs of fine-tuning, as population-based training does.
         **bounds: pydantic bounds: ge, gt, le, lt.
     """
-    extra: dict[str, Any] = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live}
+    extra: JsonDict = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live}
     return Field(default, description=about, json_schema_extra=extra, **bounds)
 
 
@@ -161,7 +162,7 @@ def applies(params: type[TrainingParams], name: str, arm: str, kind: ArmKind) ->
     return (not arms or arm in arms) and (not kinds or kind in kinds)  # type: ignore[operator]
 
 
-def nothing_impossible(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
+def nothing_impossible(arm: str, params: Mapping[str, Scalar]) -> list[tuple[str, str]]:
     """Find nothing wrong with an arm's parameters: for tasks that have no rule beside the bounds of each."""
     return []
 
@@ -190,6 +191,6 @@ class TaskSchema:
     sizes: Mapping[str, Mapping[str, Scalar]]
     objective: Objective
     metrics: tuple[str, ...]
-    check: Callable[[str, Mapping[str, Any]], list[tuple[str, str]]] = nothing_impossible
+    check: Callable[[str, Mapping[str, Scalar]], list[tuple[str, str]]] = nothing_impossible
     primary: tuple[str, str] | None = None
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)

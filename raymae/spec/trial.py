@@ -68,7 +68,7 @@ class TrialConfig:
 
     def __post_init__(self) -> None:
         data = {"name": self.data.name, "source": self.data.source}  # elsewhere, it is the same configuration
-        identity: dict[str, Any] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
+        identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
         if self.earlier:
             identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
         text = json.dumps(identity, sort_keys=True, default=str)

@@ -11,8 +11,9 @@ from datetime import datetime
 from typing import Any, Literal
 
 from raymae.search.messages import Job, Message, Parent
+from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
-from raymae.spec.trial import Scalar, Stage, TrialConfig
+from raymae.spec.trial import Stage, TrialConfig
 
 Status = Literal["pending", "running", "completed", "stopped", "failed"]
 ENDED: tuple[Status, ...] = ("completed", "stopped", "failed")
