@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import pytest
 import torch
@@ -198,13 +197,14 @@ def test_pretrained_weights_arrive_key_by_key(make_task: MakeTask) -> None:
         for parameter in pretrained.parameters():
             parameter.add_(1.0)
     coverage = pretraining.transfer(pretrained, model)
-    arrived, expected = model.state_dict(), pretrained.get_submodule("encoder").state_dict()
+    arrived = model.state_dict()
+    expected = {key: value for key, value in pretrained.state_dict().items() if not task.is_head(key)}
     assert len(coverage.loaded) == len(expected) > 0
     assert not any(task.is_head(key) for key in coverage.loaded)
     assert all(task.is_head(key) for key in coverage.fresh)
     assert 0 < coverage.share < 1
     for key, value in expected.items():
-        assert torch.equal(arrived[f"encoder.{key}"], value), key
+        assert torch.equal(arrived[key], value), key
     assert heads
     for key, value in heads.items():
         assert torch.equal(arrived[key], value), key
@@ -213,16 +213,18 @@ def test_pretrained_weights_arrive_key_by_key(make_task: MakeTask) -> None:
 def test_a_renamed_or_resized_encoder_weight_fails_the_trial(make_task: MakeTask) -> None:
     task = make_task("pretrained")
     pretraining = task.pretraining()
-    renamed: Any = pretraining.build()
-    renamed.encoder.register_parameter("surplus", nn.Parameter(torch.zeros(1)))
+    renamed = pretraining.build()
+    body = next(key for key in renamed.state_dict() if not task.is_head(key)).partition(".")[0]  # what is transferred
+    renamed.get_submodule(body).register_parameter("surplus", nn.Parameter(torch.zeros(1)))
     with pytest.raises(TransferError, match=r"surplus → .* have no counterpart|have no counterpart.*surplus"):
         pretraining.transfer(renamed, task.build())
-    resized: Any = pretraining.build()
-    name, parameter = next(iter(resized.encoder.named_parameters()))
-    owner = resized.encoder.get_submodule(name.rpartition(".")[0])
+    pretrained = pretraining.build()
+    resized = pretrained.get_submodule(body)
+    name, parameter = next(iter(resized.named_parameters()))
+    owner = resized.get_submodule(name.rpartition(".")[0])
     setattr(owner, name.rpartition(".")[2], nn.Parameter(torch.zeros(*parameter.shape, 2)))
     model = task.build()
     before = {key: value.clone() for key, value in model.state_dict().items()}
     with pytest.raises(TransferError, match=r"has shape .* expects"):
-        pretraining.transfer(resized, model)
+        pretraining.transfer(pretrained, model)
     assert all(torch.equal(value, before[key]) for key, value in model.state_dict().items())

@@ -149,7 +149,7 @@ class Imputation(Task):
         if phase == "pretrain":
             return {}
         rows, metrics, imputed = self.data.rows["test"], self.metrics(), []
-        source = self.load("test")
+        source = TableRows(self.data, rows, self.imputing.tensors, scored=True)  # `load` is for scoring, once
         for index in torch.arange(len(source)).split(self.eval_batch):
             batch = source.batch(index, None)
             imputed.append(self.predict(model, batch))
