@@ -27,7 +27,7 @@ space: {mishap: {choice: [none, hang, raise, die, die-once, unreadable]}}
 search: {algorithm: grid, scheduler: none}
 training: {epochs: 3}
 replicates: 1
-resources: {report_timeout_s: 20, recycle_after: 1}
+resources: {report_timeout_s: 45, recycle_after: 1}
 """
 
 
@@ -46,7 +46,7 @@ def test_a_trial_that_hangs_raises_or_dies_fails_with_its_reason_and_no_other_is
     search = trials[trials["stage"] == "search"]
     assert dict(search["status"]) == {"none": "completed", "hang": "failed", "raise": "failed", "die": "failed",
                                       "die-once": "completed", "unreadable": "failed"}
-    assert "no report for 20 s" in search.loc["hang", "error"]
+    assert "no report for 45 s" in search.loc["hang", "error"]
     assert search.loc["raise", "error"] == "RuntimeError: boom"
     assert search.loc["unreadable", "error"] == "OSError: [Errno 5] Input/output error: 'ETTh1.csv'"
     assert "died 3 times" in search.loc["die", "error"]
@@ -67,7 +67,7 @@ def test_a_worker_killed_for_its_memory_fails_its_trial_and_no_other(small):
     if memory.available < 12e9:
         pytest.skip(f"needs 12 GB of free memory, there are {memory.available / 1e9:.0f}")
     mishaps = "none, hang, raise, die, die-once, unreadable"
-    small.text = ODD.replace("SCENE", "nowhere").replace(mishaps, "none, greedy").replace("_s: 20", "_s: 200")
+    small.text = ODD.replace("SCENE", "nowhere").replace(mishaps, "none, greedy").replace("_s: 45", "_s: 200")
     limit = (memory.total - memory.available + 7e9) / memory.total
     small.more = {"RAY_memory_usage_threshold": f"{limit:.3f}", "RAY_memory_monitor_refresh_ms": "100"}
     done = small.run()
