@@ -74,7 +74,7 @@ class Metrics:
             return
         try:
             self._set(progress)
-        except Exception as failure:
+        except Exception as failure:  # a sweep must not look dead because its metrics are
             self._works = False
             self._warn(f"Ray is told no more metrics: {type(failure).__name__}: {failure}")
 
