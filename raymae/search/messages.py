@@ -11,7 +11,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from raymae.spec.trial import TrialConfig
+    from raymae.spec.trial import ReportData, TrialConfig
 
 NOT_STARTED = "no workers came for it before the sweep's end"
 
@@ -75,31 +75,6 @@ class Worker:
     host: str
     pid: int
     device: str
-
-
-@dataclass(frozen=True)
-class ReportData:
-    """What is sent of one evaluation: the loop's report without its pictures and weights.
-
-    Attributes:
-        phase: `pretrain`, `finetune` or `test`.
-        epoch: Epochs done in this phase.
-        step: Reports before this one.
-        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
-        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
-        seconds: Wall time the trial has computed so far.
-        num_parameters: Values of the phase's network.
-        final: No report follows.
-    """
-
-    phase: str
-    epoch: int
-    step: int
-    metrics: dict[str, float]
-    best: dict[str, float]
-    seconds: float
-    num_parameters: int
-    final: bool
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""One trial, resolved: which task, which arm, every parameter, which seed."""
+"""One trial, resolved: which task, which arm, every parameter, which seed; and what it reports."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
 
 DataSource = Literal["real", "synthetic"]
+PhaseName = Literal["pretrain", "finetune", "test"]
 Stage = Literal["search", "replicate"]
 
 
@@ -93,3 +94,28 @@ class TrialConfig:
         earlier = tuple((int(epoch), dict(values)) for epoch, values in value.get("earlier", ()))
         plain = {key: value[key] for key in ("task", "arm", "params", "seed", "stage")}
         return cls(**plain, data=TrialData.from_json(value["data"]), earlier=earlier)
+
+
+@dataclass(frozen=True)
+class ReportData:
+    """One evaluation of a trial, without what it takes to go on from it: as checkpoints keep it and messages carry it.
+
+    Attributes:
+        phase: `pretrain`, `finetune`, or `test` (the one score of a replicate).
+        epoch: Epochs done in this phase.
+        step: Reports before this one.
+        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
+        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
+        seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
+        num_parameters: Values of the phase's network; while pretraining the decoder is counted too.
+        final: No report follows.
+    """
+
+    phase: PhaseName
+    epoch: int
+    step: int
+    metrics: dict[str, float]
+    best: dict[str, float]
+    seconds: float
+    num_parameters: int
+    final: bool

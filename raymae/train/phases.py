@@ -15,11 +15,10 @@ import numpy as np
 from torch import Generator, Tensor, nn
 
 from raymae.errors import CheckpointError, TrialError
+from raymae.spec.trial import PhaseName
 from raymae.tasks.base import Batch, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.epoch import Learner, evaluate
-
-PhaseName = Literal["pretrain", "finetune", "test"]
 
 
 class Evaluation(NamedTuple):

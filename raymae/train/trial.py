@@ -17,41 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymae.spec.trial import TrialConfig
+from raymae.spec.trial import PhaseName, ReportData, TrialConfig
 from raymae.tasks import task_class
 from raymae.tasks.base import Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
 from raymae.train.device import pick_device
-from raymae.train.phases import Evaluation, PhaseName, PhaseState, first_phase, next_phase, restored_phase
+from raymae.train.phases import Evaluation, PhaseState, first_phase, next_phase, restored_phase
 
 
 @dataclass(frozen=True)
-class Recorded:
-    """The lasting part of a report, as checkpoints keep it.
-
-    Attributes:
-        phase: `pretrain`, `finetune`, or `test` (the one score of a replicate).
-        epoch: Epochs done in this phase.
-        step: Reports before this one.
-        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
-        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
-        seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
-        num_parameters: Values of the phase's network; while pretraining the decoder is counted too.
-        final: No report follows.
-    """
-
-    phase: PhaseName
-    epoch: int
-    step: int
-    metrics: dict[str, float]
-    best: dict[str, float]
-    seconds: float
-    num_parameters: int
-    final: bool
-
-
-@dataclass(frozen=True)
-class Report(Recorded):
+class Report(ReportData):
     """One evaluation.
 
     Attributes:
@@ -82,7 +57,7 @@ class TrialState:
     config_id: str
     seed: int
     seconds: float
-    history: tuple[Recorded, ...]
+    history: tuple[ReportData, ...]
     phase: PhaseState
 
     def to_plain(self) -> dict[str, Any]:
@@ -94,7 +69,7 @@ class TrialState:
     def from_plain(cls, plain: Mapping[str, Any]) -> TrialState:
         """The inverse of `to_plain`."""
         return cls(
-            plain["config_id"], plain["seed"], plain["seconds"], tuple(Recorded(**one) for one in plain["history"]),
+            plain["config_id"], plain["seed"], plain["seconds"], tuple(ReportData(**one) for one in plain["history"]),
             PhaseState(**{part.name: plain[part.name] for part in fields(PhaseState)}),
         )
 
@@ -176,7 +151,7 @@ class _Trial:
         self.task = task
         self.clock = _Clock()
         self.phase = first_phase(task) if state is None else restored_phase(task, state.phase)
-        self.history: list[Recorded] = []
+        self.history: list[ReportData] = []
         if state is not None:
             self.history += state.history
             self.clock = _Clock(state.seconds)
@@ -193,7 +168,7 @@ class _Trial:
 
     def _report(self, evaluation: Evaluation, *, final: bool) -> Report:
         phase = self.phase
-        recorded = Recorded(
+        recorded = ReportData(
             phase.name, phase.epoch, len(self.history), evaluation.metrics, dict(phase.best), self.clock.seconds(),
             sum(p.numel() for p in phase.model.parameters()), final,
         )

@@ -69,9 +69,10 @@ def main() -> None:
     from raymae.search.decide.conductor import Conductor
     from raymae.search.engine.trainable import result_of
     from raymae.search.engine.tune import run_tune
-    from raymae.search.messages import Job, Message, ReportData
+    from raymae.search.messages import Job, Message
     from raymae.spec.load import parse_sweep
     from raymae.spec.resolve import arm_plan
+    from raymae.spec.trial import ReportData
     from raymae.tasks import schema_of
 
     class Simulated(tune.Trainable):

@@ -16,7 +16,8 @@ import ray
 
 from raymae.errors import CheckpointError, RayMAEError, one_line
 from raymae.search.checkpoints import TrialFiles
-from raymae.search.messages import Job, Message, ReportData, Worker
+from raymae.search.messages import Job, Message, Worker
+from raymae.spec.trial import ReportData
 
 if TYPE_CHECKING:
     import torch

@@ -12,9 +12,10 @@ from raymae.results.store.opening import described
 from raymae.results.verdict.judge import judge
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
-from raymae.search.messages import NOT_STARTED, Message, ReportData, Worker
+from raymae.search.messages import NOT_STARTED, Message, Worker
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
+from raymae.spec.trial import ReportData
 from raymae.tasks import schema_of
 
 TEXT = """

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 
 from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, Mailbox, NodeStates
-from raymae.search.messages import NOT_STARTED, Job, Message, ReportData
+from raymae.search.messages import NOT_STARTED, Job, Message
 from raymae.spec.sweep import DataSpec
-from raymae.spec.trial import TrialConfig, TrialData
+from raymae.spec.trial import ReportData, TrialConfig, TrialData
 
 
 def job(trial_id: str) -> Job:

@@ -9,7 +9,8 @@ import pytest
 
 from raymae.results.views.progress import DriverState
 from raymae.search.live.state_file import beating
-from raymae.search.messages import Message, ReportData
+from raymae.search.messages import Message
+from raymae.spec.trial import ReportData
 from tests.search.decide.test_conductor import Notes, conductor
 
 KEYS = ["state", "time", "started_at", "host", "pid", "every_s", "dashboard", "slots", "elapsed_s", "left_s", "planned",
