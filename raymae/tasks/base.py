@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
-from typing import Any, ClassVar, Generic, Literal, Protocol, TypeVar
+from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -40,6 +40,19 @@ class Source(Protocol):
             generator: Randomness for augmentation while training; None while evaluating.
         """
         ...
+
+
+class Units(NamedTuple):
+    """The examples of a split by name, in the order of its source, and what belongs together.
+
+    Attributes:
+        names: One per example, unique within a split: a file, a row, the time of a target step.
+        groups: Of every example the patient, sequence, household or block of time that it belongs to: examples of a
+            group are alike, so a group lies in one split, and intervals are over groups. None where nothing is known.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...] | None = None
 
 
 class Metrics(ABC):
@@ -152,6 +165,10 @@ class Task(ABC):
     @abstractmethod
     def load(self, split: str) -> Source:
         """A split: `pretrain` (all inputs, no labels), `train` (the labelled fraction), `val` or `test`."""
+
+    def units(self, split: str) -> Units:
+        """The examples of a split, by name and by group; by default they are numbered, and no group is known."""
+        return Units(tuple(map(str, range(len(self.load(split))))))
 
     @abstractmethod
     def build(self) -> nn.Module:
