@@ -43,7 +43,8 @@ class SearchSpec(Model):
     )
     reduction_factor: float = Field(3.0, gt=1, description="asha: about one in so many trials goes on at each rung.")
     max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null is as many as the resources hold.")
-    seed: int = Field(0, ge=0, description="Seed of the search and of every search trial.")
+    seed: int = Field(0, ge=0, description="Seed of the search. Trial k of every arm, counted from 0, is trained on "
+                      "seed 1000 * seed + k; a trial of a population that goes on from another keeps that one's.")
     warm_start: list[str] = Field(
         default_factory=list, description="Results folders of earlier sweeps whose trials the search learns from."
     )

@@ -58,7 +58,8 @@ class Agenda:
             arm = min(shares, key=lambda name: shares[name])
             if shares[arm] < 1:
                 trial_id = self._search_id(arm)
-                return self._enter(self._proposals.sampled(trial_id, arm, self._studies[arm].ask(trial_id)))
+                number = self._trials.num_asked(arm)
+                return self._enter(self._proposals.sampled(trial_id, arm, number, self._studies[arm].ask(trial_id)))
         for arm in self._replicates:
             best, number = self._to_replicate(arm)
             if best is not None and self._search_is_over(arm):

@@ -13,7 +13,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import DataSource, TrialData
 
-REPLICATE_SEED = 10_000
+REPLICATE_SEED = 10_000  # and so many seeds has a search before they come round, so that none is a replicate's
 
 
 class Proposals:
@@ -31,10 +31,20 @@ class Proposals:
     ) -> None:
         self._spec, self._plans, self._source, self._clock = spec, plans, source, clock
 
-    def sampled(self, trial_id: str, arm: str, sampled: Mapping[str, Scalar]) -> Trial:
-        """A trial of the search with the values that the arm's study chose."""
-        config = trial_config(self._spec, self._plans[arm], sampled, seed=self._spec.search.seed, stage="search",
-                              source=self._source)
+    def sampled(self, trial_id: str, arm: str, number: int, sampled: Mapping[str, Scalar]) -> Trial:
+        """A trial of the search with the values that the arm's study chose.
+
+        Every trial of an arm has a seed of its own: with few labels, a search on one seed would choose what suits one
+        draw of them. Arms have the same seeds in the same order.
+
+        Args:
+            trial_id: Its name.
+            arm: Its arm.
+            number: How many trials the arm's study was asked for before.
+            sampled: Its values.
+        """
+        seed = 1000 * self._spec.search.seed + number % REPLICATE_SEED
+        config = trial_config(self._spec, self._plans[arm], sampled, seed=seed, stage="search", source=self._source)
         return Trial(trial_id, config, sampled, self._clock(), datetime.now(UTC))
 
     def replicate(self, best: Trial, number: int) -> Trial:

@@ -11,6 +11,7 @@ import pytest
 from raymae.results.store.opening import described
 from raymae.results.verdict.judge import judge
 from raymae.search.decide.conductor import Conductor
+from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import NOT_STARTED, Message, Worker
 from raymae.spec.load import parse_sweep
@@ -140,6 +141,31 @@ def test_every_arm_gets_its_trials_and_its_best_is_replicated_on_fresh_seeds():
         r["seed"] for r in rows["scratch"] if r["stage"] == "replicate"
     ], "arms are compared on the same seeds"
     assert len(store.trials) == len(made.trials) == made.progress().num_planned
+
+
+def test_search_trials_have_seeds_of_their_own_the_same_for_every_arm_and_none_of_a_replicate():
+    made, store, clock = conductor("search.seed=2", "replicates=8")
+    run(made, clock)
+    seeds = {arm: [r["seed"] for r in store.trials if r["arm"] == arm and r["stage"] == "search"]
+             for arm in ("mae", "scratch", "persistence")}
+    assert seeds["mae"] == seeds["scratch"] == list(range(2000, 2006))
+    assert seeds["persistence"] == [2000]
+    proposals = Proposals(made.spec, made.plans, "real", clock)
+    searched = {proposals.sampled("t", "mae", k, {}).config.seed for k in range(25_000)}
+    assert len(searched) == 10_000, "however long the search, the seeds of its replicates are fresh"
+    assert not searched & {r["seed"] for r in store.trials if r["stage"] == "replicate"}
+
+
+def test_a_search_that_goes_on_later_gives_its_trials_the_seeds_that_it_would_have_given():
+    first, _, _ = conductor(slots=5)
+    left = [first.next() for _ in range(5)]
+    made, _, clock = conductor(slots=5)
+    for trial in left:
+        trial.status = "pending"
+    made.take_over([], left)
+    run(made, clock)
+    for arm in ("mae", "scratch"):
+        assert [t.config.seed for t in made.trials.of(arm, "search")] == list(range(6))
 
 
 def test_arms_take_turns_so_that_an_interrupted_search_is_fair():

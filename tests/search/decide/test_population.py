@@ -95,6 +95,7 @@ def test_a_sweep_keeps_its_population_and_replicates_the_best_schedule():
     assert len(stopped) == len(children) > 0, "a child for everyone that made way"
     assert len(search) - len(children) == 12, "children do not count against the arm's trials"
     assert sum(trial.status == "completed" for trial in search) == 12
+    assert sorted(trial.config.seed for trial in search if not trial.parent) == list(range(12))
     for child in children:
         (until, before), parent = child.config.earlier[-1], made.trials[child.parent.trial_id]
         assert until == child.parent.epoch
@@ -102,6 +103,7 @@ def test_a_sweep_keeps_its_population_and_replicates_the_best_schedule():
         assert child.config.params_at(until - 1)["lr"] == parent.config.params["lr"]
         assert child.config.params_at(until)["lr"] == child.config.params["lr"]
         assert child.config.config_id != parent.config.config_id
+        assert child.config.seed == parent.config.seed
         row = next(row for row in store.trials if row["trial_id"] == child.trial_id)
         assert row["parent"] == f"{parent.trial_id}@{until}"
     best = made.trials.best("scratch")
