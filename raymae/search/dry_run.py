@@ -73,7 +73,7 @@ def _try(plan: Plan, arm: str) -> dict[str, Any]:
             generator = torch.Generator().manual_seed(0)
             seen = task.load("pretrain").batch(torch.arange(2), generator)
             mask = pretraining.draw_mask(seen, generator)
-            float(pretraining.loss(pretraining.build(), seen, mask))
+            pretraining.loss(pretraining.build(), seen, mask)
             shapes["mask"] = list(mask.shape)
     return {"num_parameters": sum(p.numel() for p in model.parameters()), "shapes": shapes}
 

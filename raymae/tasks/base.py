@@ -55,6 +55,21 @@ class Units(NamedTuple):
     groups: tuple[str, ...] | None = None
 
 
+class Loss(NamedTuple):
+    """The mean loss of a batch, and how much of the batch it is the mean of.
+
+    A batch may be shared between ranks whose parts hold unequally many labelled pixels or hidden cells: the loss of the
+    whole is the mean of the parts' losses, weighted by what each of them counted.
+
+    Attributes:
+        mean: A scalar; 0 where nothing is counted.
+        counted: Examples, pixels, tokens or cells that the mean is over, or the sum of their weights in it.
+    """
+
+    mean: Tensor
+    counted: Tensor | int
+
+
 class Metrics(ABC):
     """Sums over a split, from which metrics are computed at the end: never averages of averages.
 
@@ -97,8 +112,8 @@ class Pretraining(ABC, Generic[Model]):
         """Choose the hidden tokens of a pretraining batch: bool `[B, N]`."""
 
     @abstractmethod
-    def loss(self, model: Model, batch: Batch, mask: Tensor) -> Tensor:
-        """Reconstruction loss of a batch, a scalar mean over its examples."""
+    def loss(self, model: Model, batch: Batch, mask: Tensor) -> Loss:
+        """Reconstruction loss of a batch."""
 
     @abstractmethod
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
@@ -179,8 +194,8 @@ class Task(ABC):
         return None
 
     @abstractmethod
-    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Supervised loss of a batch, a scalar mean over its examples."""
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Supervised loss of a batch."""
 
     @abstractmethod
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:

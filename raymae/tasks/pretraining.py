@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
-from raymae.tasks.base import Batch, Pretraining
+from raymae.tasks.base import Batch, Loss, Pretraining
 
 
 class Reconstruction(NamedTuple):
@@ -56,9 +56,10 @@ class PatchPretraining(Pretraining[MaskedAutoencoder]):
         """Hide the same number of tokens in every image, uniformly at random."""
         return random_mask(len(batch["image"]), self.grid.num_tokens, self.mask_ratio, generator)
 
-    def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
+    def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Loss:
         """Squared error on hidden patches."""
-        return model.loss(self.tokens(batch), mask, num_visible=num_visible(mask.shape[1], self.mask_ratio))
+        mean = model.loss(self.tokens(batch), mask, num_visible=num_visible(mask.shape[1], self.mask_ratio))
+        return Loss(mean, mask.sum())
 
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
         """Put other values into hidden patches."""

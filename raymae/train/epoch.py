@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raymae.errors import TrialError
-from raymae.tasks.base import Batch, Source, Task
+from raymae.tasks.base import Batch, Loss, Source, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr, set_weight_decay
 
@@ -36,7 +36,7 @@ class Learner:
         task: The problem, which has seed, parameters and device.
         phase: Name of the phase, from which the random streams are derived.
         model: The network, on the task's device.
-        loss: Scalar mean loss of the network on a batch; masks are drawn from the generator.
+        loss: Loss of the network on a batch; masks are drawn from the generator.
         lr: Peak learning rate.
         betas: The optimiser's momenta.
         layer_decay: Factor on the learning rate from each encoder layer to the one below.
@@ -44,7 +44,7 @@ class Learner:
     """
 
     def __init__(
-        self, task: Task, phase: str, model: nn.Module, loss: Callable[[Batch, Generator], Tensor], *, lr: float,
+        self, task: Task, phase: str, model: nn.Module, loss: Callable[[Batch, Generator], Loss], *, lr: float,
         betas: tuple[float, float], layer_decay: float = 1.0, ema_decay: float = 0.0,
     ) -> None:
         self.task, self.phase, self.model, self.loss = task, phase, model, loss
@@ -93,38 +93,45 @@ class Learner:
             set_lr(self.optimiser, step_lr)
             share = chosen[self.rank :: self.world]
             self.optimiser.zero_grad(set_to_none=True)
+            loss = Loss(torch.zeros((), device=device), 0)
             if len(share):
                 batch = source.batch(share, augment)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=p.precision == "bfloat16"):
                     loss = self.loss(batch, masks)
-                loss = loss * (len(share) / len(chosen))
-                loss.backward()
-                summed += loss.detach() * len(chosen)
-            self._sum_gradients()
+                (loss.mean if self.world == 1 else loss.mean * loss.counted).backward()
+            summed += self._over_ranks(loss) * len(chosen)
             clip_gradients(self.model.parameters(), p.clip_norm)
             self.optimiser.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
-        if self.world > 1:
-            dist.all_reduce(summed)
         mean = float(summed) / len(source)
         if not math.isfinite(mean):
             raise TrialError(f"the {self.phase} loss is {mean} in epoch {epoch + 1}; lower the learning rate "
                              f"({lr:g}) or clip_norm ({p.clip_norm:g})")
         return EpochResult(mean, step_lr)
 
-    def _sum_gradients(self) -> None:
-        """Sum gradients over ranks in one message; each rank's loss is already weighted by its share."""
+    def _over_ranks(self, loss: Loss) -> Tensor:
+        """The mean loss of a batch over all ranks' parts of it, whose gradients it leaves behind; takes one message.
+
+        Args:
+            loss: Of this rank's part; where there are several, gradients are of its mean times what it counted.
+        """
+        mean = loss.mean.detach()
         if self.world == 1:
-            return
+            return mean
         trained = [p for p in self.model.parameters() if p.requires_grad]
         for parameter in trained:
             if parameter.grad is None:
                 parameter.grad = torch.zeros_like(parameter)
-        flat = torch.cat([p.grad.reshape(-1) for p in trained if p.grad is not None])
+        count = torch.as_tensor(loss.counted, dtype=mean.dtype, device=mean.device)
+        flat = torch.cat([
+            *(p.grad.reshape(-1) for p in trained if p.grad is not None), (mean * count)[None], count[None]])
         dist.all_reduce(flat)
-        for parameter, grad in zip(trained, flat.split([p.numel() for p in trained]), strict=True):
-            parameter.grad = grad.view_as(parameter)
+        *grads, total, count = flat.split([*(p.numel() for p in trained), 1, 1])
+        count = torch.where(count > 0, count, 1)  # nothing counted anywhere: the loss is 0, as on one rank
+        for parameter, grad in zip(trained, grads, strict=True):
+            parameter.grad = (grad / count).view_as(parameter)
+        return (total / count)[0]
 
 
 @torch.no_grad()

@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from raymae.errors import CheckpointError, TrialError
 from raymae.spec.trial import PhaseName
-from raymae.tasks.base import Batch, Task
+from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.epoch import Learner, evaluate
 
@@ -111,7 +111,7 @@ class Pretrain:
         seed_all(derive_seed(task.config.seed, self.name, "init"))
         model = pretraining.build().to(task.device)
 
-        def loss(batch: Batch, masks: Generator) -> Tensor:
+        def loss(batch: Batch, masks: Generator) -> Loss:
             return pretraining.loss(model, batch, pretraining.draw_mask(batch, masks))
 
         self.model: nn.Module = model
@@ -167,7 +167,7 @@ class Finetune:
         self.learner = Learner(task, self.name, self.model, self._loss, lr=p.lr, betas=(0.9, 0.999),
                                layer_decay=p.layer_decay, ema_decay=p.ema_decay)
 
-    def _loss(self, batch: Batch, _: Generator) -> Tensor:
+    def _loss(self, batch: Batch, _: Generator) -> Loss:
         return self.task.finetune_loss(self.model, batch)
 
     def run(self) -> Iterator[Evaluation]:

@@ -9,7 +9,7 @@ from torch import nn
 
 from raymae.data.find.locate import Located
 from raymae.spec.task import Arm, Objective, TaskSchema, TrainingParams, param
-from raymae.tasks.base import Metrics, Task
+from raymae.tasks.base import Loss, Metrics, Task
 
 
 class TrivialParams(TrainingParams):
@@ -60,8 +60,8 @@ class Trivial(Task):
     def build(self) -> nn.Module:
         return nn.Linear(1, 1)
 
-    def finetune_loss(self, model: nn.Module, batch: Any) -> torch.Tensor:
-        return (model(batch["zero"]) - self.params.x).square().mean()
+    def finetune_loss(self, model: nn.Module, batch: Any) -> Loss:
+        return Loss((model(batch["zero"]) - self.params.x).square().mean(), len(batch["zero"]))
 
     def predict(self, model: nn.Module, batch: Any) -> torch.Tensor:
         return (model(batch["zero"]) - self.params.x).square()

@@ -54,7 +54,7 @@ def test_pretraining_loss_is_finite_and_falls(make_task: MakeTask) -> None:
     pretraining = task.pretraining()
     model = pretraining.build()
     batch, mask = masked(task)
-    assert_falls(model, lambda: pretraining.loss(model, batch, mask))
+    assert_falls(model, lambda: pretraining.loss(model, batch, mask).mean)
 
 
 def test_only_arms_that_pretrain_have_a_pretraining(make_task: MakeTask) -> None:
@@ -68,7 +68,7 @@ def test_finetuning_loss_of_every_arm_is_finite_and_falls(make_task: MakeTask) -
             task = make_task(arm=arm)
             model = task.build()
             batch = first(task.load("train"), 16)
-            assert_falls(model, lambda task=task, model=model, batch=batch: task.finetune_loss(model, batch))
+            assert_falls(model, lambda task=task, model=model, batch=batch: task.finetune_loss(model, batch).mean)
 
 
 def test_hidden_tokens_cannot_influence_the_encoder(make_task: MakeTask) -> None:
@@ -89,7 +89,7 @@ def test_hidden_tokens_cannot_influence_the_encoder(make_task: MakeTask) -> None
         # the same check sees a leak: values of visible tokens do arrive, and hidden ones are what is predicted
         seen = pretraining.corrupt(batch, ~mask, generator)
         assert not torch.allclose(clean, pretraining.encode_visible(model, seen, mask))
-        assert pretraining.loss(model, batch, mask) != pretraining.loss(model, other, mask)
+        assert pretraining.loss(model, batch, mask).mean != pretraining.loss(model, other, mask).mean
 
 
 def test_masks_follow_their_generator(make_task: MakeTask) -> None:

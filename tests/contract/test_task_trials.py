@@ -14,6 +14,7 @@ import torch
 from raymae.errors import TrialError
 from raymae.spec import TrialConfig
 from raymae.tasks import TASKS, schema_of, task_class
+from raymae.tasks.base import Loss
 from raymae.train import Report, evaluate, run_trial
 
 ARMS = [(name, arm) for name in TASKS for arm in schema_of(name).arms]
@@ -174,7 +175,13 @@ def test_nan_fails_the_trial_with_a_reason(
     config = make_config(name, arm, epochs=1, pretrain_epochs=1, label_fraction=0.1)
     owner = type(cls(config, torch.device("cpu")).pretraining()) if broken == "loss" else cls
     whole = getattr(owner, broken)
-    monkeypatch.setattr(owner, broken, lambda self, *args: whole(self, *args) * math.nan)
+
+
+    def not_a_number(self: Any, *args: Any) -> Any:
+        made = whole(self, *args)
+        return made._replace(mean=made.mean * math.nan) if isinstance(made, Loss) else made * math.nan
+
+    monkeypatch.setattr(owner, broken, not_a_number)
     reason = {"loss": "the pretrain loss is nan in epoch 1", "finetune_loss": "the finetune loss is nan",
               "predict": f"{cls.schema.objective.val} is nan after fine-tuning epoch 1"}[broken]
     with pytest.raises(TrialError, match=f"{reason}.*lower"):

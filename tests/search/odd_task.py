@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from raymae.spec.task import param
+from raymae.tasks.base import Loss
 from raymae.tasks.forecasting.schema import SCHEMA, ForecastingParams
 from raymae.tasks.forecasting.task import Forecasting
 
@@ -35,7 +36,7 @@ class Odd(Forecasting):
             raise OSError(5, "Input/output error", "ETTh1.csv")
         return super().load(split)
 
-    def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Tensor:
+    def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
         self.calls += 1
         soon = self.params.mishap in ("die", "greedy")  # in the first epoch: no checkpoint helps
         if self.calls > (5 if soon else 40) and self.config.stage == "search":

@@ -230,12 +230,12 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_losses(make_task: MakeTask) -> 
     assert batch["partner"].tolist() != batch["label"].tolist()
     model = task.build().eval()
     one, other = ({**batch, "label": label, "share": torch.ones(8)} for label in (batch["label"], batch["partner"]))
-    half = task.finetune_loss(model, {**batch, "share": torch.full((8,), 0.5)})
-    expected = (task.finetune_loss(model, one) + task.finetune_loss(model, other)) / 2
+    half = task.finetune_loss(model, {**batch, "share": torch.full((8,), 0.5)}).mean
+    expected = (task.finetune_loss(model, one).mean + task.finetune_loss(model, other).mean) / 2
     torch.testing.assert_close(half, expected)
     soft = torch.nn.functional.one_hot(batch["label"], 10) * 0.9 + 0.01
     scores = model(task.grid.patchify(batch["image"]))
-    torch.testing.assert_close(task.finetune_loss(model, one), -(soft * scores.log_softmax(1)).sum(1).mean())
+    torch.testing.assert_close(task.finetune_loss(model, one).mean, -(soft * scores.log_softmax(1)).sum(1).mean())
 
 
 # -- metrics, pictures, sizes ------------------------------------------------------------------------------------------

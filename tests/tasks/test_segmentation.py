@@ -283,9 +283,9 @@ def test_the_loss_ignores_unlabelled_pixels(make_task: MakeTask) -> None:
     counted = batch["label"] != IGNORED
     logits = model(batch["image"])[0].permute(0, 2, 3, 1)[counted]
     wanted = nn.functional.cross_entropy(logits, batch["label"][counted])
-    assert float(task.finetune_loss(model, batch)) == pytest.approx(float(wanted), rel=1e-5)
+    assert float(task.finetune_loss(model, batch).mean) == pytest.approx(float(wanted), rel=1e-5)
     nothing = {**batch, "label": torch.full_like(batch["label"], IGNORED)}
-    assert float(task.finetune_loss(model, nothing)) == 0
+    assert float(task.finetune_loss(model, nothing).mean) == 0
 
 
 @torch.no_grad()
@@ -293,7 +293,7 @@ def test_the_auxiliary_head_has_its_weight(make_task: MakeTask) -> None:
     tasks = [make_task("scratch", aux_weight=weight) for weight in (0.0, 0.4, 1.0)]
     model = tasks[0].build().eval()
     batch = tasks[0].load("train").batch(torch.arange(4), None)
-    none, some, full = (float(task.finetune_loss(model, batch)) for task in tasks)
+    none, some, full = (float(task.finetune_loss(model, batch).mean) for task in tasks)
     assert some - none == pytest.approx(0.4 * (full - none), rel=1e-4)
     assert full > some > none
 

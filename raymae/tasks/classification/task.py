@@ -22,7 +22,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
-from raymae.tasks.base import Batch, Metrics, Model, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Model, Task
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
@@ -93,7 +93,7 @@ class Classification(Task):
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
-    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross entropy; that of a mixed image is the mixture of its two labels'."""
         scores_BK = model(self.grid.patchify(batch["image"])).float()
 
@@ -103,7 +103,7 @@ class Classification(Task):
         loss_B = entropy(batch["label"])
         if "partner" in batch:
             loss_B = torch.lerp(entropy(batch["partner"]), loss_B, batch["share"])
-        return loss_B.mean()
+        return Loss(loss_B.mean(), len(loss_B))
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Scores `[B, K]`: unnormalised log probabilities."""

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.masking import draw_mask
 from raymae.models.tokens import TokenGrid
-from raymae.tasks.base import Batch, Pretraining
+from raymae.tasks.base import Batch, Loss, Pretraining
 from raymae.tasks.forecasting.features import Features
 
 
@@ -53,10 +53,11 @@ class WindowPretraining(Pretraining[MaskedAutoencoder]):
         return draw_mask(self.p.mask_kind, len(batch["window"]), self.grid.num_tokens, self.p.mask_ratio, generator,
                          keep_last=True)
 
-    def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
+    def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Loss:
         """Squared error on level and change of hidden patches of the window's own channel."""
         features_BFL, own_B2L, _, _ = self.features(batch, mask)
-        return model.loss(self.grid.patchify(features_BFL), mask, target_BNT=self.target_grid.patchify(own_B2L))
+        target_BNT = self.target_grid.patchify(own_B2L)
+        return Loss(model.loss(self.grid.patchify(features_BFL), mask, target_BNT=target_BNT), mask.sum())
 
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
         """Put other values into hidden tokens."""

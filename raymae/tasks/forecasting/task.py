@@ -23,7 +23,7 @@ from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Metrics, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Task
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
 from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
@@ -104,12 +104,12 @@ class Forecasting(Task):
             return model(self.grid.patchify(features_BFL)), base_B1, unit_B1
         return model(own_B2L if self.config.arm == "linear" else features_BFL), base_B1, unit_B1
 
-    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Squared or Huber error in normalised units."""
         output_BH, base_B1, unit_B1 = self._output(model, batch)
         wanted_BH = (batch["target"] - base_B1) / unit_B1
         loss = F.mse_loss if self.params.loss == "mse" else F.huber_loss
-        return loss(output_BH.float(), wanted_BH)
+        return Loss(loss(output_BH.float(), wanted_BH), len(wanted_BH))
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forecasts `[B, H]` on the protocol's scale."""

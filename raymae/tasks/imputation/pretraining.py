@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 
 from raymae.models.columns import Cells, ColumnTransformer
 from raymae.models.transfer import Coverage, transfer
-from raymae.tasks.base import Batch, Pretraining
+from raymae.tasks.base import Batch, Loss, Pretraining
 
 
 class CellPretraining(Pretraining[ColumnTransformer]):
@@ -28,7 +28,7 @@ class CellPretraining(Pretraining[ColumnTransformer]):
 
     def __init__(
         self, make: Callable[[], ColumnTransformer], draw: Callable[[Tensor, Generator], Tensor],
-        weighted_loss: Callable[[Cells, Batch, Tensor], Tensor], visible_weight: float, num_categories: Sequence[int],
+        weighted_loss: Callable[[Cells, Batch, Tensor], Loss], visible_weight: float, num_categories: Sequence[int],
     ) -> None:
         self.make, self.draw, self.weighted_loss = make, draw, weighted_loss
         self.visible_weight, self.num_categories = visible_weight, num_categories
@@ -41,7 +41,7 @@ class CellPretraining(Pretraining[ColumnTransformer]):
         """Hide missing cells, and some observed ones."""
         return self.draw(batch["missing"], generator)
 
-    def loss(self, model: ColumnTransformer, batch: Batch, mask: Tensor) -> Tensor:
+    def loss(self, model: ColumnTransformer, batch: Batch, mask: Tensor) -> Loss:
         """Over re-masked cells, and with less weight over visible ones; never over missing ones."""
         weight_BC = torch.where(mask[:, 1:], 1.0, self.visible_weight) * ~batch["missing"]
         return self.weighted_loss(model(batch["tokens"], mask), batch, weight_BC)

@@ -27,7 +27,7 @@ from raymae.data.subsets import labelled
 from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Task
+from raymae.tasks.base import Batch, Loss, Task
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
 from raymae.tasks.imputation.imputing import ROWS_AT_ONCE, Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
@@ -118,14 +118,13 @@ class Imputation(Task):
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
-    def _loss(self, output: Cells, batch: Batch, weight_BC: Tensor) -> Tensor:
+    def _loss(self, output: Cells, batch: Batch, weight_BC: Tensor) -> Loss:
         """Cross entropy over bins and squared error of the mean in units of the column's range, both weighted."""
         chosen_BC = -output.log_chances_BCK.gather(-1, batch["bin"][..., None])[..., 0]
         error_BC = ((output.mean_BC - batch["value"]) * self.imputing.span_C).square()
-        loss_BC = chosen_BC + self.params.mean_weight * error_BC
-        return (loss_BC * weight_BC).sum() / weight_BC.sum().clamp(min=1)
+        return _weighted_mean(chosen_BC + self.params.mean_weight * error_BC, weight_BC)
 
-    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Over re-masked cells only: what imputation is scored on."""
         hidden_BC = batch["mask"][:, 1:]
         observed_BC = ~batch["missing"]
@@ -133,7 +132,7 @@ class Imputation(Task):
             return self._loss(model(batch["tokens"], batch["mask"]), batch, (hidden_BC & observed_BC).float())
         counted_BC = observed_BC if self.config.arm == "autoencoder" else hidden_BC & observed_BC
         output_BC = self.imputing.dense(model, batch, hidden_BC)
-        return ((output_BC.float() - batch["scaled"]).square() * counted_BC).sum() / counted_BC.sum().clamp(min=1)
+        return _weighted_mean((output_BC.float() - batch["scaled"]).square(), counted_BC)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Every cell on the reference scale, then the chosen categories' codes: float64 `[B, C + Q]` on the CPU."""
@@ -159,6 +158,11 @@ class Imputation(Task):
             self.data.truth_RC[rows], torch.cat(imputed).numpy()[:, :columns], self.data.hidden_RC[rows],
             metrics.per_column(),
         )}
+
+
+def _weighted_mean(loss_BC: Tensor, weight_BC: Tensor) -> Loss:
+    weight = weight_BC.sum()
+    return Loss((loss_BC * weight_BC).sum() / torch.where(weight > 0, weight, 1), weight)
 
 
 def _table(data: TrialData, p: ImputationParams, device: torch.device) -> IncompleteTable:

@@ -32,7 +32,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Metrics, Source, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import grid, palette
 from raymae.tasks.pretraining import PatchPretraining
@@ -115,11 +115,16 @@ class Segmentation(Task):
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
-    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Cross entropy over labelled pixels, the decoder's and the auxiliary head's."""
         logits_BKSS, auxiliary_BKSS = model(batch["image"])
-        return _cross_entropy(logits_BKSS, batch["label"]) \
-            + self.params.aux_weight * _cross_entropy(auxiliary_BKSS, batch["label"])
+        labelled = (batch["label"] != IGNORED).sum()
+
+        def entropy(logits_BKSS: Tensor) -> Tensor:
+            summed = F.cross_entropy(logits_BKSS.float(), batch["label"], ignore_index=IGNORED, reduction="sum")
+            return summed / labelled.clamp(min=1)
+
+        return Loss(entropy(logits_BKSS) + self.params.aux_weight * entropy(auxiliary_BKSS), labelled)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """The class of every pixel `[B, H, X]`, float so that a network without finite logits says NaN."""
@@ -187,11 +192,6 @@ class SegmentationMetrics(Metrics):
         union_K = confusion_KK.sum(dim=0) + confusion_KK.sum(dim=1) - hit_K
         iou_K = (hit_K / union_K)[union_K != 0]
         return {"miou": float(iou_K.mean()), "pixel_accuracy": float(hit_K.sum() / confusion_KK.sum())}
-
-
-def _cross_entropy(logits_BKSS: Tensor, label_BSS: Tensor) -> Tensor:
-    summed = F.cross_entropy(logits_BKSS.float(), label_BSS, ignore_index=IGNORED, reduction="sum")
-    return summed / (label_BSS != IGNORED).sum().clamp(min=1)
 
 
 def _folder(data: TrialData) -> Path | None:

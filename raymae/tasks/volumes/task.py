@@ -21,7 +21,7 @@ from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Metrics, Source, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task
 from raymae.tasks.pictures import grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
@@ -96,9 +96,10 @@ class Volumes(Task):
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
-    def finetune_loss(self, model: nn.Module, batch: Batch) -> Tensor:
-        """Dice loss plus cross entropy."""
-        return _dice_ce()(self._logits(model, batch["image"]).float(), batch["label"][:, None])
+    def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
+        """Dice loss of every box and class plus cross entropy of every voxel: both are means over boxes."""
+        mean = _dice_ce()(self._logits(model, batch["image"]).float(), batch["label"][:, None])
+        return Loss(mean, len(batch["label"]))
 
     def _logits(self, model: nn.Module, image_BCXYZ: Tensor) -> Tensor:
         shrink = self.params.shrink
