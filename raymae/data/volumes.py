@@ -4,6 +4,9 @@ A folder is read as the first of these that it is: a MONAI datalist (`dataset_0.
 Decathlon set (`dataset.json`), both naming the files; `imagesTr/` and `labelsTr/` (`imagesTs/` may hold unlabelled
 ones); Synapse's `img/` and `label/`; or loose `img*.nii.gz` beside `label*.nii.gz`.
 
+Volumes of one patient are a group, which is in one split. Of the hippocampus in the Decathlon (`hippocampus_017`) the
+ids 2k - 1 and 2k are the two sides of one scan: all 55 pairs of volumes that share an exact quantisation step are such.
+
 Shape suffixes: C channels, XYZ voxels along the three axes.
 """
 
@@ -21,6 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from raymae.data.groups import cut, group_of, listed, named_groups, numbered, shared
 from raymae.errors import DataError
 
 LISTS = ("dataset_0.json", "dataset.json")
@@ -29,14 +33,16 @@ BTCV_ORGANS = (
     "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta",
     "inferior vena cava", "portal and splenic veins", "pancreas", "right adrenal gland", "left adrenal gland",
 )
+HIPPOCAMPUS = re.compile(r"hippocampus_(\d+)")
 
 
 class Scan(NamedTuple):
-    """One volume's files; `label` is None where nobody has drawn any."""
+    """One volume's files; `label` is None where nobody has drawn any, `group` where no group is known."""
 
     name: str
     image: Path
     label: Path | None
+    group: str | None = None
 
 
 @dataclass(frozen=True)
@@ -61,42 +67,62 @@ class VolumeSet:
 
     @property
     def splits(self) -> dict[str, tuple[Scan, ...]]:
-        """See `split_scans`."""
-        return split_scans(self.labelled, self.held_out, where=str(self.folder))
+        """See `split_scans`; `unlabelled` are those that join pretraining, none of a group that is scored."""
+        splits = split_scans(self.labelled, self.held_out, where=str(self.folder))
+        scored = {scan.group for name in ("val", "test") for scan in splits[name]} - {None}
+        return {**splits, "unlabelled": tuple(scan for scan in self.unlabelled if scan.group not in scored)}
+
+    @property
+    def note(self) -> str:
+        """What has to be said of the splits, or ""."""
+        both = _in_both(self.labelled, self.held_out)
+        return f"split anew by group, as the official lists have {listed(both)} in two splits" if both else ""
 
 
 def split_scans(
     labelled: Iterable[Scan], held_out: tuple[Scan, ...] = (), *, where: str = "the data set"
 ) -> dict[str, tuple[Scan, ...]]:
-    """`train`, `val` and `test`, the same on every machine: a fixed permutation of the names.
+    """`train`, `val` and `test`, the same on every machine: a fixed permutation of the names, or of the groups.
 
     The official held-out volumes, where there are any, are the test split, and 15 % of the rest are held out for
-    selection; else 60 / 15 / 25 %.
+    selection; else, or where one of their groups is in the rest too, 60 / 15 / 25 %.
 
     Raises:
-        DataError: Too few volumes to fill the three splits.
+        DataError: Too few volumes, or groups of them, to fill the three splits.
     """
     ordered = sorted(labelled)
-    total, order = len(ordered), np.random.default_rng(0).permutation(len(ordered))
+    if _in_both(ordered, held_out):
+        ordered, held_out = sorted((*ordered, *held_out)), ()
+    groups = [scan.group for scan in ordered if scan.group is not None]
+    group_N = numbered(groups if len(groups) == len(ordered) else None, len(ordered))
+    total = int(group_N.max(initial=-1)) + 1
     num_test = 0 if held_out else max(1, round(0.25 * total))
     num_val = max(1, round(0.15 * total))
     if total - num_test - num_val < 1:
-        raise DataError(f"{where}: {total} labelled volumes do not fill train, val and test; at least 3 are needed, "
+        what = f"{total} groups of labelled volumes" if groups else f"{total} labelled volumes"
+        raise DataError(f"{where}: {what} do not fill train, val and test; at least 3 are needed, "
                         "or 2 beside an official validation list")
-    parts = np.split(order, [total - num_test - num_val, total - num_test])
-    train, val, test = (tuple(ordered[index] for index in sorted(part)) for part in parts)
+    order_G = np.random.default_rng(0).permutation(total)
+    parts = cut(group_N, order_G, [total - num_test - num_val, total - num_test])
+    train, val, test = (tuple(ordered[index] for index in part) for part in parts)
     return {"train": train, "val": val, "test": tuple(sorted(held_out)) or test}
 
 
-def read_volume_set(folder: Path, *, num_classes: int = 0) -> VolumeSet:
+def _in_both(labelled: Iterable[Scan], held_out: Iterable[Scan]) -> set[str]:
+    return shared(*([scan.group for scan in scans if scan.group is not None] for scans in (labelled, held_out)))
+
+
+def read_volume_set(folder: Path, *, num_classes: int = 0, group: str = "") -> VolumeSet:
     """Find the images and labels of a folder; opens none of them.
 
     Args:
         folder: In one of the layouts above.
         num_classes: Labels with the background; 0 for what the folder's list says, or BTCV's 14 if it has none.
+        group: A pattern of file names without their endings that says which belong together; see `named_groups`.
 
     Raises:
-        DataError: The folder holds no volumes, a listed file or a label is missing, or the list is malformed.
+        DataError: The folder holds no volumes, a listed file or a label is missing, the list is malformed, or a name
+            has no group.
     """
     if not folder.is_dir():
         raise DataError(f"{folder} is not a folder; give the folder that holds the volumes")
@@ -117,7 +143,26 @@ def read_volume_set(folder: Path, *, num_classes: int = 0) -> VolumeSet:
         names = tuple(names[index] if index < len(names) else f"class {index}" for index in range(num_classes))
     modality = " ".join(map(str, dict(listed.get("modality") or {}).values())).upper() if found else "CT"
     ct = None if not modality else "CT" in modality.split()
+    labelled, held_out, unlabelled = _grouped(folder, group, labelled, held_out, unlabelled)
     return VolumeSet(folder, labelled, held_out, unlabelled, names, ct)
+
+
+def _grouped(
+    folder: Path, pattern: str, labelled: tuple[Scan, ...], held_out: tuple[Scan, ...], unlabelled: tuple[Scan, ...]
+) -> tuple[tuple[Scan, ...], tuple[Scan, ...], tuple[Scan, ...]]:
+    """The same scans with their groups; one without labels that has none may stay without."""
+    names = [scan.name for scan in (*labelled, *held_out)]
+    if pattern:
+        groups: dict[str, str | None] = dict(zip(names, named_groups(pattern, names, str(folder)), strict=True))
+        groups |= {scan.name: group_of(pattern, scan.name) for scan in unlabelled}
+    elif all(map(HIPPOCAMPUS.fullmatch, names)):
+        ids = {scan.name: HIPPOCAMPUS.fullmatch(scan.name) for scan in (*labelled, *held_out, *unlabelled)}
+        groups = {name: f"scan {(int(found[1]) + 1) // 2:03d}" if found else None for name, found in ids.items()}
+    else:
+        return labelled, held_out, unlabelled
+    labelled, held_out, unlabelled = (tuple(scan._replace(group=groups[scan.name]) for scan in scans)
+                                      for scans in (labelled, held_out, unlabelled))
+    return labelled, held_out, unlabelled
 
 
 def read_scan(scan: Scan, num_classes: int) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:

@@ -77,3 +77,43 @@ def test_labels_by_class_are_even_over_classes_and_nested() -> None:
     rank_N, counts_N = rank_within_class(labels_N, 0)
     assert (counts_N == 50).all()
     assert all(sorted(rank_N[labels_N == label]) == list(range(50)) for label in range(4))
+
+
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+def test_shares_are_of_whole_groups_and_nested() -> None:
+    groups = [f"patient {index % 20}" for index in range(100)]
+    tenth, quarter = (labelled(100, share, 0, groups=groups) for share in (0.1, 0.25))
+    assert {len(labelled(100, 1e-9, seed, groups=groups)) for seed in range(3)} == {5}  # at least one group, whole
+    for kept, count in ((tenth, 2), (quarter, 5)):
+        of = {groups[index] for index in kept}
+        assert len(of) == count
+        assert kept.tolist() == [index for index in range(100) if groups[index] in of]
+    assert set(tenth) < set(quarter)
+    assert set(tenth) != set(labelled(100, 0.1, 1, groups=groups))
+
+
+def test_a_group_stands_for_its_examples_in_shares_by_class() -> None:
+    labels_N = np.repeat([0, 1, 2], 40)
+    groups = [f"{label}-{index % 8}" for index, label in enumerate(labels_N)]  # 8 groups of 5 in every class
+    kept = labelled_by_class(labels_N, 0.25, 0, groups)
+    assert np.bincount(labels_N[kept]).tolist() == [10, 10, 10]
+    assert len({groups[index] for index in kept}) == 6
+    assert set(labelled_by_class(labels_N, 0.125, 0, groups)) < set(kept)
+    held_N = hold_out(labels_N, 0.1, 0, groups)
+    assert np.bincount(labels_N[held_N]).tolist() == [5, 5, 5]
+    assert not {groups[index] for index in np.flatnonzero(held_N)} & {groups[i] for i in np.flatnonzero(~held_N)}
+    rank_N, counts_N = rank_within_class(labels_N, 0, groups)
+    assert set(counts_N) == {40}
+    few = np.flatnonzero(rank_N < 10)
+    assert np.bincount(labels_N[few]).tolist() == [10, 10, 10]
+    assert len({groups[index] for index in few}) == 6
+
+
+def test_groups_of_one_change_no_draw() -> None:
+    labels_N, each = np.arange(30) % 3, [f"{index:02d}" for index in range(30)]
+    assert labelled(30, 0.25, 1, groups=each).tolist() == labelled(30, 0.25, 1).tolist()
+    assert labelled_by_class(labels_N, 0.25, 1, each).tolist() == labelled_by_class(labels_N, 0.25, 1).tolist()
+    assert hold_out(labels_N, 0.2, 1, each).tolist() == hold_out(labels_N, 0.2, 1).tolist()
+    assert rank_within_class(labels_N, 1, each)[0].tolist() == rank_within_class(labels_N, 1)[0].tolist()

@@ -88,6 +88,78 @@ def test_splits_are_a_fixed_permutation_of_the_names() -> None:
         split_scans(scans[:2])
 
 
+# -- groups ------------------------------------------------------------------------------------------------------------
+
+
+def test_both_sides_of_a_scan_of_the_hippocampus_are_in_one_split(tmp_path: Path) -> None:
+    for index in range(1, 25):
+        put(tmp_path / "imagesTr" / f"hippocampus_{index:03d}.nii.gz", np.full((2, 2, 2), index, dtype=np.int16))
+        put(tmp_path / "labelsTr" / f"hippocampus_{index:03d}.nii.gz", np.zeros((2, 2, 2), dtype=np.uint8))
+    found = read_volume_set(tmp_path)
+    groups = {scan.name: scan.group for scan in found.labelled}
+    assert groups["hippocampus_017"] == groups["hippocampus_018"] == "scan 009"
+    assert groups["hippocampus_016"] == "scan 008"
+    of = {name: {scan.group for scan in scans} for name, scans in found.splits.items() if name != "unlabelled"}
+    assert {name: len(part) for name, part in of.items()} == {"train": 7, "val": 2, "test": 3}
+    assert len(set().union(*of.values())) == 12
+    assert {name: len(found.splits[name]) for name in of} == {"train": 14, "val": 4, "test": 6}
+
+
+def test_a_pattern_of_file_names_says_who_is_the_patient(tmp_path: Path) -> None:
+    for patient in "abcd":
+        for visit in range(3):
+            put(tmp_path / "img" / f"{patient}_{visit}.nii.gz", np.zeros((2, 2, 2), dtype=np.int16))
+            put(tmp_path / "label" / f"{patient}_{visit}.nii.gz", np.zeros((2, 2, 2), dtype=np.uint8))
+    put(tmp_path / "imagesTs" / "else.nii.gz", np.zeros((2, 2, 2), dtype=np.int16))
+    for patient in "abcd":
+        put(tmp_path / "imagesTs" / f"{patient}_9.nii.gz", np.zeros((2, 2, 2), dtype=np.int16))
+    assert {scan.group for scan in read_volume_set(tmp_path).labelled} == {None}
+    for pattern in ("^([a-z])_", "^[a-z](?=_)"):  # its first group, or all of it
+        found = read_volume_set(tmp_path, group=pattern)
+        splits = found.splits
+        assert [len(splits[name]) for name in ("train", "val", "test")] == [6, 3, 3]
+        of = {name: {scan.group for scan in scans} for name, scans in splits.items()}
+        assert not of["train"] & of["val"] | of["val"] & of["test"] | of["train"] & of["test"]
+        assert of["unlabelled"] == {*of["train"], None}  # nobody is pretrained on who is scored
+
+
+def test_official_lists_with_a_patient_in_two_splits_are_split_anew(tmp_path: Path) -> None:
+    entries = []
+    for name in ("a_0", "a_1", "b_0", "b_1", "c_0", "d_0"):
+        put(tmp_path / f"{name}.nii.gz", np.zeros((2, 2, 2), dtype=np.int16))
+        put(tmp_path / f"label{name}.nii.gz", np.zeros((2, 2, 2), dtype=np.uint8))
+        entries.append({"image": f"{name}.nii.gz", "label": f"label{name}.nii.gz"})
+    listed = {"labels": {"0": "background", "1": "spleen"}, "training": entries[:3], "validation": entries[3:]}
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    official = read_volume_set(tmp_path)
+    assert names(official.splits["test"]) == ["b_1", "c_0", "d_0"]
+    assert official.note == ""
+    found = read_volume_set(tmp_path, group="^(.)_")
+    assert found.note == "split anew by group, as the official lists have b in two splits"
+    of = [{scan.group for scan in found.splits[name]} for name in ("train", "val", "test")]
+    assert sum(map(len, of)) == len(set().union(*of)) == 4
+    listed["training"], listed["validation"] = entries[:4], entries[4:]
+    (tmp_path / "dataset.json").write_text(json.dumps(listed))
+    found = read_volume_set(tmp_path, group="^(.)_")  # lists that keep patients apart are kept
+    assert names(found.splits["test"]) == ["c_0", "d_0"]
+    assert found.note == ""
+
+
+@pytest.mark.parametrize(("pattern", "message"), [
+    ("([a", r"settings.group='\(\[a' must be a regular expression: .*; try"),
+    ("^(x)", r"settings.group='\^\(x\)' matches none of 3 file names, not 'img0001'; it must match a part of every"),
+    ("1$", r"matches only 1 of 3 file names, not 'img0002'"),
+    ("^(img)", r"1 groups of labelled volumes do not fill train, val and test; at least 3 are needed"),
+])
+def test_what_a_pattern_must_be(pattern: str, message: str, tmp_path: Path) -> None:
+    for index in (1, 2, 3):
+        pair(tmp_path, index)
+    apart, plain = (read_volume_set(tmp_path, group=group).splits for group in (".+", ""))
+    assert all(names(apart[name]) == names(plain[name]) for name in apart)  # as many groups as volumes: nothing changes
+    with pytest.raises(DataError, match=message):
+        _ = read_volume_set(tmp_path, group=pattern).splits
+
+
 # -- bad data ----------------------------------------------------------------------------------------------------------
 
 
@@ -186,6 +258,8 @@ def test_the_real_hippocampus() -> None:
         pytest.skip("needs hippocampus/Task04_Hippocampus in $RAYMAE_DATA")
     found = read_volume_set(HIPPOCAMPUS)
     assert len(found.labelled) == 200
+    of = [{scan.group for scan in found.splits[name]} for name in ("train", "val", "test")]
+    assert sum(map(len, of)) == len(set().union(*of)) == 139
     assert found.classes == ("background", "Anterior", "Posterior")
     assert found.ct is False
     voxels = np.zeros(3, dtype=int)

@@ -5,6 +5,7 @@ Shape suffixes: B batch, C channels, K classes, XYZ voxels along the three axes 
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -15,6 +16,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from raymae.data.groups import counted
 from raymae.data.shelf import WORKER
 from raymae.data.synthetic.volumes import CLASSES, synthetic_volumes
 from raymae.data.volumes import Scan, VolumeSet, read_scan, read_volume_set, split_scans
@@ -57,7 +59,7 @@ class VolumeSplits:
         classes: Their names, the background first.
     """
 
-    def __init__(self, path: Path | None, how: Preparation, device: torch.device) -> None:
+    def __init__(self, path: Path | None, how: Preparation, group: str, device: torch.device) -> None:
         self.how, self.device = how, device
         self.found: VolumeSet | None = None
         self._is_read = False
@@ -67,8 +69,8 @@ class VolumeSplits:
             self.scans = {**split_scans(names), "unlabelled": ()}
             self.classes: tuple[str, ...] = CLASSES
         else:
-            self.found = read_volume_set(path, num_classes=how.num_classes)
-            self.scans = {**self.found.splits, "unlabelled": self.found.unlabelled}
+            self.found = read_volume_set(path, num_classes=how.num_classes, group=group)
+            self.scans = self.found.splits
             self.classes = self.found.classes
 
     def split(self, name: str) -> tuple[Volume, ...]:
@@ -76,6 +78,21 @@ class VolumeSplits:
         if name not in self._splits:
             self._splits[name] = tuple(self._volume(scan) for scan in self.scans[name])
         return self._splits[name]
+
+    def groups(self, *names: str) -> tuple[str, ...] | None:
+        """The groups of these splits' volumes, an unlabelled one without being its own; None where none is known."""
+        if self.scans["train"][0].group is None:
+            return None
+        return tuple(scan.group or scan.name for name in names for scan in self.scans[name])
+
+    def names(self, *names: str) -> tuple[str, ...]:
+        """The file names of these splits' volumes, with their folders where files of a name are in several."""
+        scans = [scan for scans in self.scans.values() for scan in scans]
+        alike = len({scan.name for scan in scans}) < len(scans)
+        chosen = [scan for name in names for scan in self.scans[name]]
+        if not alike or self.found is None:
+            return tuple(scan.name for scan in chosen)
+        return tuple(Path(os.path.relpath(scan.image, self.found.folder)).as_posix() for scan in chosen)
 
     @property
     def in_channels(self) -> int:
@@ -89,7 +106,12 @@ class VolumeSplits:
                 read_scan(scan, len(self.classes))
             self._is_read = True
         counts = " / ".join(f"{len(self.scans[name])} {name}" for name in ("train", "val", "test", "unlabelled"))
-        return f"{counts} volumes; {len(self.classes) - 1} classes: {', '.join(self.classes[1:])}"
+        notes = [f"{counts} volumes", f"{len(self.classes) - 1} classes: {', '.join(self.classes[1:])}",
+                 counted({name: self.groups(name) for name in ("train", "val", "test")})]
+        if self.found is not None:
+            scored = len(self.found.unlabelled) - len(self.scans["unlabelled"])
+            notes += [self.found.note, f"{scored} unlabelled left out, whose group is scored" if scored else ""]
+        return "; ".join(filter(None, notes))
 
     def _volume(self, scan: Scan) -> Volume:
         if self.found is None:
@@ -237,6 +259,6 @@ def whole_volumes(volumes: Sequence[Volume]) -> Whole:
 
 
 @WORKER.keeps(4)
-def volume_splits(path: str | None, how: Preparation, device: torch.device) -> VolumeSplits:
+def volume_splits(path: str | None, how: Preparation, group: str, device: torch.device) -> VolumeSplits:
     """Once per process: a worker keeps its volumes from trial to trial."""
-    return VolumeSplits(None if path is None else Path(path), how, device)
+    return VolumeSplits(None if path is None else Path(path), how, group, device)

@@ -6,6 +6,7 @@ import math
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from raymae.data.groups import pattern_problems
 from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
@@ -29,6 +30,8 @@ class VolumesParams(TrainingParams):
     window_low: float = param(-175.0, "what becomes 0 in a CT", unit="Hounsfield units")
     window_high: float = param(250.0, "what becomes 1 in a CT", unit="Hounsfield units")
     num_classes: int = param(0, "classes with the background; 0: what the data set says", ge=0, le=255)
+    group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
+                           "it, matches is the patient, who is in one split; empty: what is known of the data set")
     roi_size: str = param("32x48x32", "box that the network sees, as `96x96x96`", unit="voxels", kinds=LEARNING)
     shrink: int = param(
         1, "the network works on means over cubes of this side; labels, loss and scores keep the full resolution",
@@ -61,7 +64,7 @@ class VolumesParams(TrainingParams):
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whole patches of a size that UNETR's decoder can double up to, and heads that divide widths."""
-    problems: list[tuple[str, str]] = []
+    problems = pattern_problems(params)
     try:
         spacing_of(str(params["spacing"]))
     except ValueError as error:

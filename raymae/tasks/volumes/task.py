@@ -21,7 +21,7 @@ from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units
 from raymae.tasks.pictures import grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
@@ -56,7 +56,7 @@ class Volumes(Task):
         return _volumes(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
 
     def load(self, split: str) -> Source:
-        """Boxes for training, whole volumes for scoring. The labelled share is of volumes, drawn by the seed."""
+        """Boxes for training, whole volumes for scoring. The labelled share is of patients, drawn by the seed."""
         p, data = self.params, self.data
         if split in ("val", "test"):
             return whole_volumes(data.split(split))
@@ -65,9 +65,22 @@ class Volumes(Task):
         if split == "pretrain":
             every = (*volumes, *(data.split("unlabelled") if p.unlabelled else ()))
             return Boxes(every, self.roi, labelled=False, num_boxes=p.pretrain_boxes, **augment)
-        kept = labelled(len(volumes), p.label_fraction, self.config.seed)
-        chosen = [volumes[index] for index in kept]
+        chosen = [volumes[index] for index in self._labelled()]
         return Boxes(chosen, self.roi, labelled=True, num_boxes=p.boxes_per_epoch, **augment)
+
+    def _labelled(self) -> np.ndarray:
+        """Which training volumes have labels: a share of the patients, where they are known."""
+        count, groups = len(self.data.scans["train"]), self.data.groups("train")
+        return labelled(count, getattr(self.params, "label_fraction", 1.0), self.config.seed, groups=groups)
+
+    def units(self, split: str) -> Units:
+        """Volumes by file name, and the patient, where known."""
+        splits = [split] if split != "pretrain" else ["train", *(["unlabelled"] if self.params.unlabelled else [])]
+        names, groups = self.data.names(*splits), self.data.groups(*splits)
+        if split != "train":
+            return Units(names, groups)
+        kept = self._labelled()
+        return Units(tuple(names[i] for i in kept), groups and tuple(groups[i] for i in kept))
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
@@ -198,7 +211,7 @@ class DiceMetrics(Metrics):
 
 def _volumes(data: TrialData, p: Any, device: torch.device) -> VolumeSplits:
     how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes)
-    return volume_splits(path_of(data), how, device)
+    return volume_splits(path_of(data), how, p.group, device)
 
 
 @cache
