@@ -172,7 +172,7 @@ def _endless_grid(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterato
 
 
 def _nothing_live(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Finding]:
-    if spec.search.scheduler == "pbt" and plan.space and not plan.live:
+    if spec.search.scheduler == "pbt" and plan.arm.kind != "reference" and plan.space and not plan.live:
         live = sorted(name for name in plan.fixed if is_live(schema.params, name))
         yield "search.scheduler", (f"pbt changes parameters while a trial trains, and none that the arm {plan.name} "
                                    f"searches can change; search one of {', '.join(live)}, or use asha")

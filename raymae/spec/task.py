@@ -54,16 +54,23 @@ class Arm:
 
     Attributes:
         kind: `pretrained` (masked pretraining, then fine-tuning), `trained` (fine-tuning only) or `reference`
-            (nothing to train or search: persistence, a mean).
+            (no network to train: persistence, a mean, a forest).
         about: One line for people.
+        stochastic: Whether a reference depends on the seed, as a forest does. Arms that train always do.
     """
 
     kind: ArmKind
     about: str
+    stochastic: bool = False
+
+    @property
+    def is_fixed(self) -> bool:
+        """Whether every seed gives the same."""
+        return self.kind == "reference" and not self.stochastic
 
     def num_replicates(self, asked: int) -> int:
-        """Replicates it needs of those a sweep asks for: a reference has no randomness, so one says all."""
-        return min(asked, 1) if self.kind == "reference" else asked
+        """Replicates it needs of those a sweep asks for: where every seed gives the same, one says all."""
+        return min(asked, 1) if self.is_fixed else asked
 
 
 @dataclass(frozen=True)

@@ -226,6 +226,31 @@ def test_an_arm_has_only_what_applies(load: Load) -> None:
     assert arm_plan(spec, schema, "persistence").num_trials(7) == 1
 
 
+FOREST = """\
+name: forest
+task: imputation
+data: {name: california-housing, if_unavailable: synthetic}
+arms: {scratch: {}, missforest: {}, iterative: {}, mean: {}}
+space:
+  lr: {loguniform: [3e-4, 3e-3]}
+  min_leaf: {choice: [1, 5]}
+  max_rounds: {int: [2, 6], when: {arm: missforest}}
+search: {num_trials: 2}
+"""
+
+
+def test_a_reference_searches_the_parameters_that_it_has(load: Load) -> None:
+    spec, schema = load(FOREST), schema_of("imputation")
+    plans = {arm: arm_plan(spec, schema, arm) for arm in spec.arms}
+    assert {arm: list(plan.space) for arm, plan in plans.items()} == {
+        "scratch": ["lr"], "missforest": ["min_leaf", "max_rounds"], "iterative": [], "mean": []}
+    assert {arm: plan.num_trials(7) for arm, plan in plans.items()} == {
+        "scratch": 7, "missforest": 7, "iterative": 1, "mean": 1}
+    assert {arm: plan.arm.num_replicates(5) for arm, plan in plans.items()} == {
+        "scratch": 5, "missforest": 5, "iterative": 1, "mean": 1}
+    assert load(FOREST, "search.scheduler=pbt"), "what never changes while training hinders no population elsewhere"
+
+
 def test_one_and_one_point_zero_are_the_same_configuration(load: Load) -> None:
     schema = schema_of("forecasting")
     ids = set()

@@ -76,7 +76,7 @@ def judge(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> Verdict:
                for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
     sides = {result.arm: Side(result.arm, _scores(last[last["arm"] == result.arm], objective.test),
-                              result.kind == "reference") for result in results}
+                              arms[result.arm].is_fixed) for result in results}
     pairs = [_pair(sides[a], sides[b], task) for a, b in _pairings(results, task.primary)
              if sides[a].scores and sides[b].scores]
     adjusted = holm([pair.p for pair in pairs])

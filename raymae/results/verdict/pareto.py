@@ -38,7 +38,7 @@ class Pareto:
 def pareto_front(last: pd.DataFrame, objective: Objective, cost: str) -> Pareto:
     """The Pareto front over all arms: every completed search trial that no other beats in one and matches in the other.
 
-    References cost nothing to search and stand beside it, so they are left out.
+    References train nothing: what they cost is no training's, so they stand beside it.
 
     Args:
         last: The `trials` dataset, one row per trial.

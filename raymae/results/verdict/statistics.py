@@ -33,7 +33,7 @@ class Side:
     Attributes:
         arm: Name of the arm, for messages.
         scores: Its finite scores, at least one.
-        fixed: Whether it is a reference, whose one score is exact.
+        fixed: Whether every seed gives the same score, so that its one score is exact.
     """
 
     arm: str

@@ -102,9 +102,15 @@ class Follower:
         )
 
     def _guessed(self) -> dict[str, PlannedTrials]:
-        """What is planned where no driver said: a quota may have been cut by the budget or a small grid."""
+        """What is planned where no driver said: a quota may have been cut by the budget or a small grid.
+
+        A reference is taken to search what is searched `when` the arm is that reference; which other parameters it
+        has, only its task knows.
+        """
         spec, arms = self._store.spec(), self._store.manifest.task.arms
-        return {name: PlannedTrials(1 if arms[name].kind == "reference" else spec.search.num_trials,
+        named = {arm for distribution in spec.space.values() for arm in distribution.when.get("arm", ())}
+        return {name: PlannedTrials(1 if arms[name].kind == "reference" and name not in named
+                                    else spec.search.num_trials,
                                     arms[name].num_replicates(spec.replicates)) for name in spec.arms}
 
     def _state(self, state: DriverState | None, answer: Verdict) -> tuple[State, str]:

@@ -81,7 +81,7 @@ class Conductor:
         }
         self.populations = {
             name: Population(plan, spec.search, objective)
-            for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.space
+            for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.live
         }
         self.quota = _shrunk({name: study.num_trials for name, study in self.studies.items()}, spec.budget.num_trials)
         self.replicates = {name: plan.arm.num_replicates(spec.replicates) for name, plan in plans.items()}

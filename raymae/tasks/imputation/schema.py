@@ -18,9 +18,9 @@ ARMS = {
     "report_mae": Arm("trained", "the report's: dense network on the masked row beside its mask"),
     "autoencoder": Arm("trained", "the report's baseline: dense autoencoder on the row filled with means"),
     "mean": Arm("reference", "mean of the column, most frequent category"),
-    "knn": Arm("reference", "mean of the ten nearest rows"),
+    "knn": Arm("reference", "mean of the ten nearest rows", stochastic=True),  # its donors are drawn
     "iterative": Arm("reference", "rounds of Bayesian ridge regressions (MICE)"),
-    "missforest": Arm("reference", "rounds of extremely randomised trees (missForest)"),
+    "missforest": Arm("reference", "rounds of extremely randomised trees (missForest)", stochastic=True),
     "hist_gradient": Arm("reference", "rounds of gradient-boosted trees on histograms"),
 }
 

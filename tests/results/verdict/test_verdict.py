@@ -3,6 +3,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ from tiny_task import DATA, tiny_schema, tiny_spec, trial
 from raymae.results import Store, Verdict, headline, verdict_of
 from raymae.results.verdict.statistics import Score, statistics
 from raymae.results.verdict.verdict import BestTrial, TrialCounts
-from raymae.spec import Objective
+from raymae.spec import Arm, Objective
 
 Make = Callable[..., Store]
 MAE = [0.50, 0.52, 0.51, 0.49, 0.53]
@@ -27,6 +28,7 @@ def judge(make_store: Make) -> Callable[..., Verdict]:
     def judge(scores: Mapping[str, Sequence[float | None]], mode: str = "min", source: str = "real",
               extra: Sequence[dict[str, Any]] = (), **spec: Any) -> Verdict:
         schema = tiny_schema(objective=Objective("mse", mode, ""))  # type: ignore[arg-type]
+        schema = replace(schema, arms={**schema.arms, "forest": Arm("reference", "random trees", stochastic=True)})
         data = {**DATA, "source": source}
         store = make_store(spec=tiny_spec(arms=list(scores), space={}, **spec), schema=schema, data=data)
         for arm, values in scores.items():
@@ -103,6 +105,17 @@ def test_a_reference_is_a_constant(judge: Callable[..., Verdict]) -> None:
     assert pair.ci95 == pytest.approx([low - 0.9, high - 0.9])
     assert pair.p == pytest.approx(result.pvalue)
     assert pair.verdict == "helps"
+
+
+def test_a_random_reference_is_no_constant(judge: Callable[..., Verdict]) -> None:
+    once = judge({"mae": MAE, "forest": [0.9]})
+    assert once.pairs[0].ci95 is None
+    assert not once.complete, "one of five replicates"
+
+
+def test_a_random_reference_varies(judge: Callable[..., Verdict]) -> None:
+    [pair] = judge({"mae": MAE, "forest": [0.9, 0.91, 0.92, 0.9, 0.89]}).pairs
+    assert pair.p == pytest.approx(stats.ttest_ind(MAE, [0.9, 0.91, 0.92, 0.9, 0.89], equal_var=False).pvalue)
 
 
 def test_a_reference_as_the_first_arm(judge: Callable[..., Verdict]) -> None:

@@ -24,6 +24,7 @@ from raymae.results.store.parts import Parts
 from raymae.results.verdict.verdict import TrialCounts
 from raymae.results.views.follower import Follower
 from raymae.results.views.progress import DriverState, Failure, Progress
+from raymae.spec import Arm
 
 PLANNED = {"mae": {"search": 3, "replicates": 2}, "scratch": {"search": 3, "replicates": 2},
            "gru": {"search": 3, "replicates": 2}, "persistence": {"search": 1, "replicates": 1}}
@@ -39,6 +40,15 @@ def state(word: str = "running", age_s: float = 0.0, **changes: Any) -> dict[str
 
 RUNNING = {"trial_id": "mae-1", "arm": "mae", "stage": "search", "attempt": 0, "phase": "finetune", "epoch": 2,
            "epochs": 4, "wall_s": 3.0, "best": 0.5}
+
+
+def test_without_a_driver_a_reference_is_taken_to_search_what_names_it(make_store):
+    space = {"max_rounds": {"int": [2, 6], "when": {"arm": ["forest"]}}, "lr": {"loguniform": [1e-4, 1e-2]}}
+    arms = {"mae": Arm("pretrained", ""), "forest": Arm("reference", "", stochastic=True), "mean": Arm("reference", "")}
+    store = make_store(spec=tiny_spec(arms=list(arms), space=space, search={"num_trials": 4}, replicates=3),
+                       schema=tiny_schema(arms=arms, primary=None))
+    assert {arm.arm: (arm.search.planned, arm.replicates.planned) for arm in Follower(store.root).look().arms} == {
+        "mae": (4, 3), "forest": (4, 3), "mean": (1, 1)}
 
 
 def test_it_counts_what_ended_and_names_what_runs(make_store):
