@@ -101,7 +101,8 @@ def counted(splits: Mapping[str, Sequence[str] | None], what: str = "groups") ->
     return f"{counts} {what}"
 
 
-def listed(groups: Iterable[str], most: int = 3) -> str:
-    """Some groups by name, for a message."""
-    names = sorted(groups)
-    return ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+def split_anew(both: Iterable[str], most: int = 3) -> str:
+    """Say in a dry run that a data set's own lists were not kept, for they have these groups in two splits."""
+    names = sorted(both)
+    listed = ", ".join(names[:most]) + (f" and {len(names) - most:,} more" if len(names) > most else "")
+    return f"split anew by group, as the official lists have {listed} in two splits"

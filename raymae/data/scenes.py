@@ -4,8 +4,8 @@
     images/{training,validation}/*.jpg           or .jpeg, .png
     annotations/{training,validation}/*.png      one channel: 0 = other, ignored; 1..K = the classes in order
 
-The official validation images are the test split; part of the training images is held out for selection. Everything is
-decoded once, resized and kept as bytes: small sets in memory, large ones in a file in the cache that is mapped.
+Everything is decoded once, resized and kept as bytes: small sets in memory, large ones in a file in the cache that is
+mapped. How images become splits is said in `scene_splits`.
 
 Shape suffixes: H and X rows and columns, C colours.
 """
@@ -18,13 +18,14 @@ import os
 import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from raymae.data.find.locate import cache_folder
+from raymae.data.groups import group_of
 from raymae.data.kept import built_once
 from raymae.data.shelf import WORKER
 from raymae.errors import DataError
@@ -34,7 +35,6 @@ if TYPE_CHECKING:
 
 IGNORED = 255  # what label 0 becomes; class 1..K becomes 0..K-1
 SUFFIXES = (".jpg", ".jpeg", ".png")
-HELD_OUT = 0.18  # of the training images, for selection
 IN_MEMORY_BYTES = 1 << 29  # larger sets are mapped from a file, which all workers of a machine share
 LAYOUT = "expected the layout of ADE20K: images/{training,validation} and annotations/{training,validation}"
 
@@ -47,11 +47,13 @@ class Scenes:
         names: File names without suffix.
         images: `[H, X, 3]`, uint8, each of its own size.
         labels: `[H, X]`, uint8: 0..K-1, or `IGNORED`; empty for images without labels.
+        groups: The drive or place of each; empty where none is known.
     """
 
     names: tuple[str, ...]
     images: tuple[np.ndarray, ...]
     labels: tuple[np.ndarray, ...] = ()
+    groups: tuple[str, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -59,53 +61,8 @@ class Scenes:
     def take(self, chosen: Sequence[int]) -> Scenes:
         """Some of them, in this order."""
         labels = tuple(self.labels[i] for i in chosen) if self.labels else ()
-        return Scenes(tuple(self.names[i] for i in chosen), tuple(self.images[i] for i in chosen), labels)
-
-
-@dataclass(frozen=True)
-class SceneSplits:
-    """A data set, split.
-
-    Attributes:
-        classes: Their K names.
-        train: To learn from.
-        val: Held out of the official training images, for selection.
-        test: The official validation images.
-    """
-
-    classes: tuple[str, ...]
-    train: Scenes
-    val: Scenes
-    test: Scenes
-
-
-@WORKER.keeps(4)
-def read_scenes(folder: Path, image_size: int) -> SceneSplits:
-    """Read a data set once per process.
-
-    Args:
-        folder: Holds `images`, `annotations` and `objectInfo*.txt`.
-        image_size: Length of every image's shorter side, in pixels, to which it is resized.
-
-    Raises:
-        DataError: A file is missing, damaged, of the wrong size or holds an impossible label; names the file.
-    """
-    classes = read_classes(folder)
-    official = [_read(pairs(folder, split), image_size, len(classes)) for split in ("training", "validation")]
-    return split_scenes(classes, *official, name=str(folder))
-
-
-def split_scenes(classes: tuple[str, ...], training: Scenes, validation: Scenes, *, name: str) -> SceneSplits:
-    """Hold images out of the training set, chosen by their names: the same ones for every trial and seed.
-
-    Raises:
-        DataError: Fewer than two training images.
-    """
-    if len(training) < 2:
-        raise DataError(f"{name}: {len(training)} training image; at least 2 are needed, one to select on")
-    order = sorted(range(len(training)), key=lambda i: hashlib.sha256(training.names[i].encode()).hexdigest())
-    held = max(1, round(HELD_OUT * len(training)))
-    return SceneSplits(classes, training.take(sorted(order[held:])), training.take(sorted(order[:held])), validation)
+        groups = tuple(self.groups[i] for i in chosen) if self.groups else ()
+        return Scenes(tuple(self.names[i] for i in chosen), tuple(self.images[i] for i in chosen), labels, groups)
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -163,19 +120,26 @@ def unlabelled_folder(folder: Path) -> Path:
 
 
 @WORKER.keeps(4)
-def read_unlabelled(folder: Path, image_size: int, without: frozenset[str] = frozenset()) -> Scenes:
+def read_unlabelled(
+    folder: Path, image_size: int, without: frozenset[str] = frozenset(), pattern: str = "",
+    apart: frozenset[str] = frozenset(),
+) -> Scenes:
     """Images to pretrain on.
 
     Args:
         folder: Holds them.
-        image_size: As for `read_scenes`.
+        image_size: Length of every image's shorter side, in pixels, to which it is resized.
         without: Names that are left out, for they are in a split that is scored.
+        pattern: Says the group in a name, see `group_of`; an image without is its own. "" where no group is known.
+        apart: Groups that are left out, for they are in a split that is scored.
 
     Raises:
         DataError: The folder is missing or empty, or a file is damaged.
     """
-    files = [(path, None) for stem, path in _listed(folder).items() if stem not in without]
-    return _read(files, image_size, 0)
+    group = {stem: (pattern and group_of(pattern, stem)) or stem for stem in _listed(folder)}
+    files = [(path, None) for stem, path in _listed(folder).items() if stem not in without and group[stem] not in apart]
+    found = read_pairs(files, image_size, 0)
+    return replace(found, groups=tuple(group[name] for name in found.names)) if pattern else found
 
 
 def _listed(folder: Path) -> dict[str, Path]:
@@ -208,7 +172,12 @@ class _Plan:
         return image, flat[3 * pixels :].reshape(self.size) if self.mask is not None else None
 
 
-def _read(files: Sequence[tuple[Path, Path | None]], image_size: int, num_classes: int) -> Scenes:
+def read_pairs(files: Sequence[tuple[Path, Path | None]], image_size: int, num_classes: int) -> Scenes:
+    """Decode images with their label maps.
+
+    Raises:
+        DataError: A file is damaged, of the wrong size or holds an impossible label; names the file.
+    """
     plans = [_plan(image, mask, image_size) for image, mask in files]
     ends = np.cumsum([plan.num_bytes for plan in plans]).tolist()
     flats = [slice(end - plan.num_bytes, end) for plan, end in zip(plans, ends, strict=True)]

@@ -24,7 +24,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from raymae.data.groups import cut, group_of, listed, named_groups, numbered, shared
+from raymae.data.groups import cut, group_of, named_groups, numbered, shared, split_anew
 from raymae.errors import DataError
 
 LISTS = ("dataset_0.json", "dataset.json")
@@ -76,7 +76,7 @@ class VolumeSet:
     def note(self) -> str:
         """What has to be said of the splits, or ""."""
         both = _in_both(self.labelled, self.held_out)
-        return f"split anew by group, as the official lists have {listed(both)} in two splits" if both else ""
+        return split_anew(both) if both else ""
 
 
 def split_scans(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,16 +12,8 @@ import pytest
 from PIL import Image
 
 from raymae.data import scenes as module
-from raymae.data.scenes import (
-    HELD_OUT,
-    IGNORED,
-    class_pixels,
-    pairs,
-    read_classes,
-    read_scenes,
-    read_unlabelled,
-    unlabelled_folder,
-)
+from raymae.data.scene_splits import HELD_OUT, SceneSplits, read_scenes
+from raymae.data.scenes import IGNORED, class_pixels, pairs, read_classes, read_unlabelled, unlabelled_folder
 from raymae.data.shelf import WORKER
 from raymae.data.synthetic.scenes import scenes_content, synthetic_scenes
 from raymae.errors import DataError
@@ -93,12 +86,108 @@ def test_real_camvid_is_read_as_it_is(camvid: Path) -> None:
     splits = read_scenes(camvid, 360)  # their own size
     assert splits.classes == ("sky", "building", "pole", "road", "pavement", "tree", "sign", "fence", "car",
                               "pedestrian", "cyclist")
-    assert (len(splits.train), len(splits.val), len(splits.test)) == (61, 13, 21)
-    name = splits.test.names[0]
-    stored = np.asarray(Image.open(camvid / "annotations" / "validation" / f"{name}.png")).astype(int)
-    label = splits.test.labels[0].astype(int)
-    assert np.array_equal(label, np.where(stored == 0, IGNORED, stored - 1))
-    assert np.array_equal(splits.test.images[0], Image.open(camvid / "images" / "validation" / f"{name}.png"))
+    assert (len(splits.train), len(splits.val), len(splits.test)) == (62, 13, 20)
+    for scenes, folder in ((splits.train, "validation"), (splits.test, "training")):  # its own lists are not kept
+        index = scenes.names.index("0016E5_07959") if folder == "validation" else 0
+        name = scenes.names[index]
+        stored = np.asarray(Image.open(camvid / "annotations" / folder / f"{name}.png")).astype(int)
+        label = scenes.labels[index].astype(int)
+        assert np.array_equal(label, np.where(stored == 0, IGNORED, stored - 1))
+        assert np.array_equal(scenes.images[index], Image.open(camvid / "images" / folder / f"{name}.png"))
+
+
+def test_each_drive_of_the_real_camvid_is_one_split(camvid: Path) -> None:
+    splits = read_scenes(camvid, 16)
+    assert [{*scenes.groups} for scenes in (splits.train, splits.val, splits.test)] == [
+        {"0016E5"}, {"0001TP"}, {"0006R0"}]
+    assert splits.note == "split anew by group, as the official lists have 0016E5 in two splits"
+    assert list(splits.train.names) == sorted(splits.train.names)
+    assert all(name.startswith(group) for name, group in zip(splits.test.names, splits.test.groups, strict=True))
+
+
+# -- drives ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def drives(tmp_path: Path) -> Callable[..., Path]:
+    """A data set in the layout of ADE20K, of drives with so many training and validation images each."""
+    def make(**counts: tuple[int, int]) -> Path:
+        root = tmp_path / "drives"
+        shutil.rmtree(root, ignore_errors=True)
+        WORKER.clear()
+        for drive, (training, validation) in counts.items():
+            for index in range(training + validation):
+                split = "training" if index < training else "validation"
+                save(root / "images" / split / f"{drive}_f{index:04d}.png", np.full((4, 4, 3), index, np.uint8))
+                save(root / "annotations" / split / f"{drive}_f{index:04d}.png", np.ones((4, 4), np.uint8))
+        (root / "objectInfo.txt").write_text("Idx\tName\n1\tsky\n")
+        return root
+
+    return make
+
+
+def images_by_drive(splits: SceneSplits) -> list[dict[str, int]]:
+    """Of train, val and test: how many images of each drive, by the names of their files."""
+    return [dict(Counter(name.split("_")[0] for name in scenes.names))
+            for scenes in (splits.train, splits.val, splits.test)]
+
+
+def test_official_lists_that_share_a_drive_are_split_anew_by_drive(drives: Callable[..., Path]) -> None:
+    splits = read_scenes(drives(d0001TP=(6, 0), d2=(8, 6), d3=(3, 0), d4=(4, 0), d5=(1, 1)), 4, "^(d[^_]+)_")
+    parts = images_by_drive(splits)
+    assert parts == [{"d2": 14, "d4": 4}, {"d3": 3}, {"d0001TP": 6, "d5": 2}]  # near 18, 4 and 7
+    assert splits.note == "split anew by group, as the official lists have d2, d5 in two splits"
+    assert splits.scored == {"d3", "d0001TP", "d5"}
+
+
+def test_no_split_is_empty_where_there_are_as_many_drives(drives: Callable[..., Path]) -> None:
+    assert images_by_drive(read_scenes(drives(a=(9, 9), b=(9, 0), c=(1, 0)), 4, "^(.)")) == [
+        {"a": 18}, {"c": 1}, {"b": 9}]
+
+
+def test_official_lists_that_keep_drives_apart_are_kept(drives: Callable[..., Path]) -> None:
+    splits = read_scenes(drives(a=(9, 0), b=(2, 0), c=(0, 4), d=(0, 1)), 4, "^(.)")
+    assert images_by_drive(splits) == [{"a": 9}, {"b": 2}, {"c": 4, "d": 1}]
+    assert splits.note == ""
+
+
+def test_a_single_drive_is_cut_into_blocks_with_a_warning(drives: Callable[..., Path]) -> None:
+    splits = read_scenes(drives(**{"0016E5": (10, 4)}), 4)
+    assert splits.train.names + splits.val.names + splits.test.names == tuple(f"0016E5_f{i:04d}" for i in range(14))
+    assert [len(part) for part in (splits.train, splits.val, splits.test)] == [8, 2, 4]
+    assert "official lists have 0016E5 in two splits; WARNING: val and test hold other images of a drive that is in " \
+           "train (0016E5)" in splits.note
+    assert {*splits.train.groups} == {"0016E5 from 0016E5_f0000"}  # a block each
+    assert {*splits.test.groups} == {"0016E5 from 0016E5_f0010"}
+    assert splits.scored == {"0016E5"}
+
+
+def test_of_two_drives_the_test_is_the_smaller_one(drives: Callable[..., Path]) -> None:
+    splits = read_scenes(drives(a=(9, 1), b=(4, 0)), 4, "^(.)")
+    assert images_by_drive(splits) == [{"a": 8}, {"a": 2}, {"b": 4}]
+    assert "WARNING: val hold other images of a drive that is in train (a)" in splits.note
+    assert {*splits.test.groups} == {"b"}
+    splits = read_scenes(drives(a=(9, 0), b=(0, 4)), 4, "^(.)")
+    assert images_by_drive(splits) == [{"a": 7}, {"a": 2}, {"b": 4}]
+
+
+def test_a_setting_changes_what_was_read_before(drives: Callable[..., Path]) -> None:
+    folder = drives(a=(9, 9), b=(9, 0), c=(1, 0))
+    plain, grouped = read_scenes(folder, 4), read_scenes(folder, 4, "^(.)")
+    assert plain.train.groups == ()
+    assert plain.test.names != grouped.test.names
+    assert read_scenes(folder, 4).test.names == plain.test.names
+    with pytest.raises(DataError, match=r"settings.group='z' matches none of 28 file names"):
+        read_scenes(folder, 4, "z")
+
+
+def test_no_image_without_labels_is_of_a_drive_that_is_scored(drives: Callable[..., Path]) -> None:
+    folder = drives(a=(9, 9), b=(9, 0), c=(1, 0))
+    splits = read_scenes(folder, 4, "^([abc])")
+    for name in ("a_f0099", "b_f0099", "c_f0099", "street"):
+        save(folder / "unlabelled_images" / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+    more = read_unlabelled(folder / "unlabelled_images", 4, frozenset(), splits.pattern, splits.scored)
+    assert dict(zip(more.names, more.groups, strict=True)) == {"a_f0099": "a", "street": "street"}
 
 
 # -- splits, sizes and labels ------------------------------------------------------------------------------------------

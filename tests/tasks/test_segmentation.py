@@ -75,7 +75,7 @@ def test_majority_on_the_real_camvid_counted_by_hand(
 
     *_, report = run_trial(make_config("segmentation", "majority", stage="replicate", data=camvid, image_size=360))
     counts = np.zeros(256, int)
-    for path in (real_data / "camvid" / "annotations" / "validation").iterdir():
+    for path in (real_data / "camvid" / "annotations" / "training").glob("0006R0_*"):  # the drive that is the test
         counts += np.bincount(np.asarray(Image.open(path)).ravel(), minlength=256)
     share = counts[4] / counts[1:].sum()  # road is label 4
     assert report.metrics["test_pixel_accuracy"] == pytest.approx(share, rel=1e-12)

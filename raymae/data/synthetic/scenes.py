@@ -9,7 +9,8 @@ from __future__ import annotations
 
 import numpy as np
 
-from raymae.data.scenes import IGNORED, Scenes, SceneSplits, split_scenes
+from raymae.data.scene_splits import SceneSplits, split_scenes
+from raymae.data.scenes import IGNORED, Scenes
 from raymae.data.shelf import WORKER
 
 CLASSES = ("sky", "ground", "disc", "box", "wedge")

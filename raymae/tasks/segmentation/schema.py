@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raymae.data.groups import pattern_problems
 from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
@@ -20,6 +21,9 @@ class SegmentationParams(TrainingParams):
 
     image_size: int = param(128, "shorter side to which images are resized once; scores are at this size",
                             unit="pixels", ge=16)
+    group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
+                           "it, matches is the drive or place, which is in one split; empty: what is known of the data "
+                           "set")
     crop_size: int = param(128, "edge of the crops that are learned from and of the windows that are scored",
                            unit="pixels", kinds=LEARNING, ge=16)
     crops: int = param(1, "crops of every image in an epoch", kinds=LEARNING, ge=1)
@@ -51,9 +55,9 @@ class SegmentationParams(TrainingParams):
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Learning arms need crops of whole patches, heads that divide widths, and an ordered range of scales."""
+    problems = pattern_problems(params)
     if arm not in ARMS or ARMS[arm].kind == "reference":
-        return []
-    problems = []
+        return problems
     patch, pretrained = int(params["patch_size"]), ARMS[arm].kind == "pretrained"
     for name in ("crop_size", "pretrain_crop") if pretrained else ("crop_size",):
         size = int(params[name])

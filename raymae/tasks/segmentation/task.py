@@ -16,15 +16,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
-from raymae.data.scenes import (
-    IGNORED,
-    Scenes,
-    SceneSplits,
-    class_pixels,
-    read_scenes,
-    read_unlabelled,
-    unlabelled_folder,
-)
+from raymae.data.groups import counted
+from raymae.data.scene_splits import SceneSplits, read_scenes
+from raymae.data.scenes import IGNORED, Scenes, class_pixels, read_unlabelled, unlabelled_folder
 from raymae.data.subsets import labelled
 from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder
@@ -32,7 +26,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import grid, palette
 from raymae.tasks.pretraining import PatchPretraining
@@ -54,7 +48,7 @@ class Segmentation(Task):
         super().__init__(config, device)
         p = self.params
         self.folder = _folder(config.data)
-        self.data = _splits(self.folder, p.image_size)
+        self.data = _splits(self.folder, p)
         self.num_classes = len(self.data.classes)
         if self.arm.kind != "reference":
             self.grid = TokenGrid((p.crop_size, p.crop_size), (p.patch_size, p.patch_size), 3)
@@ -70,28 +64,44 @@ class Segmentation(Task):
         """Read and split as a trial would."""
         p: Any = cls.schema.params.model_validate(dict(params))
         folder = _folder(data)
-        splits = _splits(folder, p.image_size)
-        more = f", {len(_extra(folder, p.image_size)):,} more to pretrain on" if params.get("unlabelled") else ""
+        splits = _splits(folder, p)
+        more = f", {len(_extra(folder, p)):,} more to pretrain on" if params.get("unlabelled") else ""
         counts = " / ".join(f"{len(getattr(splits, name)):,} {name}" for name in ("train", "val", "test"))
-        return f"{counts} images, {len(splits.classes)} classes, shorter side {p.image_size} pixels{more}"
+        groups = counted({name: getattr(splits, name).groups or None for name in ("train", "val", "test")})
+        line = f"{counts} images, {len(splits.classes)} classes, shorter side {p.image_size} pixels{more}"
+        return "; ".join(filter(None, (line, groups, splits.note)))
 
     def load(self, split: str) -> Source:
         """Crops to learn from, whole images to score."""
-        p = self.params
+        p, scenes = self.params, self._scenes(split)
         if split in ("val", "test"):
-            return whole_scenes(self.data.val if split == "val" else self.data.test, self.device)
-        scenes = self.data.train
-        if split == "pretrain":
-            extra = _extra(self.folder, p.image_size) if p.unlabelled else Scenes((), ())
-            scenes = Scenes(scenes.names + extra.names, scenes.images + extra.images)
-        elif getattr(p, "label_fraction", 1.0) < 1:
-            scenes = scenes.take(labelled(len(scenes), p.label_fraction, self.config.seed).tolist())
+            return whole_scenes(scenes, self.device)
         pretraining = split == "pretrain"
         return Crops(
             scenes, self.device, self.pretrain_grid.size[0] if pretraining else p.crop_size,
             scale=(p.scale_min, p.scale_max), flip=p.flip, jitter=0.0 if pretraining else p.colour_jitter,
             repeats=p.crops,
         )
+
+    def _scenes(self, split: str) -> Scenes:
+        """The images of a split: of `train` the share that has labels, of `pretrain` those without as well."""
+        scenes: Scenes = getattr(self.data, "train" if split == "pretrain" else split)
+        fraction = getattr(self.params, "label_fraction", 1.0)
+        if split == "train" and fraction < 1:
+            kept = labelled(len(scenes), fraction, self.config.seed, groups=scenes.groups or None)
+            return scenes.take(kept.tolist())
+        if split == "pretrain" and self.params.unlabelled:
+            extra = _extra(self.folder, self.params)
+            return Scenes(scenes.names + extra.names, scenes.images + extra.images, groups=scenes.groups + extra.groups)
+        return scenes if split != "pretrain" else Scenes(scenes.names, scenes.images, groups=scenes.groups)
+
+    def units(self, split: str) -> Units:
+        """Images by file name, and the drive or place, where known."""
+        scenes, known = self._scenes(split), len(self.data.train)
+        names = scenes.names
+        if split == "pretrain":  # the same name may be in both folders
+            names = names[:known] + tuple(f"unlabelled/{name}" for name in names[known:])
+        return Units(names, scenes.groups or None)
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
@@ -200,13 +210,14 @@ def _folder(data: TrialData) -> Path | None:
     return None if found is None else Path(found)
 
 
-def _splits(folder: Path | None, image_size: int) -> SceneSplits:
-    return synthetic_scenes(image_size) if folder is None else read_scenes(folder, image_size)
+def _splits(folder: Path | None, p: Any) -> SceneSplits:
+    return synthetic_scenes(p.image_size) if folder is None else read_scenes(folder, p.image_size, p.group)
 
 
-def _extra(folder: Path | None, image_size: int) -> Scenes:
-    """Images without labels, but none that is scored."""
+def _extra(folder: Path | None, p: Any) -> Scenes:
+    """Images without labels, but none that is scored, or of a drive that is."""
     if folder is None:
         return Scenes((), ())
-    splits = _splits(folder, image_size)
-    return read_unlabelled(unlabelled_folder(folder), image_size, frozenset(splits.val.names + splits.test.names))
+    splits = _splits(folder, p)
+    without = frozenset(splits.val.names + splits.test.names)
+    return read_unlabelled(unlabelled_folder(folder), p.image_size, without, splits.pattern, splits.scored)
