@@ -135,13 +135,13 @@ def test_the_best_configuration_of_a_sweep(tmp_path: Path) -> None:
                       data={"name": "x", "source": "real", "fingerprint": "y"}) as store:
         with pytest.raises(ResultsError, match="no completed trial of the arm 'mae'"):
             MAEImputer.from_sweep(tmp_path / "some")
-        for trial_id, rmse, width in (("a", 0.2, 12), ("b", 0.1, 8), ("c", 0.3, 16)):
+        for trial_id, score, width in (("a", 0.2, 12), ("b", 0.4, 8), ("c", 0.3, 16)):
             params = {**TINY, "encoder_dim": width, "missing_rate": 0.5}
             config = TrialConfig("imputation", "mae", params, TrialData(DataSpec(name="x"), "real"), 0)
             store.write_config(trial_id, config.to_json())
             store.add_trial({"trial_id": trial_id, "config_id": trial_id, "arm": "mae", "stage": "search", "attempt": 0,
-                             "status": "completed", "seed": 0, "val_rmse": rmse, "wall_s": 1.0, "started_at": now,
-                             "ended_at": now, "host": "here", "device": "cpu", "pid": 1, **params})
+                             "status": "completed", "seed": 0, "val_column_score": score, "wall_s": 1.0,
+                             "started_at": now, "ended_at": now, "host": "here", "device": "cpu", "pid": 1, **params})
     imputer = MAEImputer.from_sweep(tmp_path / "some", random_state=3)
     assert imputer.settings == {**TINY, "encoder_dim": 8}
     assert imputer.random_state == 3

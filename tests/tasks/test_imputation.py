@@ -8,13 +8,14 @@ import numpy as np
 import pytest
 import torch
 from scipy.stats import wasserstein_distance
+from sklearn.metrics import r2_score
 from torch import Generator
 
 from raymae.data.shelf import WORKER
 from raymae.data.tables import Table
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
-from raymae.tasks.imputation.cells import IncompleteTable, mask_cells
+from raymae.tasks.imputation.cells import IncompleteTable, TableRows, mask_cells
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.task import Imputation
 from raymae.tasks.imputation.transport import LEVELS, quantiles_of_weighted, transport
@@ -160,7 +161,37 @@ def test_metrics_by_hand(make_task: MakeTask) -> None:
     assert found["mse_own_scale"] == pytest.approx((own**2).mean())
     assert found["mse_own_scale"] > 10 * found["mse"]  # two scales: what misled the report
     columns = metrics.per_column()
+    r2 = [r2_score(truth[scored[:, c], c], imputed[scored[:, c], c]) for c in range(9)]
+    assert [row["r2"] for row in columns.values()][:9] == pytest.approx(r2)
+    assert found["column_score"] == pytest.approx(np.mean([*r2, found["accuracy"]]))
     assert [row["wasserstein"] for row in columns.values()] == pytest.approx(distances, rel=0.02)
+
+
+def test_the_column_score_knows_no_scale_and_leaves_out_columns_that_do_not_vary() -> None:
+    def scores(values: np.ndarray, categories: tuple[tuple[str, ...], ...], gone: np.ndarray,
+               imputed: np.ndarray, codes: np.ndarray) -> dict[str, float]:
+        names = tuple(f"c{column}" for column in range(len(categories)))
+        data = IncompleteTable(Table(values, names, categories, ""), gone, {"fit": np.arange(6)}, torch.device("cpu"))
+        metrics = ImputationMetrics(data, "minmax")
+        batch = TableRows(data, np.arange(6), {}, scored=True).batch(torch.arange(6), None)
+        given = (imputed - data.low_C) / data.range_C
+        metrics.update(torch.as_tensor(np.concatenate([given, codes], axis=1)), batch)
+        return metrics.compute()
+
+    values = np.array([[1.0, 5, 3, 0], [2, 5, 9, 1], [4, 5, 3, 1], [1, 5, 2, 0], [3, 5, 2, 0], [9, 5, 1, 1]])
+    imputed = values + np.array([0.5, 1.0, 0.25, 0])
+    codes = np.zeros((6, 1))
+    gone = np.zeros((6, 4), dtype=bool)
+    gone[:3], gone[1:, 2] = True, False  # of the third column one cell, of the second the same number three times
+    kinds = ((), (), (), ("a", "b"))
+    r2 = 1 - 3 * 0.5**2 / (14 / 3)
+    found = scores(values, kinds, gone, imputed, codes)
+    assert found["column_score"] == pytest.approx((r2 + 1 / 3) / 2)
+    wide = np.array([1000.0, 1, 1, 1])
+    assert scores(values * wide, kinds, gone, imputed * wide, codes)["column_score"] == pytest.approx(
+        found["column_score"])
+    still = scores(values[:, 1:3], kinds[1:3], gone[:, 1:3], imputed[:, 1:3], codes[:, :0])
+    assert still["column_score"] == 0.0
 
 
 def test_transport_matches_distributions_in_order() -> None:

@@ -1,4 +1,5 @@
-"""What an imputation is scored by: on the reference scale, and, for comparison, on the imputer's own.
+"""What an imputation is scored by: column by column without a scale, on the reference scale, and, for comparison, on
+the imputer's own.
 
 Shape suffixes: B batch, C columns, Q categorical columns, G grid points of a distribution.
 """
@@ -21,7 +22,7 @@ GRID = round((HIGH - LOW) / STEP) + 1
 
 
 class ImputationMetrics(Metrics):
-    """Per column sums over scored cells and two distributions over all cells; over the table two numbers more.
+    """Per column sums over scored cells and two distributions over all cells, right categories, and cells in all.
 
     Args:
         data: The table, for its columns and scales.
@@ -32,7 +33,7 @@ class ImputationMetrics(Metrics):
         self.data, self.scaler = data, scaler
         self.columns = len(data.num_categories)
         self.categorical = np.flatnonzero(data.table.is_categorical)
-        super().__init__(self.columns * (SUMS + 2 * GRID) + 3)
+        super().__init__(self.columns * (SUMS + 2 * GRID) + len(self.categorical) + 1)
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add rows `[B, C + Q]`: every cell on the reference scale, then the chosen categories' codes."""
@@ -47,21 +48,29 @@ class ImputationMetrics(Metrics):
                                  for column in range(self.columns)]) for values_BC in (truth_BC, whole_BC)]
         picked_BQ = scored_BC[:, self.categorical]
         codes_BQ = np.round(self.data.to_units(truth_BC)[:, self.categorical])
-        last = [(~absent_BC).sum(), picked_BQ.sum(), ((chosen_BQ == codes_BQ) & picked_BQ).sum()]
-        self.totals += torch.as_tensor(np.concatenate([sums.ravel(), *grids, last]))
+        right_Q = ((chosen_BQ == codes_BQ) & picked_BQ).sum(axis=0)
+        self.totals += torch.as_tensor(np.concatenate([sums.ravel(), *grids, right_Q, [(~absent_BC).sum()]]))
 
     def _own(self, reference_BC: np.ndarray) -> np.ndarray:
         return self.data.scaler(self.scaler).transform(self.data.to_units(reference_BC))
 
     def compute(self) -> dict[str, float]:
-        """Missing cells: rmse, mse, mse_own_scale. All cells: mse_all, wasserstein summed over columns."""
-        sums_SC, distance_C, cells, picked, right = self._parts()
+        """Missing cells: column_score, rmse, mse, mse_own_scale, accuracy. All cells: mse_all, wasserstein summed over
+        columns.
+
+        The column score is the mean over columns of r2, or accuracy where a column is of categories. A column of
+        numbers that has fewer than two scored cells, or the same number in all, has none; 0 where no column has any.
+        """
+        sums_SC, distance_C, right_Q, cells = self._parts()
         scored = sums_SC[0].sum()
         if not scored:
             return dict.fromkeys(SCHEMA.metrics, math.nan)
-        squared, own = sums_SC[1].sum(), sums_SC[2].sum()
-        values = (math.sqrt(squared / scored), squared / scored, squared / cells, own / scored, distance_C.sum(),
-                  right / picked if picked else math.nan)
+        squared, own, picked_Q = sums_SC[1].sum(), sums_SC[2].sum(), sums_SC[0][self.categorical]
+        told_Q = picked_Q > 0
+        numbers = [_r2(sums_SC[:, column]) for column, count in enumerate(self.data.num_categories) if not count]
+        scores = [score for score in numbers if score is not None] + list(right_Q[told_Q] / picked_Q[told_Q])
+        values = (np.mean(scores) if scores else 0.0, math.sqrt(squared / scored), squared / scored, squared / cells,
+                  own / scored, distance_C.sum(), right_Q.sum() / picked_Q.sum() if told_Q.any() else math.nan)
         return dict(zip(SCHEMA.metrics, map(float, values), strict=True))
 
     def per_column(self) -> dict[str, dict[str, float]]:
@@ -69,20 +78,26 @@ class ImputationMetrics(Metrics):
         sums_SC, distance_C, *_ = self._parts()
         found = {}
         for column, name in enumerate(self.data.table.columns):
-            count, squared, _, value, value_squared = sums_SC[:, column]
-            spread = value_squared - value**2 / count if count else 0.0
+            count, squared, r2 = *sums_SC[:2, column], _r2(sums_SC[:, column])
             found[name] = {"rmse": math.sqrt(squared / count) if count else math.nan,
-                           "r2": 1 - squared / spread if spread > 0 else math.nan,
+                           "r2": math.nan if r2 is None else r2,
                            "wasserstein": float(distance_C[column])}
         return found
 
-    def _parts(self) -> tuple[np.ndarray, np.ndarray, float, float, float]:
-        totals = self.totals.numpy()
-        sums, truth, whole = np.split(totals[:-3], np.cumsum([self.columns * SUMS, self.columns * GRID]))
+    def _parts(self) -> tuple[np.ndarray, np.ndarray, np.ndarray, float]:
+        sizes = [self.columns * SUMS, self.columns * GRID, self.columns * GRID, len(self.categorical)]
+        sums, truth, whole, right_Q, cells = np.split(self.totals.numpy(), np.cumsum(sizes))
         truth_CG, whole_CG = (part.reshape(self.columns, GRID) for part in (truth, whole))
         count_C1 = np.maximum(truth_CG.sum(axis=1, keepdims=True), 1)
         distance_C = np.abs(np.cumsum((truth_CG - whole_CG) / count_C1, axis=1)).sum(axis=1) * STEP
-        return sums.reshape(SUMS, self.columns), distance_C, *map(float, totals[-3:])
+        return sums.reshape(SUMS, self.columns), distance_C, right_Q, float(cells[0])
+
+
+def _r2(sums_S: np.ndarray) -> float | None:
+    """Share of the variance of a column's scored cells that was told; None where they do not vary."""
+    count, squared, _, value, value_squared = sums_S
+    spread = value_squared - value**2 / count if count else 0.0
+    return float(1 - squared / spread) if spread > 1e-12 * count else None  # rounding leaves a constant some spread
 
 
 def _spread(values: np.ndarray) -> np.ndarray:
