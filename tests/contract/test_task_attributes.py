@@ -44,7 +44,10 @@ def test_every_parameter_is_declared_with_param(name: str) -> None:
 def test_training_parameters_keep_their_meaning(name: str) -> None:
     fields = schema_of(name).params.model_fields
     for field_name, field in TrainingParams.model_fields.items():
-        assert fields[field_name].json_schema_extra == field.json_schema_extra, field_name
+        mine, every = fields[field_name], field.json_schema_extra
+        assert mine.json_schema_extra in (every, {**every, "kinds": [], "arms": mine.json_schema_extra["arms"]}), \
+            f"{field_name}: a task may only say which of its arms have it"
+        assert (mine.default, mine.metadata) == (field.default, field.metadata), field_name
 
 
 def test_presets_hold_known_and_possible_values(name: str, make_config: Callable[..., TrialConfig]) -> None:

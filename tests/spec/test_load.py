@@ -72,8 +72,8 @@ def test_byte_order_mark_and_line_ends(load: Load, tmp_path: Path) -> None:
 
 
 def test_anchors_and_merges(load: Load) -> None:
-    text = BASE.replace("[mae, scratch, persistence]", "{mae: &a {dropout: 0.2}, scratch: {<<: *a}, gru: *a}")
-    assert load(text).arms == {name: {"dropout": 0.2} for name in ("mae", "scratch", "gru")}
+    text = BASE.replace("[mae, scratch, persistence]", "{mae: &a {clip_norm: 0.2}, scratch: {<<: *a}, gru: *a}")
+    assert load(text).arms == {name: {"clip_norm": 0.2} for name in ("mae", "scratch", "gru")}
     assert load(BASE.replace("size: debug", "size: &x debug") + "results: &x r\n").results == "r"  # defined anew
 
 

@@ -36,7 +36,8 @@ class ForecastingParams(TrainingParams):
     horizon: int = param(1, "steps forecast", unit="steps", ge=1)
     lookback: int = param(96, "steps of context", unit="steps", kinds=LEARNING, ge=2)
     covariates: Literal["none", "time", "all"] = param(
-        "all", "inputs beside the channel itself: hour and weekday, or those and all other channels", kinds=LEARNING
+        "all", "inputs beside the channel itself: hour and weekday, or those and all other channels",
+        arms=(*TOKEN_ARMS, *RECURRENT_ARMS),
     )
     normalise: Literal["last", "local", "revin", "none"] = param(
         "local",
@@ -44,7 +45,10 @@ class ForecastingParams(TrainingParams):
         "the window's mean and divide by its deviation (Kim et al. 2022); none: raw levels", kinds=LEARNING,
     )
     loss: Literal["mse", "huber"] = param("huber", "fine-tuning loss, in normalised units", kinds=LEARNING)
-    dropout: float = param(0.1, "dropout inside the network", kinds=LEARNING, ge=0, lt=1)
+    layer_decay: float = param(
+        1.0, "factor on the learning rate from each encoder layer to the one below", arms=TOKEN_ARMS, gt=0, le=1
+    )
+    dropout: float = param(0.1, "dropout inside the network", arms=TOKEN_ARMS, ge=0, lt=1)
     patch_size: int = param(12, "steps per token", unit="steps", arms=TOKEN_ARMS, ge=1)
     encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8)
     encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
