@@ -10,7 +10,7 @@ from typing import TypedDict
 
 from torch import Tensor, nn
 
-from raymae.models.mae import Encoder
+from raymae.models.mae import NORM_EPS, Encoder
 
 WITH_LAST_BLOCK = (99999,)  # timm's MATCH_PREV_GROUP: no layer of its own
 
@@ -89,7 +89,7 @@ class PooledHead(nn.Module):
     def __init__(self, encoder: Encoder, outputs: int) -> None:
         super().__init__()
         self.encoder = encoder
-        self.norm = nn.LayerNorm(encoder.dim)
+        self.norm = nn.LayerNorm(encoder.dim, eps=NORM_EPS)
         self.head = nn.Linear(encoder.dim, outputs)
         nn.init.trunc_normal_(self.head.weight, std=0.01)
         nn.init.zeros_(self.head.bias)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 
 from raymae.models.tokens import sincos_positions
 
+NORM_EPS = 1e-6  # timm's in a block, and He et al.'s in all of MAE; torch's own default is ten times it
 
 def init_weights(module: nn.Module) -> None:
     """MAE's initialisation: Xavier-uniform linear layers, zero biases."""
@@ -132,7 +133,7 @@ class Encoder(nn.Module):
         self.blocks = nn.ModuleList(
             Block(self.dim, heads, mlp_ratio, qkv_bias=True, proj_drop=dropout, drop_path=rate) for rate in rates
         )
-        self.norm = nn.LayerNorm(self.dim)
+        self.norm = nn.LayerNorm(self.dim, eps=NORM_EPS)
         self.apply(init_weights)
 
     def forward(self, tokens_BNP: Tensor) -> Tensor:
@@ -193,7 +194,7 @@ class MaskedAutoencoder(nn.Module):
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
         self.register_buffer("positions_ND", sincos_positions(shape, decoder_dim), persistent=False)
         self.decoder = nn.ModuleList(Block(decoder_dim, decoder_heads, qkv_bias=True) for _ in range(decoder_depth))
-        self.norm = nn.LayerNorm(decoder_dim)
+        self.norm = nn.LayerNorm(decoder_dim, eps=NORM_EPS)
         self.predict = predict or nn.Linear(decoder_dim, target_dim or encoder.token_dim)
         for part in (self.bridge, self.decoder, self.predict):
             part.apply(init_weights)

@@ -6,7 +6,9 @@ from collections.abc import Callable
 from typing import get_args
 
 import pytest
+import torch
 from pydantic_core import PydanticUndefined
+from torch import nn
 
 from raymae.spec import TrialConfig
 from raymae.spec.task import ArmKind, Mode, TrainingParams, applies
@@ -89,6 +91,16 @@ def test_published_numbers_are_of_its_arms_metrics_and_settings(name: str) -> No
         assert number.metric in schema.metrics
         assert number.data
         assert number.settings.keys() <= schema.params.model_fields.keys()
+
+
+def test_every_layer_norm_has_the_epsilon_of_mae(name: str, make_config: Callable[..., TrialConfig]) -> None:
+    for arm, about in schema_of(name).arms.items():
+        if about.kind != "reference":
+            task = task_class(name)(make_config(name, arm), torch.device("cpu"))
+            pretraining = task.pretraining()
+            networks = [task.build(), *([pretraining.build()] if pretraining is not None else [])]
+            norms = [module for network in networks for module in network.modules() if isinstance(module, nn.LayerNorm)]
+            assert {norm.eps for norm in norms} <= {1e-6}, arm
 
 
 def test_validate_describes_the_splits(name: str, make_config: Callable[..., TrialConfig]) -> None:
