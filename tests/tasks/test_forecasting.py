@@ -145,7 +145,7 @@ def test_label_fraction_takes_nested_weeks_by_seed(make_task: MakeTask) -> None:
 
 
 @pytest.mark.parametrize("normalise", NORMALISE)
-@pytest.mark.parametrize("arm", ["linear", "gru", "scratch"])
+@pytest.mark.parametrize("arm", ["lstm", "gru", "scratch"])
 def test_predictions_invert_the_normalisation(normalise: str, arm: str, make_task: MakeTask) -> None:
     task = make_task(arm, normalise=normalise, horizon=3)
     batch = some(task, "val")
@@ -160,11 +160,27 @@ def test_predictions_invert_the_normalisation(normalise: str, arm: str, make_tas
     assert float(task.finetune_loss(right, batch).mean) < 1e-12
 
 
+@torch.no_grad()
+def test_linear_is_nlinear(make_task: MakeTask) -> None:
+    """Zeng et al. 2023: the last value is subtracted, one linear layer makes the horizon, the last value is added."""
+    task = make_task("linear", horizon=3)
+    model, batch = task.build(), some(task, "val")
+    nn.init.normal_(model.get_parameter("head.weight"))
+    nn.init.normal_(model.get_parameter("head.bias"))
+    own_BL = batch["window"][:, 0]
+    last_B1, scale = own_BL[:, -1:], task.data.unit_C[0]
+    layer = model.get_submodule("head")
+    wanted_BH = last_B1 + scale * layer((own_BL - last_B1) / task.data.deviation(own_BL.shape[1])[0])
+    torch.testing.assert_close(task.predict(model, batch), wanted_BH)
+    others = {**batch, "window": torch.cat([own_BL[:, None], torch.randn_like(batch["window"][:, 1:])], dim=1)}
+    assert torch.equal(task.predict(model, others), task.predict(model, batch)), "it sees one channel"
+
+
 def test_units_are_the_windows_own_scale(make_task: MakeTask) -> None:
-    batch = some(make_task("linear"), "val")
+    batch = some(make_task("gru"), "val")
     own_BL = batch["window"][:, :1]
     for normalise, scaled in (("last", False), ("none", False), ("revin", True), ("local", True)):
-        task = make_task("linear", normalise=normalise)
+        task = make_task("gru", normalise=normalise)
         unit_B1 = task.features(batch)[3]
         wilder = {**batch, "window": own_BL.mean(dim=2, keepdim=True) + 100 * (batch["window"] - own_BL.mean())}
         ratio = task.features(wilder)[3] / unit_B1
@@ -258,8 +274,8 @@ def test_skill_of_a_flat_series_is_undefined() -> None:
 
 
 def test_skill_is_measured_against_persistence(make_task: MakeTask) -> None:
-    linear, persistence = make_task("linear", normalise="revin"), make_task("persistence")
-    scores = evaluate(linear, linear.build(), linear.load("val"))
+    gru, persistence = make_task("gru", normalise="revin"), make_task("persistence")
+    scores = evaluate(gru, gru.build(), gru.load("val"))
     trivial = evaluate(persistence, persistence.build(), persistence.load("val"))
     assert scores["skill"] == pytest.approx(1 - scores["mse"] / trivial["mse"], rel=1e-9)
     assert scores["skill"] < 0  # the mean of a day is worse than its last hour

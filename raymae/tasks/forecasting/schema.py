@@ -18,7 +18,7 @@ ARMS = {
     "rnn": Arm("trained", "recurrent network with tanh cells"),
     "lstm": Arm("trained", "long short-term memory"),
     "gru": Arm("trained", "gated recurrent unit"),
-    "linear": Arm("trained", "one linear layer on the window relative to its last value (NLinear)"),
+    "linear": Arm("trained", "NLinear (Zeng et al. 2023): one linear layer on the target alone, less its last value"),
     "persistence": Arm("reference", "the last value, repeated"),
 }
 
@@ -42,7 +42,8 @@ class ForecastingParams(TrainingParams):
     normalise: Literal["last", "local", "revin", "none"] = param(
         "local",
         "last: subtract the window's last value; local: also divide by its typical one-step change; revin: subtract "
-        "the window's mean and divide by its deviation (Kim et al. 2022); none: raw levels", kinds=LEARNING,
+        "the window's mean and divide by its deviation (Kim et al. 2022); none: raw levels",
+        arms=(*TOKEN_ARMS, *RECURRENT_ARMS),
     )
     loss: Literal["mse", "huber"] = param("huber", "fine-tuning loss, in normalised units", kinds=LEARNING)
     layer_decay: float = param(

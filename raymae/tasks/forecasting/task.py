@@ -44,7 +44,8 @@ class Forecasting(Task):
         p = self.params
         self.data = _series(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
-        self.features = Features(self.data, p)
+        alone = {"normalise": "last", "covariates": "none"} if config.arm == "linear" else {}
+        self.features = Features(self.data, p.model_copy(update=alone))
         if config.arm in TOKEN_ARMS:
             self.grid = TokenGrid((p.lookback,), (p.patch_size,), self.features.per_step)
 
@@ -84,7 +85,7 @@ class Forecasting(Task):
         if arm in RECURRENT_ARMS:
             return Recurrent(arm, self.features.per_step, p.horizon, dim=p.rnn_dim, depth=p.rnn_depth)
         if arm == "linear":
-            return LinearHead(2 * p.lookback, p.horizon)
+            return LinearHead(p.lookback, p.horizon)
         return nn.Identity()
 
     def pretraining(self) -> WindowPretraining | None:
@@ -102,7 +103,8 @@ class Forecasting(Task):
         features_BFL, own_B2L, base_B1, unit_B1 = self.features(batch)
         if self.config.arm in TOKEN_ARMS:
             return model(self.grid.patchify(features_BFL)), base_B1, unit_B1
-        return model(own_B2L if self.config.arm == "linear" else features_BFL), base_B1, unit_B1
+        level_B1L = own_B2L[:, :1]
+        return model(level_B1L if self.config.arm == "linear" else features_BFL), base_B1, unit_B1
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Squared or Huber error in normalised units."""
