@@ -34,7 +34,7 @@ SPLITS = ("train", "val", "test")
 SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
 ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar")
 TINY_SIZE = 64
-FORMAT = 1  # of the decoded cache; part of its key
+FORMAT = 2  # of the decoded cache; part of its key
 
 
 @dataclass(frozen=True)
@@ -46,12 +46,14 @@ class ImageSet:
         labels_N: int64, index into `classes`.
         split_N: int64, index into `SPLITS`; where nothing is `val`, a share of train has to be held out.
         classes: Names.
+        names: Paths of the files inside the data set.
     """
 
     images_NHWC: np.ndarray
     labels_N: np.ndarray
     split_N: np.ndarray
     classes: tuple[str, ...]
+    names: tuple[str, ...]
 
 
 class _Image(NamedTuple):
@@ -242,6 +244,7 @@ def _decode(
     tree: _Tree, images: Sequence[_Image], classes: tuple[str, ...], size: int, *, exact: bool, kept: Path
 ) -> ImageSet:
     order = {name: index for index, name in enumerate(classes)}
+    names = tuple(image.member for image in images)
     labels_N = np.array([order[image.label] for image in images], dtype=np.int64)
     split_N = np.array([SPLITS.index(image.split) for image in images], dtype=np.int64)
     shape = (len(images), size, size, 3)
@@ -261,13 +264,14 @@ def _decode(
         images_NHWC.flush()
         np.savez(folder / "labels.npz", labels_N=labels_N, split_N=split_N)
         (folder / "classes.json").write_text(json.dumps(classes))
+        (folder / "names.json").write_text(json.dumps(names))
 
     with contextlib.suppress(OSError):  # the cache cannot be written: memory has to do
         if (cached := _load(built_once(kept, build))) is not None:
             return cached
     images_NHWC = np.empty(shape, np.uint8)
     fill(images_NHWC)
-    return ImageSet(images_NHWC, labels_N, split_N, classes)
+    return ImageSet(images_NHWC, labels_N, split_N, classes, names)
 
 
 def _pixels(content: bytes, name: str, size: int, *, exact: bool) -> np.ndarray:
@@ -296,10 +300,10 @@ def _load(kept: Path) -> ImageSet | None:
         images_NHWC = np.load(kept / "images.npy", mmap_mode="c")  # torch wants writable memory; the file stays as is
         with np.load(kept / "labels.npz") as arrays:
             labels_N, split_N = arrays["labels_N"], arrays["split_N"]
-        classes = tuple(json.loads((kept / "classes.json").read_text()))
-        if not len(images_NHWC) == len(labels_N) == len(split_N):
+        classes, names = (tuple(json.loads((kept / f"{part}.json").read_text())) for part in ("classes", "names"))
+        if not len(images_NHWC) == len(labels_N) == len(split_N) == len(names):
             raise ValueError("lengths differ")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         shutil.rmtree(kept, ignore_errors=True)
         return None
-    return ImageSet(images_NHWC, labels_N, split_N, classes)
+    return ImageSet(images_NHWC, labels_N, split_N, classes, names)

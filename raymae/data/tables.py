@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from raymae.data.groups import cut, numbered
 from raymae.errors import DataError, unknown
 
 MAX_CATEGORIES = 256
@@ -28,12 +29,14 @@ class Table:
         columns: C names.
         categories: For every column its categories in the order of their codes; () for a numeric one.
         origin: The file, for messages; or `synthetic`.
+        groups: The household, site or person of every row; None where not known.
     """
 
     values_RC: np.ndarray
     columns: tuple[str, ...]
     categories: tuple[tuple[Any, ...], ...]
     origin: str
+    groups: tuple[str, ...] | None = None
 
     @property
     def is_categorical(self) -> np.ndarray:
@@ -43,7 +46,7 @@ class Table:
 
 def read_table(
     path: str | os.PathLike[str], *, categorical: Sequence[str] = (), numeric: Sequence[str] = (),
-    drop: Sequence[str] = (),
+    drop: Sequence[str] = (), group: str = "",
 ) -> Table:
     """Read a table. `housing.csv` in its official form needs no arguments.
 
@@ -52,6 +55,7 @@ def read_table(
         categorical: Columns of numbers that are categories.
         numeric: Columns that must be numbers: a cell that is none is an error instead of making a category of it.
         drop: Columns left out, such as an identifier.
+        group: The column that says which rows belong together, left out too; where it is empty, the row is alone.
 
     Raises:
         DataError: The file is missing or malformed; names file, column and, where one cell is wrong, its row.
@@ -61,13 +65,23 @@ def read_table(
     twice = [name for name in frame.columns if list(frame.columns).count(name) > 1]
     if twice:
         raise DataError(f"{path}: column names must differ, {twice[0]!r} occurs more than once")
-    for name in (*categorical, *numeric, *drop):
+    for name in (*categorical, *numeric, *drop, *filter(None, [group])):
         if name not in frame.columns:
             raise DataError(f"{path}: {unknown('column', name, list(map(str, frame.columns)))}")
     both = set(categorical) & set(numeric)
     if both:
         raise DataError(f"{path}: column {min(both)!r} cannot be both categorical and numeric; name it once")
-    return table_of(frame.drop(columns=list(drop)), categorical=categorical, numeric=numeric, origin=str(path))
+    if group and group in (*categorical, *numeric):
+        raise DataError(f"{path}: column {group!r} says which rows belong together, so it is no column to impute; name "
+                        "it under group only")
+    left = frame.drop(columns=[name for name in frame.columns if name in drop or name == group])
+    table = table_of(left, categorical=categorical, numeric=numeric, origin=str(path))
+    return replace(table, groups=_groups(frame[group])) if group else table
+
+
+def _groups(column: Any) -> tuple[str, ...]:
+    there = zip(column, column.notna(), strict=True)
+    return tuple(str(value) if known else f"row {row} alone" for row, (value, known) in enumerate(there, start=1))
 
 
 def table_of(
@@ -88,20 +102,31 @@ def table_of(
     return Table(np.column_stack(parts), tuple(map(str, frame.columns)), tuple(categories), origin)
 
 
-def split_rows(num_rows: int, fractions: tuple[float, float, float], seed: int) -> dict[str, np.ndarray]:
+def split_rows(
+    num_rows: int, fractions: tuple[float, float, float], seed: int, groups: Sequence[str] | None = None
+) -> dict[str, np.ndarray]:
     """Rows of `train`, `val` and `test`, drawn from the seed: int64, ascending, each once.
 
+    Args:
+        num_rows: R.
+        fractions: Shares of the three splits.
+        seed: Draws the order.
+        groups: Of every row: shares are then of groups, which stay whole. None where they are not known.
+
     Raises:
-        DataError: val or test would be empty.
+        DataError: A split that should hold rows would be empty.
     """
-    order_R = np.random.default_rng(seed).permutation(num_rows)
-    first = round(fractions[0] * num_rows)
-    second = first + round(fractions[1] * num_rows)
-    parts = dict(zip(("train", "val", "test"), np.split(order_R, [first, second]), strict=True))
-    empty = [name for name in ("val", "test") if not len(parts[name])]
+    group_R = numbered(groups, num_rows)
+    total = int(group_R.max(initial=-1)) + 1
+    first = round(fractions[0] * total)
+    second = first + round(fractions[1] * total)
+    order = np.random.default_rng(seed).permutation(total)
+    parts = dict(zip(("train", "val", "test"), cut(group_R, order, [first, second]), strict=True))
+    empty = [name for name, share in zip(parts, fractions, strict=True) if share and not len(parts[name])]
     if empty:
-        raise DataError(f"{num_rows} rows are too few to split by {fractions}: no row is left for {empty[0]}")
-    return {name: np.sort(rows) for name, rows in parts.items()}
+        what = "row" if groups is None else "group"
+        raise DataError(f"{total} {what}s are too few to split by {fractions}: no {what} is left for {empty[0]}")
+    return parts
 
 
 def _frame(path: Path) -> Any:

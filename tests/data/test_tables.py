@@ -93,6 +93,41 @@ def test_rows_are_split_once_each_by_seed() -> None:
         split_rows(2, (0.7, 0.1, 0.2), 0)
 
 
+@pytest.fixture
+def households(tmp_path: Path) -> Path:
+    """60 people of 20 households, the last two without one."""
+    path = tmp_path / "people.csv"
+    lines = [f"{row},{'' if row > 57 else f'home {row % 20}'},{'ab'[row % 2]}" for row in range(60)]
+    path.write_text("age,household,kind\n" + "\n".join(lines) + "\n")
+    return path
+
+
+def test_rows_of_a_group_are_in_one_split_and_its_column_is_no_value(households: Path) -> None:
+    table = read_table(households, group="household")
+    assert table.columns == ("age", "kind")
+    assert table.groups is not None
+    assert table.groups[:2] == table.groups[20:22] == ("home 0", "home 1")
+    assert table.groups[58:] == ("row 59 alone", "row 60 alone")  # nobody else's
+    parts = split_rows(60, (0.7, 0.1, 0.2), 0, table.groups)
+    of = {name: {table.groups[row] for row in rows} for name, rows in parts.items()}
+    assert {name: len(groups) for name, groups in of.items()} == {"train": 15, "val": 2, "test": 5}
+    assert len(set().union(*of.values())) == 22
+    assert sorted(np.concatenate(list(parts.values()))) == list(range(60))
+    assert read_table(households).groups is None
+    each = [f"{row:03d}" for row in range(60)]
+    alone, plain = split_rows(60, (0.7, 0.1, 0.2), 0, each), split_rows(60, (0.7, 0.1, 0.2), 0)
+    assert all(np.array_equal(alone[name], plain[name]) for name in plain)
+
+
+def test_what_a_column_of_groups_must_be(households: Path) -> None:
+    with pytest.raises(DataError, match="unknown column 'houshold'; did you mean `household`"):
+        read_table(households, group="houshold")
+    with pytest.raises(DataError, match="column 'household' says which rows belong together, so it is no column to"):
+        read_table(households, group="household", categorical=["household"])
+    with pytest.raises(DataError, match=r"2 groups are too few to split by .*: no group is left for"):
+        split_rows(4, (0.7, 0.1, 0.2), 0, ["a", "a", "b", "b"])
+
+
 def test_the_stand_in_has_the_form_of_housing() -> None:
     table = synthetic_table()
     assert table.values_RC.shape == (2000, 10)

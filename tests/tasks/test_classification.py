@@ -1,6 +1,8 @@
 from __future__ import annotations
 
+import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -8,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import Generator, Tensor, nn
 
 from raymae.data.images import SPLITS, ImageSet
@@ -65,7 +68,8 @@ def test_splits_of_the_real_mini_set(mini: dict[str, str], make_task: MakeTask) 
     trained = {bytes(task.data.images_NHWC[row].numpy()) for row in [*rows["train"], *rows["val"]]}
     assert not any(bytes(task.data.images_NHWC[row].numpy()) in trained for row in rows["test"])
     line = Classification.validate(task.config.data, task.config.params)
-    assert line == "10 classes; 540 train / 60 val / 100 test images at 64 x 64"
+    assert line == ("10 classes; 540 train / 60 val / 100 test images at 64 x 64; "
+                    "no groups known: settings.group keeps examples that belong together in one split")
 
 
 def test_a_real_trial_learns_and_majority_does_not(
@@ -93,7 +97,8 @@ def made(counts: dict[str, int], classes: int = 5, size: int = 8) -> ImageSet:
     labels_N = np.arange(len(split_N)) % classes
     images_NHWC = np.zeros((len(split_N), size, size, 3), np.uint8)
     images_NHWC[:, 0, 0, 0], images_NHWC[:, 0, 1, 0] = np.arange(len(split_N)), labels_N
-    return ImageSet(images_NHWC, labels_N, split_N, tuple("abcdefgh"[:classes]))
+    names = tuple(f"{index:04d}.png" for index in range(len(labels_N)))
+    return ImageSet(images_NHWC, labels_N, split_N, tuple("abcdefgh"[:classes]), names)
 
 
 @pytest.mark.parametrize(("counts", "wanted"), [
@@ -110,6 +115,84 @@ def test_what_is_not_there_is_held_out_of_train(counts: dict[str, int], wanted: 
         assert torch.bincount(data.labels_N[rows]).tolist() == [wanted[split]] * 5
         if counts.get(split) and split != "train":
             assert (images.split_N[rows] == SPLITS.index(split)).all()
+
+
+@pytest.fixture
+def patients(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, str]]:
+    """A folder per class on disk, of patients with three images each; patient 1 has images of both classes."""
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path / "cache"))
+
+    def make(**splits: range) -> dict[str, str]:
+        for split, numbers in splits.items():
+            for patient, image in itertools.product(numbers, range(3)):
+                label = "ill" if patient % 2 and (patient, image) != (1, 0) else "well"
+                path = tmp_path / "data" / ("" if split == "all" else split) / label / f"p{patient:02d}_{image}.png"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                Image.new("RGB", (8, 8), (patient, image, 0)).save(path)
+        return {"name": "patients", "source": "real", "path": str(tmp_path / "data")}
+
+    return make
+
+
+SMALL_IMAGES: dict[str, Any] = {"image_size": 8, "patch_size": 4, "num_classes": 0, "per_class": 0}
+
+
+def test_a_patient_is_in_one_split(patients: Callable[..., dict[str, str]], make_task: MakeTask) -> None:
+    data = patients(all=range(40))
+    task = make_task("mae", data=data, group="^p([0-9]+)", **SMALL_IMAGES)
+    of = {split: task.units(split) for split in ("train", "val", "test")}
+    assert {split: len(set(units.groups or ())) for split, units in of.items()} == {"train": 28, "val": 4, "test": 8}
+    assert len(set().union(*(units.groups or () for units in of.values()))) == 40
+    assert len(set().union(*(units.names for units in of.values()))) == 120
+    assert "well/p01_0.png" in set().union(*(units.names for units in of.values()))
+    assert task.units("pretrain") == of["train"]
+    for split, units in of.items():  # in the order of what is loaded: the red of every image is its patient
+        red_N = task.data.images_NHWC[task.load(split).rows_N][:, 0, 0, 0].tolist()
+        assert [f"{red:02d}" for red in red_N] == list(units.groups or ())
+    line = Classification.validate(task.config.data, task.config.params)
+    assert line == "2 classes; 84 train / 12 val / 24 test images at 8 x 8; 28 train / 4 val / 8 test groups"
+    plain = make_task("mae", data=data, **SMALL_IMAGES)
+    assert plain.units("test").groups is None
+    assert plain.units("test").names != of["test"].names  # what was read before another setting is not served
+
+
+def test_labels_and_subsets_are_of_whole_patients(
+    patients: Callable[..., dict[str, str]], make_task: MakeTask
+) -> None:
+    data = patients(train=range(2, 30), test=range(40, 44))
+    task = make_task("mae", data=data, group="^p([0-9]+)", label_fraction=0.25, **SMALL_IMAGES)
+    labelled, every = task.units("train"), task.units("pretrain")
+    assert labelled.groups is not None
+    assert len({*labelled.groups}) == 7  # of 26
+    assert len(labelled.names) == 21
+    assert {*labelled.groups} < {*(every.groups or ())}
+    few = make_task("mae", data=data, group="^p([0-9]+)", **{**SMALL_IMAGES, "per_class": 6}).units("train")
+    assert Counter(name.split("/")[1] for name in few.names) == {"ill": 6, "well": 6}
+    assert len({*(few.groups or ())}) == 4
+    assert not {*labelled.groups} & {*(task.units("test").groups or ())}
+
+
+def test_folders_with_a_patient_in_two_splits_are_split_anew(
+    patients: Callable[..., dict[str, str]], make_task: MakeTask
+) -> None:
+    task = make_task("mae", data=patients(train=range(2, 20), test=range(16, 26)), group="^p[0-9]+", **SMALL_IMAGES)
+    line = Classification.validate(task.config.data, task.config.params)
+    assert line.endswith("; 18 train / 2 val / 4 test groups; split anew by group, as the official lists have p16, "
+                         "p17, p18 and 1 more in two splits")
+    groups = [{*(task.units(split).groups or ())} for split in ("train", "val", "test")]
+    assert len(set().union(*groups)) == sum(map(len, groups)) == 24
+    names = [name for split in ("train", "val", "test") for name in task.units(split).names]
+    assert len({*names}) == len(names) == 84
+
+
+def test_what_groups_leave_too_little_of_is_said(
+    patients: Callable[..., dict[str, str]], make_task: MakeTask
+) -> None:
+    data = patients(all=range(40))
+    with pytest.raises(DataError, match=r"no image is left for the val split; add images, or let settings.group"):
+        make_task("mae", data=data, group="^p", **SMALL_IMAGES)
+    with pytest.raises(DataError, match=r"settings.group='x' matches none of 120 file names, not 'p01_1'"):
+        make_task("mae", data=data, group="x", **SMALL_IMAGES)
 
 
 @pytest.mark.parametrize("size", [8, 4])

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -75,7 +76,8 @@ def test_field_protocol_on_the_real_etth1(etth1: dict[str, str], make_task: Make
     torch.testing.assert_close(own.mean(dim=1), torch.zeros(7, dtype=torch.float64), atol=1e-5, rtol=0)
     torch.testing.assert_close(own.std(dim=1, correction=0), torch.ones(7, dtype=torch.float64), atol=1e-5, rtol=0)
     line = Forecasting.validate(task.config.data, task.config.params)
-    assert line == "17,420 rows x 7 channels; 8,209 train / 2,785 val / 2,785 test windows of 336 + 96 steps"
+    assert line == ("17,420 rows x 7 channels; 8,209 train / 2,785 val / 2,785 test windows of 336 + 96 steps; "
+                    "49 train / 30 val / 30 test groups: blocks of time")
 
 
 def test_report_protocol_scales_to_the_training_range(etth1: dict[str, str], make_task: MakeTask) -> None:
@@ -116,6 +118,35 @@ def test_pretraining_puts_the_drawn_channel_first_and_keeps_the_cycle(make_task:
     assert not source.batch(index_B, None)["channel"].any()  # without a generator, the target
     only_target = make_task("mae", pretrain_channels="target").load("pretrain")
     assert not only_target.batch(index_B, Generator().manual_seed(2))["channel"].any()
+
+
+def test_units_are_first_target_steps_in_blocks_of_a_day_or_a_week(make_task: MakeTask) -> None:
+    task = make_task(label_fraction=0.3)
+    test, train, val = (task.units(split) for split in ("test", "pretrain", "val"))
+    assert test.names[0] == "2018-04-15T06:00:00" == test.groups[0]
+    assert len(test.names) == len(task.load("test")) == 1742
+    assert test.groups[:25] == ("2018-04-15T06:00:00",) * 24 + ("2018-04-16T06:00:00",)
+    assert len(set(test.groups)) == 73  # days from the split's first step on, the last one shorter
+    assert train.groups[167:169] == (train.names[0], train.names[168])  # 72 weeks in weeks
+    assert not {*train.groups} & {*val.groups} | {*val.groups} & {*test.groups}
+    assert not {*train.names} & {*val.names} | {*val.names} & {*test.names}
+    labelled = task.units("train")
+    assert len(labelled.names) == len(task.load("train")) < len(train.names)
+    assert dict(zip(labelled.names, labelled.groups, strict=True)).items() <= dict(
+        zip(train.names, train.groups, strict=True)).items()
+
+
+def test_a_block_is_no_shorter_than_the_horizon(make_task: MakeTask, tmp_path: Path) -> None:
+    task = make_task(horizon=48)
+    assert Counter(task.units("test").groups)["2018-04-15T06:00:00"] == 48
+    path = tmp_path / "daily.csv"
+    days = np.datetime64("2020-01-01") + np.arange(900)
+    path.write_text("date,OT\n" + "\n".join(f"{day},{index % 7}" for index, day in enumerate(days)) + "\n")
+    data = {"name": "daily", "source": "real", "path": str(path)}
+    for horizon, wanted in ((1, 10), (3, 10), (14, 14)):  # the root of 90, or the horizon
+        units = make_task(data=data, horizon=horizon, covariates="none").units("test")
+        assert units.names[0] == "2022-03-21T00:00:00"
+        assert Counter(units.groups)[units.names[0]] == wanted
 
 
 def test_scored_targets_do_not_depend_on_the_lookback(make_task: MakeTask) -> None:

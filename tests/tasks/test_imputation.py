@@ -46,7 +46,8 @@ def test_mean_on_the_real_housing(real_data: Path, make_task: MakeTask) -> None:
     assert scores["wasserstein"] == pytest.approx(0.394, abs=0.01)
     line = Imputation.validate(task.config.data, task.config.params)
     assert line.startswith("20,640 rows x 10 columns, 1 categorical; 207 cells truly missing, 61,")
-    assert line.endswith("(mcar 30%); learned from 20,640 rows, scored on 4,128 val / 16,512 test")
+    assert line.endswith("(mcar 30%); learned from 20,640 rows, scored on 4,128 val / 16,512 test; "
+                         "no groups known: settings.group keeps examples that belong together in one split")
 
 
 def test_bayesian_ridge_on_the_real_housing(real_data: Path, make_task: MakeTask) -> None:

@@ -46,7 +46,8 @@ def synthetic_images(image_size: int = 64, *, num_train: int = 50, num_test: int
         picture = np.where(inside_HW[..., None], figure, ground) * shade_HW[..., None]
         picture = picture + rng.normal(0, 0.04, picture.shape)
         images_NHWC[index] = np.clip(np.round(picture * 255), 0, 255)
-    return ImageSet(images_NHWC, labels_N, split_N, CLASSES)
+    names = tuple(f"{CLASSES[label]}/{index:04d}" for index, label in enumerate(labels_N))
+    return ImageSet(images_NHWC, labels_N, split_N, CLASSES, names)
 
 
 def _inside(shape: str, u: np.ndarray, v: np.ndarray) -> np.ndarray:

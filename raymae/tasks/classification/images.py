@@ -6,6 +6,7 @@ Shape suffixes: N images, B batch, C channels, H and W pixels.
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import PurePosixPath
 
 import numpy as np
 import torch
@@ -13,13 +14,14 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
+from raymae.data.groups import named_groups, shared, split_anew
 from raymae.data.images import SPLITS, ImageSet, read_images
 from raymae.data.shelf import WORKER
 from raymae.data.subsets import hold_out, rank_within_class
 from raymae.data.synthetic.images import synthetic_images
 from raymae.errors import DataError
 from raymae.tasks.augment import Augmentation, mix
-from raymae.tasks.base import Batch
+from raymae.tasks.base import Batch, Units
 from raymae.tasks.colours import standardise
 
 HELD_OUT = 0.1  # of train, to select on where the data set has no split for it
@@ -34,10 +36,14 @@ class LabelledImages:
         labels_N: int64, below `num_classes`.
         rows: Indices of the images of `train`, `val` and `test`, ascending.
         num_classes: Classes kept.
+        names: Of every image the path of its file inside the data set.
+        groups: Of every image the patient or place; None where it is not known.
+        note: What has to be said of the splits, or "".
     """
 
     def __init__(
-        self, images: ImageSet, image_size: int, num_classes: int, per_class: int, device: torch.device, name: str
+        self, images: ImageSet, image_size: int, num_classes: int, per_class: int, device: torch.device, name: str,
+        group: str = "",
     ) -> None:
         if num_classes > len(images.classes):
             raise DataError(f"{name}: num_classes={num_classes}, but it has {len(images.classes)}; use at most that, "
@@ -48,26 +54,49 @@ class LabelledImages:
         labels_N = new_label[images.labels_N]
         rows = {split: np.flatnonzero((images.split_N == index) & (labels_N >= 0))
                 for index, split in enumerate(SPLITS)}
+        self.names, self.note = images.names, ""
+        self.groups: tuple[str, ...] | None = None
+        if group:
+            self.groups = named_groups(group, [PurePosixPath(path).stem for path in images.names], name)
+            both = shared(*(self._groups(found) or () for found in rows.values()))
+            if both:
+                self.note = split_anew(both)
+                every = np.sort(np.concatenate(list(rows.values())))
+                rows = {split: every if split == "train" else every[:0] for split in SPLITS}
         if not len(rows["test"]):  # a plain folder per class
-            held = hold_out(labels_N[rows["train"]], 2 * HELD_OUT, SUBSET_SEED + 1)
+            held = hold_out(labels_N[rows["train"]], 2 * HELD_OUT, SUBSET_SEED + 1, self._groups(rows["train"]))
             rows["train"], rows["test"] = rows["train"][~held], rows["train"][held]
         if not len(rows["val"]):
-            held = hold_out(labels_N[rows["train"]], HELD_OUT, SUBSET_SEED)
+            held = hold_out(labels_N[rows["train"]], HELD_OUT, SUBSET_SEED, self._groups(rows["train"]))
             rows["train"], rows["val"] = rows["train"][~held], rows["train"][held]
         if per_class:
-            rank_N, _ = rank_within_class(labels_N[rows["train"]], SUBSET_SEED)
+            rank_N, _ = rank_within_class(labels_N[rows["train"]], SUBSET_SEED, self._groups(rows["train"]))
             rows["train"] = rows["train"][rank_N < per_class]
         for split, found in rows.items():
             if not len(found):
-                raise DataError(f"{name}: no image is left for the {split} split; add images, or lift num_classes")
+                remedy = "lift num_classes" if self.groups is None else "let settings.group tell more groups apart"
+                raise DataError(f"{name}: no image is left for the {split} split; add images, or {remedy}")
+        untaught = sorted({*range(len(kept))} - {*labels_N[rows["train"]].tolist()})
+        if untaught:
+            raise DataError(f"{name}: every image of class {images.classes[np.sort(kept)[untaught[0]]]} is of a group "
+                            "that is in val or test, so nothing is learned of it; let settings.group tell more groups "
+                            "apart")
         used = np.sort(np.concatenate(list(rows.values())))
         pixels = images.images_NHWC
         if device.type != "cpu" or pixels.shape[1] != image_size:  # else only what is read is brought into memory
             pixels = _resized(pixels[used], image_size)
             labels_N, rows = labels_N[used], {split: np.searchsorted(used, found) for split, found in rows.items()}
+            self.names, self.groups = tuple(self.names[row] for row in used), self._groups(used)
         self.images_NHWC = torch.from_numpy(pixels).to(device)
         self.labels_N = torch.from_numpy(labels_N).to(device)
         self.rows, self.num_classes, self.device = rows, len(kept), device
+
+    def _groups(self, rows: np.ndarray) -> tuple[str, ...] | None:
+        return None if self.groups is None else tuple(self.groups[row] for row in rows)
+
+    def units(self, rows: np.ndarray) -> Units:
+        """Some images by their files, and their groups where known."""
+        return Units(tuple(self.names[row] for row in rows), self._groups(rows))
 
     def pixels(self, rows_B: Tensor) -> Tensor:
         """Images as float `[B, C, H, W]` in [0, 1]."""
@@ -122,11 +151,12 @@ def _resized(images_NHWC: np.ndarray, image_size: int) -> np.ndarray:
 
 @WORKER.keeps(4)
 def read_labelled(
-    name: str, found: Located | None, image_size: int, num_classes: int, per_class: int, device: torch.device
+    name: str, found: Located | None, image_size: int, num_classes: int, per_class: int, group: str,
+    device: torch.device,
 ) -> LabelledImages:
     """Read once per process: a worker keeps its images from trial to trial. `found` is None for generated ones."""
     if found is None:
         return LabelledImages(synthetic_images(image_size), image_size, num_classes, per_class, device,
                               f"{name} (synthetic)")
     images = read_images(replace(found, note=""), image_size)
-    return LabelledImages(images, image_size, num_classes, per_class, device, str(found.path))
+    return LabelledImages(images, image_size, num_classes, per_class, device, str(found.path), group)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
+from raymae.data.groups import pattern_problems
 from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
@@ -23,6 +24,8 @@ class ClassificationParams(TrainingParams):
     per_class: int = param(
         0, "use so many training images of each class, after 10 % are held out; 0 is all", unit="images", ge=0
     )
+    group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
+                           "it, matches is the patient or place, who is in one split")
     patch_size: int = param(8, "side of a token", unit="pixels", kinds=LEARNING, ge=1)
     encoder_dim: int = param(192, "width of the encoder", kinds=LEARNING, ge=8)
     encoder_depth: int = param(9, "blocks of the encoder", kinds=LEARNING, ge=1)
@@ -52,7 +55,7 @@ class ClassificationParams(TrainingParams):
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
     """Whole patches, at least two of them to mask, at least two classes, and heads that divide widths."""
-    problems = []
+    problems = pattern_problems(params)
     if params["num_classes"] == 1:
         problems.append(("num_classes", "num_classes=1 leaves nothing to tell apart; use 2 or more, or 0 for all"))
     if ARMS[arm].kind == "reference":

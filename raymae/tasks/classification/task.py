@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import located
+from raymae.data.groups import counted
 from raymae.data.subsets import labelled_by_class
 from raymae.models.heads import PooledHead
 from raymae.models.mae import MaskedAutoencoder
@@ -22,7 +23,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
-from raymae.tasks.base import Batch, Loss, Metrics, Model, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
@@ -43,7 +44,7 @@ class Classification(Task):
         super().__init__(config, device)
         p = self.params
         self.data = read_labelled(
-            config.data.name, located(config.data), p.image_size, p.num_classes, p.per_class, device)
+            config.data.name, located(config.data), p.image_size, p.num_classes, p.per_class, p.group, device)
         if self.arm.kind != "reference":
             self.grid = TokenGrid((p.image_size,) * 2, (p.patch_size,) * 2, 3)
 
@@ -53,19 +54,32 @@ class Classification(Task):
     def validate(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
         """Read and split as a trial would; decodes every image if no process has yet."""
         p: Any = cls.schema.params.model_validate(dict(params))
-        images = read_labelled(data.name, located(data), p.image_size, p.num_classes, p.per_class, torch.device("cpu"))
+        images = read_labelled(
+            data.name, located(data), p.image_size, p.num_classes, p.per_class, p.group, torch.device("cpu"))
         counts = " / ".join(f"{len(rows):,} {split}" for split, rows in images.rows.items())
-        return f"{images.num_classes} classes; {counts} images at {p.image_size} x {p.image_size}"
+        line = f"{images.num_classes} classes; {counts} images at {p.image_size} x {p.image_size}"
+        groups = counted({split: images.units(rows).groups for split, rows in images.rows.items()})
+        return "; ".join(filter(None, (line, groups, images.note)))
 
     def load(self, split: str) -> ImageSource:
         """Images of a split."""
-        p, rows = self.params, self.data.rows["train" if split == "pretrain" else split]
+        p, rows = self.params, self._rows(split)
         if split == "pretrain":
             return ImageSource(self.data, rows, Augmentation(crop=p.pretrain_crop, flip=p.flip), labels=False)
-        if split == "train" and p.label_fraction < 1:
-            rows = rows[labelled_by_class(self.data.labels_N[rows].cpu().numpy(), p.label_fraction, self.config.seed)]
         augmentation = Augmentation(crop=p.crop, flip=p.flip, rand_augment=p.rand_augment, erasing=p.random_erasing)
         return ImageSource(self.data, rows, augmentation, mixup=p.mixup, cutmix=p.cutmix)
+
+    def _rows(self, split: str) -> np.ndarray:
+        rows = self.data.rows["train" if split == "pretrain" else split]
+        fraction = getattr(self.params, "label_fraction", 1.0)
+        if split == "train" and fraction < 1:
+            labels_N, groups = self.data.labels_N[rows].cpu().numpy(), self.units("pretrain").groups
+            return rows[labelled_by_class(labels_N, fraction, self.config.seed, groups)]
+        return rows
+
+    def units(self, split: str) -> Units:
+        """Images by the path of their file, and the patient or place, where known."""
+        return self.data.units(self._rows(split))
 
     # -- networks ------------------------------------------------------------------------------------------------------
 

@@ -23,7 +23,7 @@ from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Task
+from raymae.tasks.base import Batch, Loss, Metrics, Task, Units
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
 from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
@@ -59,18 +59,32 @@ class Forecasting(Task):
         splits = series.splits(p.lookback)
         counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))
         rows, channels = series.values_CT.shape[1], series.values_CT.shape[0]
-        return f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps"
+        blocks = " / ".join(f"{math.ceil(len(splits[name]) / series.blocks(splits[name])):,} {name}"
+                            for name in ("train", "val", "test"))
+        return (f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps; "
+                f"{blocks} groups: blocks of time")
 
     def load(self, split: str) -> Windows:
         """Windows of a split."""
-        every = self.splits["train" if split == "pretrain" else split]
-        starts = np.asarray(every)
-        if split == "train" and self.params.label_fraction < 1:
-            block = max(1, int(WEEK_S / self.data.step_s))
-            starts = starts[labelled(len(starts), self.params.label_fraction, self.config.seed, block=block)]
+        starts = self._starts(split)
         every_channel = split == "pretrain" and self.params.pretrain_channels == "all"
         return Windows(self.data, torch.as_tensor(starts), self.params.lookback, self.params.horizon,
                        every_channel=every_channel)
+
+    def _starts(self, split: str) -> np.ndarray:
+        starts = np.asarray(self.splits["train" if split == "pretrain" else split])
+        fraction = getattr(self.params, "label_fraction", 1.0)
+        if split == "train" and fraction < 1:
+            block = max(1, int(WEEK_S / self.data.step_s))
+            return starts[labelled(len(starts), fraction, self.config.seed, block=block)]
+        return starts
+
+    def units(self, split: str) -> Units:
+        """Windows by the time of their first target step, and blocks of time by that of the block's first."""
+        starts, times = self._starts(split), self.data.times
+        first = self.data.block_starts(self.splits["train" if split == "pretrain" else split], starts)
+        names, groups = (tuple(map(str, np.datetime_as_string(times[steps], unit="s"))) for steps in (starts, first))
+        return Units(names, groups)
 
     # -- networks ------------------------------------------------------------------------------------------------------
 

@@ -6,6 +6,7 @@ series, F time features.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -23,7 +24,9 @@ from raymae.errors import DataError
 from raymae.tasks.base import Batch
 
 NUM_TIME_FEATURES = 6
-WEEK_S = 7 * 86_400
+DAY_S = 86_400
+WEEK_S = 7 * DAY_S
+MIN_WEEKS = 20  # a split of fewer is cut into days
 
 
 class Windows:
@@ -66,6 +69,7 @@ class ScaledSeries:
 
     Attributes:
         values_CT: Float32, on the protocol's scale.
+        times: Of every step, datetime64[s].
         time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1].
         change_C: Root mean square of one-step changes in the training part.
         unit_C: Root mean square of changes over 1..horizon steps in the training part.
@@ -78,6 +82,7 @@ class ScaledSeries:
         if protocol == "field" and self.step_s != 3600:
             raise DataError(f"{name}: settings.protocol=field splits by months of hours, but rows are {self.step_s} s "
                             "apart; use protocol=report")
+        self.times = series.times
         train = self.splits(2)["train"]
         self.num_train = int(train[-1]) + horizon
         values_TC = np.roll(series.values_TC, -series.target_index, axis=1)
@@ -93,6 +98,30 @@ class ScaledSeries:
         splits = protocol_splits(self.protocol, self.num_rows, lookback=lookback, horizon=self.horizon, name=self.name)
         return {str(name): starts for name, starts in splits.items()}
 
+    def blocks(self, starts: range) -> int:
+        """Steps in a block of a split, so that scores of different blocks are nearly independent.
+
+        A day, or a week where the split has twenty of them, but no less than a horizon, in whole days or weeks; of
+        steps a day apart or longer the horizon, or the root of the number of windows where that is more.
+
+        Args:
+            starts: First target steps of the split.
+        """
+        if self.step_s >= DAY_S:
+            return max(self.horizon, math.ceil(math.sqrt(len(starts))))
+        period = DAY_S if len(starts) * self.step_s < MIN_WEEKS * WEEK_S else WEEK_S
+        steps = max(1, round(period / self.step_s))
+        return steps * math.ceil(self.horizon / steps)
+
+    def block_starts(self, starts: range, first_B: np.ndarray) -> np.ndarray:
+        """The first target step of the block that each window is in; blocks are counted from the split's first.
+
+        Args:
+            starts: First target steps of the split.
+            first_B: Those of some of its windows.
+        """
+        return first_B - (first_B - starts[0]) % self.blocks(starts)
+
     def deviation(self, lookback: int) -> Tensor:
         """C: root mean square of changes over the lags a window holds, the scale of levels relative to its end."""
         return self._typical_change(tuple(sorted({max(1, lookback * k // 16) for k in range(1, 17)})))
@@ -105,7 +134,7 @@ class ScaledSeries:
 
 def _time_features(times: Any) -> np.ndarray:
     seconds = times.astype("datetime64[s]").astype(np.int64)
-    day, week = 2 * np.pi * (seconds % 86_400) / 86_400, 2 * np.pi * (seconds % WEEK_S) / WEEK_S
+    day, week = 2 * np.pi * (seconds % DAY_S) / DAY_S, 2 * np.pi * (seconds % WEEK_S) / WEEK_S
     return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)])
 
 

@@ -67,6 +67,11 @@ class IncompleteTable:
         self._scalers: dict[str, Any] = {}
         self.imputed: dict[tuple[Any, ...], np.ndarray] = {}
 
+    def groups(self, rows: np.ndarray) -> tuple[str, ...] | None:
+        """The groups of some rows; None where they are not known."""
+        every = self.table.groups
+        return None if every is None else tuple(every[row] for row in rows)
+
     def forget(self) -> None:
         """Drop every row; what was learned from them stays."""
         none_RC = np.empty((0, len(self.num_categories)))
@@ -235,15 +240,16 @@ def mask_cells(
 
 @WORKER.keeps(4)
 def incomplete_table(
-    name: str, path: str | None, categorical: str, numeric: str, drop: str, protocol: Protocol, kind: MissingKind,
-    rate: float, pattern_seed: int, device: torch.device,
+    name: str, path: str | None, categorical: str, numeric: str, drop: str, group: str, protocol: Protocol,
+    kind: MissingKind, rate: float, pattern_seed: int, device: torch.device,
 ) -> IncompleteTable:
     """Read once per process: a worker keeps its data from trial to trial."""
     if path is None:
         table = synthetic_table()
     else:
-        table = read_table(Path(path), categorical=_names(categorical), numeric=_names(numeric), drop=_names(drop))
-    rows = split_rows(len(table.values_RC), FRACTIONS[protocol], pattern_seed)
+        table = read_table(Path(path), categorical=_names(categorical), numeric=_names(numeric), drop=_names(drop),
+                           group=group)
+    rows = split_rows(len(table.values_RC), FRACTIONS[protocol], pattern_seed, table.groups)
     rows["fit"] = np.arange(len(table.values_RC)) if protocol == "transductive" else rows["train"]
     return IncompleteTable(table, hide_cells(table.values_RC, kind, rate, pattern_seed), rows, device)
 

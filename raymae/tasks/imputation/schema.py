@@ -31,6 +31,8 @@ class ImputationParams(TrainingParams):
     categorical: str = param("", "columns of numbers that are categories, separated by commas")
     numeric: str = param("", "columns that must be numbers, separated by commas")
     drop: str = param("", "columns left out, separated by commas")
+    group: str = param("", "column that says which rows belong together, such as a household or a person: they are in "
+                           "one split; it is no input and is not imputed")
     protocol: Literal["transductive", "inductive"] = param(
         "transductive",
         "transductive: learn from the observed cells of all rows, select on the missing cells of a fifth of them, test "

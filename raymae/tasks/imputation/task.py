@@ -23,11 +23,12 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
+from raymae.data.groups import counted
 from raymae.data.subsets import labelled
 from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Task
+from raymae.tasks.base import Batch, Loss, Task, Units
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
 from raymae.tasks.imputation.imputing import ROWS_AT_ONCE, Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
@@ -63,20 +64,32 @@ class Imputation(Task):
         p: Any = cls.schema.params.model_validate(dict(params))
         table = _table(data, p, torch.device("cpu"))
         rows, columns = table.hidden_RC.shape
+        told = ("val", "test") if p.protocol == "transductive" else ("train", "val", "test")
         return (f"{rows:,} rows x {columns} columns, {len(np.flatnonzero(table.table.is_categorical))} categorical; "
                 f"{np.isnan(table.truth_RC).sum():,} cells truly missing, {table.hidden_RC.sum():,} taken away "
                 f"({p.missing_kind} {p.missing_rate:.0%}); learned from {len(table.rows['fit']):,} rows, "
-                f"scored on {len(table.rows['val']):,} val / {len(table.rows['test']):,} test")
+                f"scored on {len(table.rows['val']):,} val / {len(table.rows['test']):,} test; "
+                + counted({name: table.groups(rows) for name, rows in table.rows.items() if name in told}))
 
     def load(self, split: str) -> TableRows:
         """Rows to learn from, or rows whose missing cells are scored."""
+        rows = self._rows(split)
         if split in ("val", "test"):
-            return TableRows(self.data, self.data.rows[split], self.imputing.tensors, scored=True)
-        rows = self.data.rows["fit"]
-        if split == "train" and self.params.label_fraction < 1:
-            rows = rows[labelled(len(rows), self.params.label_fraction, self.config.seed)]
+            return TableRows(self.data, rows, self.imputing.tensors, scored=True)
         hide = self._hide if split == "train" else None
         return TableRows(self.data, rows, self.imputing.tensors, scored=False, hide=hide)
+
+    def _rows(self, split: str) -> np.ndarray:
+        rows = self.data.rows["fit" if split in ("pretrain", "train") else split]
+        fraction = getattr(self.params, "label_fraction", 1.0)
+        if split == "train" and fraction < 1:
+            return rows[labelled(len(rows), fraction, self.config.seed, groups=self.data.groups(rows))]
+        return rows
+
+    def units(self, split: str) -> Units:
+        """Rows by their number in the file, the first below the header being 1, and their groups where known."""
+        rows = self._rows(split)
+        return Units(tuple(str(row + 1) for row in rows), self.data.groups(rows))
 
     def _hide(self, missing_BC: Tensor, generator: Generator) -> Tensor:
         p = self.params
@@ -166,5 +179,5 @@ def _weighted_mean(loss_BC: Tensor, weight_BC: Tensor) -> Loss:
 
 
 def _table(data: TrialData, p: ImputationParams, device: torch.device) -> IncompleteTable:
-    return incomplete_table(data.name, path_of(data), p.categorical, p.numeric, p.drop, p.protocol, p.missing_kind,
-                            p.missing_rate, p.pattern_seed, device)
+    return incomplete_table(data.name, path_of(data), p.categorical, p.numeric, p.drop, p.group, p.protocol,
+                            p.missing_kind, p.missing_rate, p.pattern_seed, device)
