@@ -30,7 +30,7 @@ LOWER = {  # what each room may import besides itself
 }
 INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
     "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
-               {"plan"}, {"run", "dry_run", "single", "spot"}],
+               {"plan"}, {"timing"}, {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
     "data": [{"series", "images", "scenes", "scene_splits", "volumes", "tables", "splits", "subsets", "groups",
               "scaling", "missing", "kept", "shelf", "find", "synthetic"}],

@@ -1,10 +1,11 @@
-"""What a worker leaves in the results folder, on whatever storage that is: a trial's checkpoint, and its pictures."""
+"""What a worker leaves in the results folder, on whatever storage: a trial's checkpoint, pictures, and test scores."""
 
 from __future__ import annotations
 
 import contextlib
 import io
 import tempfile
+import time
 from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -16,11 +17,14 @@ from raymae.results.store.layout import CHECKPOINTS, PICTURES, checkpoint, miles
 if TYPE_CHECKING:
     import numpy as np
 
+    from raymae.spec.trial import TrialConfig
     from raymae.train.trial import Report
+
+RETRIES_S = (0.5, 2.0, 5.0)
 
 
 class TrialFiles:
-    """Keeps what one trial leaves: its latest checkpoint, its milestones and its pictures.
+    """Keeps what one trial leaves: its latest checkpoint, its milestones, its pictures and its scores by example.
 
     Args:
         root: The sweep's folder, a path or a URI.
@@ -50,6 +54,27 @@ class TrialFiles:
                 self._folder.write(picture(self._trial_id, name), _png(picture_HWC))
         except OSError as error:
             return f"a checkpoint could not be written: {error}"
+        return None
+
+    def keep_scores(self, report: Report, config: TrialConfig) -> str | None:
+        """Write the test scores of single examples, where a report has them; call it before its checkpoint is kept.
+
+        Returns:
+            Why it could not be written, or None.
+        """
+        from raymae.results.store.scores import keep_scores
+
+        if report.units is None:
+            return None
+        for wait_s in (*RETRIES_S, None):
+            try:
+                keep_scores(self._folder, self._trial_id, config, report.units)
+            except OSError as error:
+                if wait_s is None:
+                    return f"test scores by example could not be written, so no interval can be over them: {error}"
+                time.sleep(wait_s)
+            else:
+                return None
         return None
 
     def _write_checkpoint(self, report: Report, name: str) -> None:

@@ -26,7 +26,7 @@ def describe(plan: Plan) -> dict[str, Any]:
     arms = []
     for name, arm in plan.arms.items():
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
-        replicates = arm.arm.num_replicates(spec.replicates)
+        replicates = arm.arm.num_replicates(spec.num_replicates)
         arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": trials, "replicates": replicates,
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources

@@ -26,6 +26,7 @@ from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.state_file import beating
 from raymae.search.plan import Plan
+from raymae.search.timing import measured
 from raymae.spec.sweep import SweepSpec
 
 # where data and results are; the right to read them is every machine's own
@@ -64,8 +65,9 @@ def run_sweep(
         stack.enter_context(store)
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
-            observers=[display],
+            observers=[display], extended=extend,
         )
+        conductor.lengthen(store.manifest.times_epochs)
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         ended, interrupted = restore(conductor, retry_failed=retry_failed)
@@ -100,6 +102,11 @@ def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
             display.waiting(cluster.room(spec.resources), conductor.slots)
         conductor.connected(cluster.dashboard)
         display.connected(cluster.dashboard)
+        if spec.fair.by != "epochs" and not conductor.store.manifest.times_epochs:
+            display.equalising(spec.fair.by)
+            conductor.store.keep_times(measured(plan))
+            conductor.lengthen(conductor.store.manifest.times_epochs)
+            display.equalised(conductor.store.manifest.times_epochs)
         conductor.add_observer(Metrics(spec.name, conductor.warn))
         _tune(conductor, cluster, spec, alone=plan.address is None)
 

@@ -29,9 +29,11 @@ _ALLOWED = {
 def explain(item: ErrorDetails) -> tuple[str, str]:
     """A pydantic error as (key path, message)."""
     location = [str(part) for part in item["loc"]]
-    # pydantic puts the union's tag into the path of an error inside a distribution
+    # pydantic puts a union's tag into the path of an error
     if len(location) > 2 and location[0] == "space" and location[2] in KINDS:
         del location[2]
+    if location[0] == "replicates" and len(location) > 1:
+        del location[1]
     kind, context = item["type"], item.get("ctx", {})
     got = shorten(item["input"])
     if kind.endswith(("_type", "finite_number")) and _is_scalar(location):  # one error per member of the union

@@ -27,6 +27,7 @@ class ArmPlan:
         space: The distributions that apply to the arm, in an order in which conditions can be decided.
         constraints: What every configuration satisfies.
         live: The searched parameters that may change while a trial trains.
+        times_epochs: How many times the epochs of fine-tuning it gets, so that arms are equal in what `fair` says.
     """
 
     name: str
@@ -35,10 +36,17 @@ class ArmPlan:
     space: Mapping[str, Uniform | LogUniform | IntRange | Choice]
     constraints: tuple[Constraint, ...] = ()
     live: tuple[str, ...] = ()
+    times_epochs: float = 1.0
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The arm's complete parameters with the sampled ones laid over the fixed ones."""
-        return {**self.fixed, **{name: _like(value, self.fixed[name]) for name, value in sampled.items()}}
+        params = {**self.fixed, **{name: _like(value, self.fixed[name]) for name, value in sampled.items()}}
+        if self.times_epochs != 1:
+            params["epochs"] = self._lengthened(params["epochs"])
+        return params
+
+    def _lengthened(self, epochs: Scalar) -> int:
+        return max(1, round(self.times_epochs * int(epochs or 1)))
 
     def admits(self, sampled: Mapping[str, Scalar]) -> bool:
         """Whether a configuration satisfies every constraint."""
@@ -53,7 +61,7 @@ class ArmPlan:
     def longest(self) -> int:
         """Fine-tuning epochs of the longest trial."""
         epochs = self.space["epochs"].probes() if "epochs" in self.space else [self.fixed.get("epochs", 1)]
-        return max(int(value) for value in epochs if value is not None)
+        return self._lengthened(max(int(value) for value in epochs if value is not None))
 
 
 def _like(value: Scalar, default: Scalar) -> Scalar:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
@@ -91,6 +91,38 @@ class BudgetSpec(Model):
         return self
 
 
+class FairSpec(Model):
+    """What the trained arms get as much of as the pretrained arm, so that pretraining is not merely more training."""
+
+    by: Literal["epochs", "steps", "compute"] = Field(
+        "epochs", description="epochs: every arm fine-tunes for the same epochs, and pretraining comes on top. steps: "
+        "trained arms get as many optimiser steps as the pretrained arm has in both phases. compute: as much time as "
+        "it takes in both phases, measured on this machine before the search and written to sweep.json."
+    )
+
+
+class RoundsSpec(Model):
+    """Replicates in rounds, until the primary comparison is decided."""
+
+    min: int = Field(5, ge=2, description="Replicates of the first round, and of each one after it.")
+    max: int = Field(40, ge=2, description="Replicates after which the comparison stays undecided.")
+    until: Literal["decided"] = Field(
+        "decided", description="Intervals then are a confidence sequence, which holds at every look."
+    )
+
+    @model_validator(mode="after")
+    def _in_order(self) -> RoundsSpec:
+        if self.max < self.min:
+            raise ValueError(f"max must be at least min, got min {self.min} and max {self.max}")
+        return self
+
+
+Replicates = Annotated[
+    Annotated[int, Field(ge=0), Tag("number")] | Annotated[RoundsSpec, Tag("rounds")],
+    Discriminator(lambda value: "rounds" if isinstance(value, (Mapping, RoundsSpec)) else "number"),
+]
+
+
 class SweepSpec(Model):
     """A sweep: the search over every arm's configurations, and the comparison of the best ones."""
 
@@ -116,7 +148,19 @@ class SweepSpec(Model):
     training: TrainingParams = Field(
         default_factory=TrainingParams, description="Fixed values of the training parameters."
     )
-    replicates: int = Field(5, ge=0, description="Fresh seeds on which each arm's best configuration is re-trained.")
+    replicates: Replicates = Field(
+        5, description="Fresh seeds on which each arm's best configuration is re-trained: a number, fixed before the "
+        "first test score, or {min: 5, max: 40, until: decided} for rounds of them."
+    )
+    fair: FairSpec = Field(default_factory=FairSpec)
+    compare: Literal["independent", "paired"] = Field(
+        "independent", description="Whether replicates of equal seed are paired (they share the labelled subset and "
+        "the order of data) or the arms' replicates count as independent."
+    )
+    margin: float | None = Field(
+        None, gt=0, description="Largest difference of the objective that does not matter to you: an arm within it is "
+        "`practically equal`."
+    )
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     results: str = Field("results", description="Folder under which `<name>/` is written.")
@@ -134,6 +178,16 @@ class SweepSpec(Model):
         if isinstance(value, Mapping):
             return {key: {} if item is None else item for key, item in value.items()}
         return value
+
+    @property
+    def num_replicates(self) -> int:
+        """Replicates that every sweep like this has: all of them, or those of the first round."""
+        return self.replicates if isinstance(self.replicates, int) else self.replicates.min
+
+    @property
+    def most_replicates(self) -> int:
+        """Replicates that it may come to have."""
+        return self.replicates if isinstance(self.replicates, int) else self.replicates.max
 
     @field_validator("results")
     @classmethod

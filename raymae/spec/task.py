@@ -27,11 +27,13 @@ class Objective:
         metric: Name without prefix: `mse` is selected on as `val_mse` and reported as `test_mse`.
         mode: Whether less or more is better.
         unit: What one unit of it is, for people.
+        root: Whether it is the square root of a mean over examples, as an rmse is.
     """
 
     metric: str
     mode: Mode
     unit: str
+    root: bool = False
 
     @property
     def val(self) -> str:

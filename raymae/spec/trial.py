@@ -6,10 +6,13 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
+
+if TYPE_CHECKING:
+    import numpy as np
 
 DataSource = Literal["real", "synthetic"]
 PhaseName = Literal["pretrain", "finetune", "test"]
@@ -119,3 +122,22 @@ class ReportData:
     seconds: float
     num_parameters: int
     final: bool
+
+
+@dataclass(frozen=True)
+class UnitTable:
+    """The test score of a replicate, example by example. U examples, P parts (see `raymae.tasks.base.UnitScores`).
+
+    Attributes:
+        names: Of the examples.
+        groups: Of every example the patient, sequence or block of time that it belongs to; None where none is known.
+        parts: Names of the parts whose mean the objective is.
+        score: float64 [U, P].
+        weight: float64 [U, P], 0 where an example says nothing about a part.
+    """
+
+    names: tuple[str, ...]
+    groups: tuple[str, ...] | None
+    parts: tuple[str, ...]
+    score: np.ndarray
+    weight: np.ndarray

@@ -70,12 +70,36 @@ class Loss(NamedTuple):
     counted: Tensor | int
 
 
+class UnitScores(NamedTuple):
+    """The objective of single examples, so that its average over a sample of them can be computed again and again.
+
+    A task's objective over a set of examples is the mean over its parts (the classes of a mean IoU, the columns of a
+    table; most tasks have one part) of the weighted mean over examples; of that the square root where the task's
+    `Objective.root` says so. Parts without any weight are left out.
+
+    Attributes:
+        score_BP: float64.
+        weight_BP: float64, 0 where an example says nothing about a part.
+    """
+
+    score_BP: Tensor
+    weight_BP: Tensor
+
+    @classmethod
+    def plain(cls, score_B: Tensor) -> UnitScores:
+        """Scores whose mean is the objective: one part, equal weights."""
+        return cls(score_B.double()[:, None], torch.ones_like(score_B, dtype=torch.float64)[:, None])
+
+
 class Metrics(ABC):
     """Sums over a split, from which metrics are computed at the end: never averages of averages.
 
     Attributes:
         totals: Float64 sums on the CPU; two accumulators merge by adding them.
+        parts: Names of the parts whose mean the objective is, see `UnitScores`.
     """
+
+    parts: tuple[str, ...] = ("",)
 
     def __init__(self, size: int) -> None:
         self.totals = torch.zeros(size, dtype=torch.float64)
@@ -83,6 +107,11 @@ class Metrics(ABC):
     @abstractmethod
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add one batch."""
+
+    def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores | None:
+        """The objective of each example of a batch; None where it cannot be taken apart: then a verdict's intervals are
+        over seeds alone."""
+        return None
 
     @abstractmethod
     def compute(self) -> dict[str, float]:

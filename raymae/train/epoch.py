@@ -15,6 +15,7 @@ from raymae.errors import TrialError
 from raymae.tasks.base import Batch, Loss, Source, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr, set_weight_decay
+from raymae.train.units import UnitLog
 
 
 class EpochResult(NamedTuple):
@@ -136,7 +137,8 @@ class Learner:
 
 @torch.no_grad()
 def evaluate(
-    task: Task, model: nn.Module, source: Source, *, batch_size: int | None = None, rank: int = 0, world: int = 1
+    task: Task, model: nn.Module, source: Source, *, batch_size: int | None = None, rank: int = 0, world: int = 1,
+    units: UnitLog | None = None,
 ) -> dict[str, float]:
     """Score a model on a split: every example once, sums divided at the end.
 
@@ -147,12 +149,16 @@ def evaluate(
         batch_size: Examples at once, `task.eval_batch` by default; does not change the result.
         rank: This process; it scores every `world`-th example.
         world: Processes that share the split; sums are added up over them.
+        units: Takes the scores of single examples.
     """
     model.eval()
     metrics = task.metrics()
     share = torch.arange(len(source))[rank::world]
     for index in share.split(batch_size or task.eval_batch) if len(share) else ():  # fewer examples than ranks
         batch = source.batch(index, None)
-        metrics.update(task.predict(model, batch), batch)
+        prediction = task.predict(model, batch)
+        metrics.update(prediction, batch)
+        if units is not None:
+            units.add(index, metrics.unit_scores(prediction, batch))
     metrics.reduce()
     return metrics.compute()

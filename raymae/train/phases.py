@@ -15,10 +15,11 @@ import numpy as np
 from torch import Generator, Tensor, nn
 
 from raymae.errors import CheckpointError, TrialError
-from raymae.spec.trial import PhaseName
+from raymae.spec.trial import PhaseName, UnitTable
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.epoch import Learner, evaluate
+from raymae.train.units import UnitLog
 
 
 class Evaluation(NamedTuple):
@@ -28,11 +29,13 @@ class Evaluation(NamedTuple):
         metrics: `loss`, `lr`, and `val_` or `test_` metrics.
         last: The phase ends here.
         pictures: RGB images `[H, W, 3]`, uint8, by name.
+        units: The scores of single examples of the test split; None elsewhere.
     """
 
     metrics: dict[str, float]
     last: bool
     pictures: Mapping[str, np.ndarray]
+    units: UnitTable | None = None
 
 
 @dataclass(frozen=True)
@@ -278,8 +281,9 @@ class Test:
 
     def run(self) -> Iterator[Evaluation]:
         """Score on the test split."""
-        scores = _score(self.task, self.model, "test")
-        yield Evaluation(scores, last=True, pictures=_pictures(self.task, self.model, "test"))
+        units = UnitLog()
+        scores = _score(self.task, self.model, "test", units)
+        yield Evaluation(scores, True, _pictures(self.task, self.model, "test"), units.table(self.task, "test"))
 
     def result(self) -> nn.Module:
         """The network that was scored."""
@@ -336,10 +340,10 @@ def _is_due(epoch: int, epochs: int, every: int) -> bool:
     return epoch % every == 0 or epoch >= epochs
 
 
-def _score(task: Task, model: nn.Module, split: str) -> dict[str, float]:
+def _score(task: Task, model: nn.Module, split: str, units: UnitLog | None = None) -> dict[str, float]:
     """Score on a split, shared between ranks; metrics are prefixed by its name."""
     rank, world = rank_and_world()
-    scores = evaluate(task, model, task.load(split), rank=rank, world=world)
+    scores = evaluate(task, model, task.load(split), rank=rank, world=world, units=units)
     return {f"{split}_{name}": value for name, value in scores.items()}
 
 

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymae.spec.trial import PhaseName, ReportData, TrialConfig
+from raymae.spec.trial import PhaseName, ReportData, TrialConfig, UnitTable
 from raymae.tasks import task_class
 from raymae.tasks.base import Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
@@ -32,10 +32,12 @@ class Report(ReportData):
     Attributes:
         state: Takes the state from which the trial continues after this report; to be called before the next report.
         pictures: RGB images `[H, W, 3]`, uint8, by name: of a replicate's last pretraining report and its test.
+        units: The scores of single test examples, with a replicate's test.
     """
 
     state: Callable[[], TrialState]
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
+    units: UnitTable | None = None
 
     def save(self, path: Path) -> None:
         """Write a checkpoint from which `run_trial(resume=...)` continues after this report."""
@@ -173,7 +175,7 @@ class _Trial:
             sum(p.numel() for p in phase.model.parameters()), final,
         )
         self.history.append(recorded)
-        return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures)
+        return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures, units=evaluation.units)
 
     def replay(self, first: int) -> Iterator[Report]:
         """Repeat the reports from a step on, without their pictures."""

@@ -34,7 +34,7 @@ MakeConfig = Callable[..., TrialConfig]
 def plain(report: Report) -> dict[str, Any]:
     """A report without what differs from run to run, and without pictures, which a replay does not repeat."""
     values = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
-    return {key: value for key, value in values.items() if key not in ("seconds", "state", "pictures")}
+    return {key: value for key, value in values.items() if key not in ("seconds", "state", "pictures", "units")}
 
 
 def assert_same(got: Any, wanted: Any, path: str = "") -> None:
@@ -186,3 +186,18 @@ def test_nan_fails_the_trial_with_a_reason(
               "predict": f"{cls.schema.objective.val} is nan after fine-tuning epoch 1"}[broken]
     with pytest.raises(TrialError, match=f"{reason}.*lower"):
         list(run_trial(config))
+
+
+@every_arm
+def test_scores_of_single_examples_make_up_the_test_score(
+    name: str, arm: str, make_config: MakeConfig, run: Callable
+) -> None:
+    reports = run(make_config(name, arm, stage="replicate", **RICH)).reports
+    objective, units = task_class(name).schema.objective, reports[-1].units
+    assert units is not None
+    assert units.score.shape == units.weight.shape == (len(units.names), len(units.parts))
+    assert len(set(units.names)) == len(units.names)
+    total, weight = (units.score * units.weight).sum(axis=0), units.weight.sum(axis=0)
+    mean = float((total[weight > 0] / weight[weight > 0]).mean())
+    assert (math.sqrt(mean) if objective.root else mean) == pytest.approx(reports[-1].metrics[objective.test], rel=1e-9)
+    assert all(report.units is None for report in reports[:-1])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime as dt
+import zlib
 from typing import Any, Literal
 
 from raymae.spec import Arm, Objective, SweepSpec, TaskSchema, TrainingParams, param
@@ -50,7 +51,8 @@ def tiny_spec(**changes: Any) -> SweepSpec:
 def trial(trial_id: str, arm: str = "mae", **changes: Any) -> dict[str, Any]:
     row: dict[str, Any] = {
         "trial_id": trial_id, "config_id": "c" + trial_id, "arm": arm, "stage": "search", "attempt": 0,
-        "status": "completed", "seed": 0, "epochs": 4, "lr": 1e-3, "epochs_done": 4, "num_parameters": 1000,
+        "status": "completed", "seed": zlib.crc32(trial_id.encode()), "epochs": 4, "lr": 1e-3, "epochs_done": 4,
+        "num_parameters": 1000,
         "wall_s": 2.0, "started_at": START, "ended_at": START + dt.timedelta(seconds=2), "host": "here",
         "device": "cpu", "pid": 7, "val_mse": 0.5, "val_abs_error": 0.4,
     }

@@ -66,7 +66,8 @@ def arms_panel(verdict: Verdict) -> Panel:
             for (arm, score), text in zip(scored, texts, strict=True)]
     anchors = [row for row, (arm, _) in zip(rows, scored, strict=True) if arm.kind != "reference"] or rows
     better = "less" if objective.mode == "min" else "more"
-    title = f"Test {objective.metric}, mean and 95 % interval over seeds; {better} is better"
+    over = "seeds and test examples" if verdict.rule is not None and verdict.rule.units else "seeds"
+    title = f"Test {objective.metric}, mean and 95 % interval over {over}; {better} is better"
     return _panel(title, rows, anchors, missing="No arm has a test score yet.")
 
 

@@ -17,6 +17,7 @@ from raymae.results.store.folder import Folder
 from raymae.results.store.layout import REPORT_HTML, REPORT_MD
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table
+from raymae.results.verdict.headline import rule_text
 from raymae.results.verdict.numbers import p_cell, significant, span
 
 
@@ -73,7 +74,8 @@ def page_of(content: ReportContent) -> str:
     environment.globals |= {"per_cent": per_cent, "palette": list(zip(LIGHT, DARK, strict=True))}
     scripts = [plotly(), _asset("page.js")]
     return environment.from_string(_asset("page.html.j2")).render(
-        **vars(content), rows=arms_table(content.verdict), css=_asset("page.css"), plotly=scripts[0], script=scripts[1],
+        **vars(content), rows=arms_table(content.verdict), rule=rule_text(content.verdict),
+        css=_asset("page.css"), plotly=scripts[0], script=scripts[1],
         data=json_in_html(content.plots), importance_data=json_in_html(content.importance or {}),
         hashes=" ".join(map(_hash, scripts)),
     )
@@ -118,11 +120,11 @@ def markdown_of(content: ReportContent) -> str:
     lines += [f"| {_md(row.arm)} | {row.test} | {row.interval} | {row.seeds} | {row.val} | {row.compute} |"
               for row in arms_table(verdict)]
     if verdict.pairs:
-        lines += ["", "| difference | value | 95 % interval | % of the other | p | p (Holm) | verdict |",
+        lines += ["", "| difference | value | 95 % interval | over seeds alone | % of the other | p (Holm) | verdict |",
                   "|---|---|---|---|---|---|---|"]
         for pair in verdict.pairs:
             lines.append(f"| {_md(pair.a)} − {_md(pair.b)} | {significant(pair.difference)} | {span(pair.ci95)} | "
-                         f"{per_cent(pair, verdict) or '–'} | {p_cell(pair.p)} | {p_cell(pair.p_holm)} | "
+                         f"{span(pair.ci95_seeds)} | {per_cent(pair, verdict) or '–'} | {p_cell(pair.p_holm)} | "
                          f"{pair.verdict} |")
     if content.importance:
         lines += ["", "## What mattered", ""]

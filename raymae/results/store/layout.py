@@ -7,6 +7,7 @@
     report.html, report.md               the answer as a page and as Markdown; `raymae report` writes them
     trials/part-*.parquet                one row per ended trial
     reports/part-*.parquet               one row per report
+    scores/<trial_id>.parquet            a replicate's test score, example by example
     configs/<trial_id>.json              the config of every trial that was started
     checkpoints/<trial_id>.pt            the latest state of a trial that has not ended
     checkpoints/<trial_id>@<epoch>.pt    its state after an epoch, kept for a child of population-based training
@@ -26,6 +27,7 @@ REPORT_MD = "report.md"
 
 TRIALS = "trials"
 REPORTS = "reports"
+SCORES = "scores"
 CONFIGS = "configs"
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
@@ -54,6 +56,11 @@ def owner_of(checkpoint: str) -> tuple[str, bool]:
     """The trial of a file in `checkpoints/`, and whether the file is a milestone."""
     trial_id, at, _ = checkpoint.removesuffix(".pt").partition("@")
     return trial_id, bool(at)
+
+
+def scores(trial_id: str) -> str:
+    """The file of a replicate's test scores, example by example."""
+    return f"{SCORES}/{trial_id}.parquet"
 
 
 def picture(trial_id: str, name: str) -> str:

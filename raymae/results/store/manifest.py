@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 
 from raymae.spec import Arm, Objective
@@ -71,6 +71,8 @@ class Manifest:
         data: The data that was found.
         task: The task.
         columns: From dataset to column to its type.
+        times_epochs: By trained arm how many times the epochs it gets, so that arms are equal in what `fair` says.
+        looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
     """
 
     raymae_version: str
@@ -79,6 +81,8 @@ class Manifest:
     data: SweepData
     task: SweepTask
     columns: Mapping[str, Mapping[str, str]]
+    times_epochs: Mapping[str, float] = field(default_factory=dict)
+    looked_before: bool = False
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -107,5 +111,6 @@ class Manifest:
                 published={arm: tuple(Published(**number) for number in numbers)
                            for arm, numbers in task.get("published", {}).items()},
             ),
-            columns=plain["columns"],
+            columns=plain["columns"], times_epochs=plain.get("times_epochs", {}),
+            looked_before=plain.get("looked_before", False),
         )

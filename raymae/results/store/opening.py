@@ -13,7 +13,7 @@ from typing import Any
 from raymae.errors import ResultsError, unknown
 from raymae.results.store.columns import columns_of
 from raymae.results.store.folder import Folder, json_bytes
-from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SWEEP, TRIALS
+from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SCORES, SWEEP, TRIALS, VERDICT
 from raymae.results.store.manifest import Manifest, SweepData, SweepTask
 from raymae.spec import SweepSpec, TaskSchema
 
@@ -49,8 +49,11 @@ def begin(
     old = folder.read_json(SWEEP)
     if old is not None:
         check_same_sweep(folder, old, manifest, extend=extend)
-        manifest = replace(manifest, created_at=old["created_at"])
-    for name in ("", TRIALS, REPORTS, CONFIGS, CHECKPOINTS, LOGS):
+        verdict = folder.read_json(VERDICT)
+        looked = old.get("looked_before", False) or (extend and verdict is not None and verdict.get("complete", False))
+        manifest = replace(manifest, created_at=old["created_at"], times_epochs=old.get("times_epochs", {}),
+                           looked_before=bool(looked))
+    for name in ("", TRIALS, REPORTS, SCORES, CONFIGS, CHECKPOINTS, LOGS):
         folder.make(name)
     folder.write(SWEEP, json_bytes(manifest.to_json()))
     folder.write(ENVIRONMENT, json_bytes(with_earlier(environment, folder.read_json(ENVIRONMENT))))
@@ -136,7 +139,7 @@ def check_same_sweep(folder: Folder, old: dict[str, Any], now: Manifest, *, exte
     new: dict[str, Any] = now.to_json()
     try:
         changes = [
-            *differences(_lasting(old["spec"], extend), _lasting(new["spec"], extend)),
+            *differences(_lasting(_today(old["spec"]), extend), _lasting(new["spec"], extend)),
             *differences(_identity(old["data"]), _identity(new["data"]), "data_found"),
         ]
         columns = list(differences(old["columns"], new["columns"], "columns"))
@@ -156,6 +159,14 @@ def check_same_sweep(folder: Folder, old: dict[str, Any], now: Manifest, *, exte
             f"{folder.root}: the task has other parameters or metrics now than in raymae {wrote}, which wrote this "
             f"folder, so its rows would not fit:\n{lines}\nContinue with that version, or start over with --fresh"
         )
+
+
+def _today(spec: dict[str, Any]) -> dict[str, Any]:
+    """A spec with the keys that it gained since it was written, at their defaults."""
+    try:
+        return SweepSpec.model_validate(spec).to_json()
+    except ValueError:  # of a version that knew other keys: then they are among the differences
+        return spec
 
 
 def _lasting(spec: dict[str, Any], extend: bool) -> dict[str, object]:

@@ -7,16 +7,18 @@ import os
 import re
 from collections.abc import Callable, Collection, Mapping
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.errors import ResultsError
 from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY, Row
 from raymae.results.store.folder import Folder, json_bytes
-from raymae.results.store.layout import CONFIGS, ENVIRONMENT, REPORTS, STATE, TRIALS, VERDICT, config
+from raymae.results.store.layout import CONFIGS, ENVIRONMENT, REPORTS, SCORES, STATE, SWEEP, TRIALS, VERDICT, config
 from raymae.results.store.manifest import Manifest
 from raymae.results.store.opening import begin, cannot_write, described, read_manifest
 from raymae.results.store.outbox import Outbox
 from raymae.results.store.parts import Parts
+from raymae.results.store.scores import read_scores
 from raymae.spec import Objective, SweepSpec, TaskSchema
 
 if TYPE_CHECKING:
@@ -128,6 +130,19 @@ class Store:
             raise ResultsError(f"a trial_id is letters, digits, dot, dash and underscore, got {trial_id!r}")
         self._writing().put(config(trial_id), plain)
 
+    def keep_times(self, times_epochs: Mapping[str, float]) -> None:
+        """Write down how many times the epochs each arm gets, once and for all runs of the sweep.
+
+        Raises:
+            ResultsError: It could not be written.
+        """
+        self._writing()
+        self.manifest = replace(self.manifest, times_epochs=dict(times_epochs))
+        try:
+            self._folder.write(SWEEP, json_bytes(self.manifest.to_json()))
+        except OSError as error:
+            raise cannot_write(self._folder, error) from None
+
     def write_verdict(self, verdict: Mapping[str, object]) -> None:
         """Keep the answer. It must hold plain values and no NaN."""
         self._writing().put(VERDICT, verdict)
@@ -181,9 +196,14 @@ class Store:
         """One row per report, in the order in which they came."""
         return to_pandas(self._parts[REPORTS].table())
 
-    def table(self, name: Literal["trials", "reports"]) -> Any:
+    def table(self, name: Literal["trials", "reports", "scores"]) -> Any:
         """A dataset as a `pyarrow.Table`."""
-        return self._parts[name].table()
+        return read_scores(self._folder) if name == SCORES else self._parts[name].table()
+
+    def scores(self, trials: Collection[str] | None = None) -> pd.DataFrame:
+        """Test scores example by example (see `raymae.results.store.scores`), of some replicates or of all."""
+        frame: pd.DataFrame = read_scores(self._folder, trials).to_pandas()
+        return frame
 
     def spec(self) -> SweepSpec:
         """The sweep as it was asked for. Needs no task, hence no torch."""

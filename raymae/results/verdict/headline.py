@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from raymae.results.verdict.numbers import interval_decimals, number, p_value, places, significant
+from raymae.results.verdict.numbers import duration, interval_decimals, number, p_value, places, significant
 from raymae.results.verdict.verdict import Pair, Verdict
 
 
@@ -40,15 +40,79 @@ def _answer(verdict: Verdict) -> str:
     seeds = f"{pair.n_a} seeds each" if pair.n_a == pair.n_b else f"{pair.n_a} and {pair.n_b} seeds"
     difference = number(pair.difference, decimals)
     if pair.ci95 is None:
-        reason = pair.note or "no interval"
-        return f"No difference shown for {subject}: {scores} (difference {difference}; {reason})."
+        return f"{_word(pair, subject)}: {scores} (difference {difference}; {pair.note or 'no interval'})."
     low, high = (number(end, decimals) for end in pair.ci95)
-    sure = f"difference {difference}, 95 % interval {low} to {high}, {p_value(pair.p)}, {seeds}"
-    if pair.verdict == "no difference shown":
-        return f"No difference shown for {subject}: {scores} ({sure})."
+    adjusted = "" if len(verdict.pairs) == 1 else f" for {len(verdict.pairs)} comparisons"
+    sure = (f"difference {difference}, 95 % interval {low} to {high} over {_over(verdict)}, "
+            f"{p_value(pair.p_holm)}{adjusted}, {seeds}")
+    return " ".join(filter(None, (f"{_word(pair, subject)}: {scores} ({sure}).", needed_text(pair, verdict),
+                                  rule_text(verdict))))
+
+
+def _word(pair: Pair, subject: str) -> str:
+    match pair.verdict:
+        case "practically equal":
+            return f"{subject} makes practically no difference here"
+        case "undecided":
+            return f"Undecided whether {subject} helps" if pair.primary else f"Undecided whether {subject} is better"
     if pair.primary:
-        return f"{subject} {pair.verdict} here: {scores} ({sure})."
-    return f"{subject} does {'better' if pair.verdict == 'helps' else 'worse'} here: {scores} ({sure})."
+        return f"{subject} {pair.verdict} here"
+    return f"{subject} does {'better' if pair.verdict == 'helps' else 'worse'} here"
+
+
+def _over(verdict: Verdict) -> str:
+    """What the intervals are over, such as `seeds and 250 test examples`."""
+    rule = verdict.rule
+    if rule is None or not rule.units:
+        return "seeds alone"
+    return f"seeds and {rule.groups:,} groups of test examples" if rule.grouped and rule.groups < rule.units else \
+        f"seeds and {rule.units:,} test examples"
+
+
+def needed_text(pair: Pair, verdict: Verdict) -> str:
+    """What an undecided comparison would have taken, in a sentence; "" for a decided one."""
+    needed = pair.needed
+    if needed is None:
+        return ""
+    takes = []
+    if needed.replicates is not None:
+        minutes = "" if needed.minutes is None else f" ({duration(60 * needed.minutes)} more)"
+        takes.append(f"{needed.replicates:,} seeds{minutes}")
+    if needed.units is not None:
+        takes.append(f"{needed.units:,} test examples")
+    shown = f"It would have shown a difference of {significant(needed.least, 2)}"
+    found = significant(abs(pair.difference), 2)
+    if not takes:
+        return f"{shown}; no number of seeds or test examples alone shows one of {found}."
+    return f"{shown}; one of {found} takes {' or '.join(takes)}."
+
+
+def rule_text(verdict: Verdict) -> str:
+    """The rule that the verdict was reached under, in a sentence."""
+    rule = verdict.rule
+    if rule is None:
+        return ""
+    parts = [f"equal {rule.fair}{_compute(verdict)}"]
+    if rule.margin is not None:
+        parts.append(f"margin {significant(rule.margin)}")
+    if rule.compare == "paired":
+        parts.append("replicates paired by seed")
+    if rule.sequential:
+        parts.append("replicates in rounds, intervals hold at every look")
+    if rule.looked_before:
+        parts.append("looked at before: replicates were added after a verdict")
+    return f"Rule: {', '.join(parts)}." + (f" Mind: {rule.note}." if rule.note else "")
+
+
+def _compute(verdict: Verdict) -> str:
+    """How long a replicate of either side took, where the primary comparison has two that train."""
+    if not verdict.pairs:
+        return ""
+    arms = {arm.arm: arm for arm in verdict.arms}
+    pair = verdict.pairs[0]
+    each = [(name, arms[name].replicate_s) for name in (pair.a, pair.b) if arms[name].kind != "reference"]
+    times = [f"{name} {duration(seconds)}" for name, seconds in each if seconds is not None]
+    return f" ({', '.join(times)} a replicate)" if len(times) == 2 else ""
 
 
 def _leader(verdict: Verdict, metric: str) -> str:

@@ -1,27 +1,31 @@
 """How a verdict is reached: from the rows of a sweep to `Verdict`.
 
-"helps" and "hurts" rest on the unadjusted 95 % interval of the difference.
+A pair's word rests on p-values that are adjusted for all pairs of the sweep (Holm): `practically equal` where a margin
+was declared and the difference is shown to be within it, else `helps` or `hurts` where it is shown to be there, else
+`undecided`.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.columns import is_test, last_attempts, param_columns
-from raymae.results.store.manifest import Manifest, SweepTask
+from raymae.results.store.manifest import Manifest
 from raymae.results.store.store import Store
 from raymae.results.verdict.pareto import pareto_front
-from raymae.results.verdict.statistics import Side, difference, holm, statistics
-from raymae.results.verdict.verdict import ArmResult, BestTrial, Pair, TrialCounts, Verdict, Word
+from raymae.results.verdict.statistics import LEVEL, Evidence, Side, adjusted, evidence, holm_level, statistics
+from raymae.results.verdict.units import UnitSample, resample_units
+from raymae.results.verdict.verdict import ArmResult, BestTrial, Needed, Pair, Rule, TrialCounts, Verdict, Word
 from raymae.spec import Arm, SweepSpec
 from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
 
 if TYPE_CHECKING:
+    import numpy as np
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
 
@@ -32,7 +36,9 @@ def verdict_of(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         store: The sweep.
         trials: Its `trials` dataset, where the caller has read it already.
     """
-    return judge(store.trials() if trials is None else trials, store.spec(), store.manifest)
+    trials = store.trials() if trials is None else trials
+    replicates = trials[(trials["stage"] == "replicate") & (trials["status"] == "completed")]
+    return judge(trials, store.spec(), store.manifest, store.scores(set(replicates["trial_id"])))
 
 
 def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
@@ -43,7 +49,7 @@ def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         trials: Its `trials` dataset, where the caller has read it already.
     """
     written = store.verdict()
-    if written is not None and written["complete"]:
+    if written is not None and written["complete"] and "rule" in written:  # earlier versions had other rules
         return Verdict.from_json(written)
     return verdict_of(store, trials)
 
@@ -62,32 +68,115 @@ def conclude(store: Store) -> Verdict:
     return verdict
 
 
-def judge(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> Verdict:
+def judge(
+    trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest, scores: pd.DataFrame | None = None
+) -> Verdict:
     """Compare the arms of a sweep.
 
     Args:
         trials: The `trials` dataset. Of several attempts at one trial the last counts; all count as compute.
         spec: The sweep.
         manifest: Its data and its task.
+        scores: The `scores` dataset; without it intervals are over seeds alone.
     """
     task, objective, arms = manifest.task, manifest.task.objective, manifest.task.arms
     last = _of_the_best(last_attempts(trials), objective)
-    results = [_arm(name, arms[name], trials[trials["arm"] == name], last[last["arm"] == name], objective)
-               for name in spec.arms]
+    by_seed = {name: found for name in spec.arms if (found := _by_seed(last[last["arm"] == name], objective.test))}
+    sample = _sample(scores, last, by_seed, objective)
+    sides = {name: Side(name, found, arms[name].is_fixed, _resampled(sample, name, found))
+             for name, found in by_seed.items()}
+    groups = sample.num_groups if sample is not None else 0
+    results = [_arm(name, arms[name], trials[trials["arm"] == name], last[last["arm"] == name], objective,
+                    sides.get(name), groups) for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
-    sides = {result.arm: Side(result.arm, _scores(last[last["arm"] == result.arm], objective.test),
-                              arms[result.arm].is_fixed) for result in results}
-    pairs = [_pair(sides[a], sides[b], task) for a, b in _pairings(results, task.primary)
-             if sides[a].scores and sides[b].scores]
-    adjusted = holm([pair.p for pair in pairs])
-    replicates = last[last["stage"] == "replicate"]
+    paired, sequential = spec.compare == "paired", not isinstance(spec.replicates, int)
+    known = [(a, b, evidence(sides[a], sides[b], num_groups=groups, paired=paired, sequential=sequential))
+             for a, b in _pairings(results, task.primary) if a in sides and b in sides]
+    seconds = {result.arm: result.replicate_s for result in results}
+    pairs = judged(known, objective, spec.margin, units=sample.num_units if sample else 0, seconds=seconds,
+                   primary=task.primary)
+    others = [evidence(sides[a], sides[b], num_groups=groups, paired=not paired, sequential=sequential).p()
+              for a, b, _ in known]
+    pairs = [replace(pair, p_otherwise=p, n_a=len(sides[pair.a].scores), n_b=len(sides[pair.b].scores))
+             for pair, p in zip(pairs, others, strict=True)]
     return Verdict(
         sweep=spec.name, task=spec.task, objective=objective, data=manifest.data, arms=tuple(results),
-        pairs=tuple(replace(pair, p_holm=p) for pair, p in zip(pairs, adjusted, strict=True)),
-        complete=spec.replicates > 0 and all(
-            int((replicates["arm"] == name).sum()) >= arms[name].num_replicates(spec.replicates) for name in spec.arms),
+        pairs=tuple(pairs),
+        complete=_is_complete(last, spec, arms, decided=bool(pairs) and pairs[0].verdict != "undecided"),
         pareto=None if spec.search.cost is None else pareto_front(last, objective, spec.search.cost),
+        rule=Rule(
+            fair=spec.fair.by, times_epochs=dict(manifest.times_epochs), compare=spec.compare, margin=spec.margin,
+            sequential=sequential, looked_before=manifest.looked_before and not sequential,
+            units=sample.num_units if sample and sample.resampled else 0,
+            groups=sample.num_groups if sample and sample.resampled else 0,
+            grouped=bool(sample and sample.grouped),
+            note=sample.note if sample else "there are no test scores by example" if by_seed else "",
+        ),
     )
+
+
+def judged(
+    found: Sequence[tuple[str, str, Evidence]], objective: Objective, margin: float | None, *, units: int,
+    seconds: Mapping[str, float | None], primary: tuple[str, str] | None,
+) -> list[Pair]:
+    """Put into words what is known of several differences, each adjusted for all of them.
+
+    Args:
+        found: The two arms, and the evidence.
+        objective: What is compared.
+        margin: The difference that does not matter, if one was declared.
+        units: Test examples.
+        seconds: Mean wall time of a replicate by arm.
+        primary: The comparison that the task is about.
+    """
+    p_values = [known.p() for _, _, known in found]
+    p_equal = [None if margin is None else known.p_equal(margin) for _, _, known in found]
+    pairs = []
+    for index, ((a, b, known), holm, equal) in enumerate(
+            zip(found, adjusted(p_values), adjusted(p_equal), strict=True)):
+        word: Word = "undecided"
+        if equal is not None and equal < 1 - LEVEL:
+            word = "practically equal"
+        elif holm is not None and holm < 1 - LEVEL:
+            word = "helps" if (known.value < 0) == (objective.mode == "min") else "hurts"
+        alpha = 1 - LEVEL if holm is None else holm_level(p_values, index)
+        least = known.detectable(alpha)
+        needed = None
+        if word == "undecided" and least is not None:
+            more = known.more_seeds(alpha)
+            each = [value for value in (seconds.get(a), seconds.get(b)) if value is not None]
+            minutes = None if more is None or not each else (more - known.n) * sum(each) / 60
+            needed = Needed(least, more, known.more_units(alpha, units), minutes)
+        pairs.append(Pair(
+            a=a, b=b, metric=objective.test, difference=known.value, ci95=known.interval(), p=p_values[index],
+            p_holm=holm, n_a=known.n, n_b=known.n, verdict=word, primary=(a, b) == primary, note=known.note,
+            ci95_seeds=known.interval(units=False), ci_holm=known.interval(1 - alpha), p_seeds=known.p(units=False),
+            p_equal=equal, needed=needed,
+        ))
+    return pairs
+
+
+def _is_complete(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], *, decided: bool) -> bool:
+    """Whether every arm has its replicates: all, or in rounds so many that the primary comparison is decided."""
+    replicates = last[last["stage"] == "replicate"]
+    counts = {name: int((replicates["arm"] == name).sum()) for name in spec.arms}
+    wanted = spec.num_replicates if decided else spec.most_replicates
+    return wanted > 0 and all(counts[name] >= arms[name].num_replicates(wanted) for name in spec.arms)
+
+
+def _sample(
+    scores: pd.DataFrame | None, last: pd.DataFrame, by_seed: Mapping[str, dict[int, float]], objective: Objective
+) -> UnitSample | None:
+    """The test examples, from the scores of the replicates that count."""
+    if scores is None:
+        return None
+    counted = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
+    return resample_units(scores[scores["trial_id"].isin(counted["trial_id"])], by_seed, root=objective.root)
+
+
+def _resampled(sample: UnitSample | None, arm: str, by_seed: Mapping[int, float]) -> np.ndarray | None:
+    known = sample is not None and sample.seeds.get(arm) == tuple(sorted(by_seed))
+    return sample.resampled[arm] if known and sample is not None else None
 
 
 def _of_the_best(last: pd.DataFrame, objective: Objective) -> pd.DataFrame:
@@ -102,32 +191,40 @@ def _of_the_best(last: pd.DataFrame, objective: Objective) -> pd.DataFrame:
     return last[~drop]
 
 
-def _arm(name: str, arm: Arm, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective) -> ArmResult:
+def _arm(
+    name: str, arm: Arm, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective, side: Side | None, groups: int
+) -> ArmResult:
     done = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
     columns = [objective.test, *(c for c in last.columns if is_test(c) and c != objective.test)]
-    scores = {column: found for column in columns if (found := _scores(last, column))}
-    n = len(scores.get(objective.test, ()))
+    scores = {column: Side(name, found, arm.is_fixed) for column in columns
+              if (found := _by_seed(last, column))}
+    if side is not None:
+        scores[objective.test] = side
+    n = 0 if side is None else len(side.scores)
+    seconds = done["wall_s"].astype(float).mean() if len(done) else None
     best, unscored = _best(last, objective), len(done) - n
     return ArmResult(
         arm=name,
         kind=arm.kind,
         n=n,
-        metrics={column: statistics(values) for column, values in scores.items()},
+        metrics={column: statistics(found, groups) for column, found in scores.items()},
         val=BestTrial(objective.val, None if best is None else float(best[objective.val]),
                       None if best is None else str(best["trial_id"])),
         best_params={} if best is None else _params(best),
         compute_s=_finite_sum(rows["wall_s"]),
         num_trials=TrialCounts.of(last["status"]),
         note=f"{unscored} completed replicates have no finite {objective.test} and are left out" if unscored else "",
+        replicate_s=None if seconds is None or not math.isfinite(seconds) else float(seconds),
     )
 
 
-def _scores(last: pd.DataFrame, column: str) -> list[float]:
-    """The finite scores of an arm's completed replicates."""
+def _by_seed(last: pd.DataFrame, column: str) -> dict[int, float]:
+    """The finite scores of an arm's completed replicates, by seed."""
     if column not in last:
-        return []
+        return {}
     done = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
-    return [float(value) for value in done[column].to_numpy(float, na_value=math.nan) if math.isfinite(value)]
+    values = zip(done["seed"], done[column].to_numpy(float, na_value=math.nan), strict=True)
+    return {int(seed): float(value) for seed, value in values if math.isfinite(value)}
 
 
 def _best(last: pd.DataFrame, objective: Objective) -> Any:
@@ -167,15 +264,3 @@ def _pairings(results: Sequence[ArmResult], primary: tuple[str, str] | None) -> 
     if pretrained:
         chosen = [(a, b) if a in pretrained else (b, a) for a, b in chosen if pretrained & {a, b}]
     return sorted(chosen, key=lambda pair: pair != primary)
-
-
-def _pair(a: Side, b: Side, task: SweepTask) -> Pair:
-    found = difference(a, b)
-    word: Word = "no difference shown"
-    if found.ci95 is not None and (found.ci95[0] > 0 or found.ci95[1] < 0):
-        word = "helps" if (found.ci95[1] < 0) == (task.objective.mode == "min") else "hurts"
-    return Pair(
-        a=a.arm, b=b.arm, metric=task.objective.test, difference=found.value, ci95=found.ci95, p=found.p, p_holm=None,
-        n_a=len(a.scores), n_b=len(b.scores), verdict=word,
-        primary=(a.arm, b.arm) == task.primary, note=found.note,
-    )

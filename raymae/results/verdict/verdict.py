@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass
 from typing import Any, Literal
 
 from raymae.results.store.manifest import SweepData
@@ -17,7 +17,7 @@ from raymae.results.verdict.statistics import Interval, Score
 from raymae.spec.space import Scalar
 from raymae.spec.task import ArmKind, Objective
 
-Word = Literal["helps", "hurts", "no difference shown"]
+Word = Literal["helps", "hurts", "practically equal", "undecided"]
 
 
 @dataclass(frozen=True)
@@ -64,6 +64,7 @@ class ArmResult:
         compute_s: Wall time of all its trials and all their attempts, in seconds.
         num_trials: How its trials ended.
         note: What is left out of the scores, or "".
+        replicate_s: Mean wall time of a replicate, in seconds; None without one.
     """
 
     arm: str
@@ -74,6 +75,54 @@ class ArmResult:
     best_params: Mapping[str, Scalar]
     compute_s: float
     num_trials: TrialCounts
+    note: str = ""
+    replicate_s: float | None = None
+
+
+@dataclass(frozen=True)
+class Needed:
+    """What an undecided comparison would have taken.
+
+    Attributes:
+        least: The least true difference that this sweep would have shown with 80 % power.
+        replicates: Replicates per arm for 80 % power at the observed difference, with these test examples; None where
+            no number of them is enough.
+        units: Test examples for it, with these replicates; None where they are not known or no number is enough.
+        minutes: Wall time of those replicates that are missing, one after the other.
+    """
+
+    least: float
+    replicates: int | None
+    units: int | None
+    minutes: float | None
+
+
+@dataclass(frozen=True)
+class Rule:
+    """The rule that a verdict was reached under, all of it declared before the first test score.
+
+    Attributes:
+        fair: What arms have equal shares of: `epochs`, `steps` or `compute`.
+        times_epochs: By trained arm, how many times the fine-tuning epochs of the pretrained arm it got.
+        compare: Whether replicates are `independent` or `paired` by seed.
+        margin: The difference that does not matter; None where none was declared.
+        sequential: Whether replicates came in rounds and intervals hold at every look.
+        units: Test examples that intervals are over; 0 where they are over seeds alone.
+        groups: Groups of test examples that were resampled; 0 likewise.
+        grouped: Whether the groups are known ones (patients, drives, days), or each example is its own.
+        looked_before: Replicates were added after a verdict had been seen, without a rule for that.
+        note: What the intervals lack, or "".
+    """
+
+    fair: Literal["epochs", "steps", "compute"] = "epochs"
+    times_epochs: Mapping[str, float] = field(default_factory=dict)
+    compare: Literal["independent", "paired"] = "independent"
+    margin: float | None = None
+    sequential: bool = False
+    units: int = 0
+    groups: int = 0
+    grouped: bool = False
+    looked_before: bool = False
     note: str = ""
 
 
@@ -86,14 +135,20 @@ class Pair:
         b: The arm it is compared with.
         metric: The column compared.
         difference: Mean of `a` minus mean of `b`.
-        ci95: 95 % interval of the difference; None where there is none.
+        ci95: 95 % interval of the difference over seeds and test examples; None where there is none.
         p: p-value of no difference; None where there is no interval.
-        p_holm: The same, adjusted for all pairs of the sweep.
+        p_holm: The same, adjusted for all pairs of the sweep: below .05 the verdict is `helps` or `hurts`.
         n_a: Scored replicates of `a`.
         n_b: Scored replicates of `b`.
-        verdict: What the interval says of `a`.
+        verdict: What is said of `a`.
         primary: Whether this is the comparison that the task is about.
         note: Why there is no interval, or "".
+        ci95_seeds: 95 % interval over seeds alone, for these very test examples.
+        ci_holm: The interval adjusted as `p_holm` is: it excludes 0 where that is below .05.
+        p_seeds: p-value over seeds alone.
+        p_otherwise: p-value where replicates are paired if `Rule.compare` says independent, and the other way round.
+        p_equal: p-value of a difference of at least the declared margin, adjusted; None without a margin.
+        needed: What an undecided comparison would have taken.
     """
 
     a: str
@@ -108,6 +163,12 @@ class Pair:
     verdict: Word
     primary: bool = False
     note: str = ""
+    ci95_seeds: Interval | None = None
+    ci_holm: Interval | None = None
+    p_seeds: float | None = None
+    p_otherwise: float | None = None
+    p_equal: float | None = None
+    needed: Needed | None = None
 
 
 @dataclass(frozen=True)
@@ -123,6 +184,7 @@ class Verdict:
         pairs: The primary one first.
         complete: Whether nothing is missing.
         pareto: Where the search minds a cost: the trials that none beats in both.
+        rule: The rule that it was reached under; None where an earlier version wrote it.
     """
 
     sweep: str
@@ -133,6 +195,7 @@ class Verdict:
     pairs: tuple[Pair, ...]
     complete: bool
     pareto: Pareto | None = None
+    rule: Rule | None = None
 
     def test(self, arm: ArmResult) -> Score | None:
         """An arm's test score in the objective; None where it has none."""
@@ -156,20 +219,25 @@ class Verdict:
             "objective": Objective(**found["objective"]),
             "data": SweepData(**found["data"]),
             "arms": tuple(_arm(arm) for arm in found["arms"]),
-            "pairs": tuple(Pair(**{**pair, "ci95": _interval(pair["ci95"])}) for pair in found["pairs"]),
+            "pairs": tuple(map(_pair, found["pairs"])),
+            "rule": Rule(**found["rule"]) if found.get("rule") else None,
             "pareto": pareto and Pareto(pareto["cost"], tuple(FrontPoint(**point) for point in pareto["front"])),
         })
 
 
 def _arm(found: Mapping[str, Any]) -> ArmResult:
-    metrics = {column: Score(**{**score, "ci95": _interval(score["ci95"])})
-               for column, score in found["metrics"].items()}
+    metrics = {column: Score(**{**score, **_intervals(score)}) for column, score in found["metrics"].items()}
     return ArmResult(**{**found, "metrics": metrics, "val": BestTrial(**found["val"]),
                         "num_trials": TrialCounts(**found["num_trials"])})
 
 
-def _interval(ends: list[float] | None) -> Interval | None:
-    return None if ends is None else (ends[0], ends[1])
+def _pair(found: Mapping[str, Any]) -> Pair:
+    needed = found.get("needed")
+    return Pair(**{**found, **_intervals(found), "needed": needed and Needed(**needed)})
+
+
+def _intervals(found: Mapping[str, Any]) -> dict[str, Interval | None]:
+    return {name: None if ends is None else (ends[0], ends[1]) for name, ends in found.items() if name.startswith("ci")}
 
 
 def plain(value: Any) -> Any:

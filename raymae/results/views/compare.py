@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -17,10 +17,11 @@ from raymae.errors import ResultsError, SpecError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
+from raymae.results.verdict.headline import needed_text, rule_text
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant
-from raymae.results.verdict.statistics import Interval
-from raymae.results.verdict.verdict import Pair, SweepData, plain
+from raymae.results.verdict.statistics import LEVEL, Interval, adjusted
+from raymae.results.verdict.verdict import Pair, SweepData, Word, plain
 from raymae.spec import SweepSpec, load_sweep
 from raymae.spec.space import Scalar
 from raymae.spec.task import ArmKind, Mode, Published
@@ -105,6 +106,10 @@ class ComparedSweep:
         about: The arm that the others are compared with.
         pair: The pretrained arm compared with the same network without pretraining.
         arms: Best first.
+        rule: The rule of its verdict.
+        needed: What an undecided comparison would have taken, for people.
+        p_all: The primary comparison's p-value, adjusted for those of all sweeps that are compared.
+        word_all: Its verdict by that.
     """
 
     sweep: str
@@ -120,6 +125,10 @@ class ComparedSweep:
     about: str | None
     pair: Pair | None
     arms: tuple[ComparedArm, ...]
+    rule: str = ""
+    needed: str = ""
+    p_all: float | None = None
+    word_all: Word | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as `--json` prints them."""
@@ -137,7 +146,21 @@ def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -
     Raises:
         ResultsError: One of them is no sweep, or cannot be read.
     """
-    return [_sweep(Store.open(root), files or {}) for root in roots]
+    sweeps = [_sweep(Store.open(root), files or {}) for root in roots]
+    together = adjusted([sweep.pair.p if sweep.pair else None for sweep in sweeps])
+    return [replace(sweep, p_all=p, word_all=_word(sweep, p)) for sweep, p in zip(sweeps, together, strict=True)]
+
+
+def _word(sweep: ComparedSweep, p: float | None) -> Word | None:
+    """The primary verdict where p-values are adjusted for all sweeps: fewer differences may be shown than in each."""
+    pair = sweep.pair
+    if pair is None:
+        return None
+    if pair.verdict == "practically equal":
+        return pair.verdict
+    if p is None or p >= 1 - LEVEL:
+        return "undecided"
+    return "helps" if (pair.difference < 0) == (sweep.mode == "min") else "hurts"
 
 
 def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> ComparedSweep:
@@ -156,7 +179,7 @@ def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> ComparedSweep:
     return ComparedSweep(
         verdict.sweep, store.root, verdict.task, verdict.data, _settings(spec), file, changed, objective.metric,
         objective.mode, verdict.complete, about, next((pair for pair in verdict.pairs if pair.primary), None),
-        tuple(arms),
+        tuple(arms), rule_text(verdict), needed_text(verdict.pairs[0], verdict) if verdict.pairs else "",
     )
 
 
@@ -199,7 +222,7 @@ def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
             drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
         for cells in _rows(sweep):
             drawn.add_row(*map(Text, cells))
-        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, ""]
+        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, *map(Text, _details(sweep, len(sweeps))), ""]
     return Group(*parts[:-1])
 
 
@@ -213,6 +236,7 @@ def markdown(sweeps: Sequence[ComparedSweep]) -> str:
         better = "less" if sweep.mode == "min" else "more"
         lines += [f"**{_escaped(sweep.sweep)}**{file}: {sweep.task} on {_escaped(_data(sweep))}; test "
                   f"{sweep.metric}, {better} is better{state}", "", *_markdown_table(_header(sweep), _rows(sweep)), ""]
+        lines += [_escaped(" ".join(_details(sweep, len(sweeps)))), ""]
     return "\n".join([*lines[:-1], end]) + "\n"
 
 
@@ -236,7 +260,7 @@ def short(sweeps: Sequence[ComparedSweep]) -> str:
         state = "" if sweep.complete else ", unfinished"
         rows.append((task, f"{_data(sweep)}: {sweep.metric} {arrow}",
                      _score(arms[pair.a]), _score(arms[pair.b]),
-                     f"{pair.verdict}, {p_value(pair.p)}{state}"))
+                     f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"))
     start, end = markers(short=True)
     return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
 
@@ -288,9 +312,23 @@ def _rows(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
     """The cells of each arm, under `_header`."""
     for arm in sweep.arms:
         pair = arm.pair
-        verdict = f"{pair.verdict}, {p_value(pair.p)}" if pair else ""
+        verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
         yield (arm.arm, _score(arm), str(arm.n), _interval(pair) if pair else "", verdict,
                _reported(arm.report, sweep))
+
+
+def _details(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
+    """Sentences about the primary comparison: over seeds alone, beside other sweeps, what it needs, and its rule."""
+    pair = sweep.pair
+    if pair is None:
+        return [sweep.rule] if sweep.rule else []
+    lines = []
+    if pair.ci95_seeds is not None and pair.ci95_seeds != pair.ci95:
+        seeds = _interval(replace(pair, ci95=pair.ci95_seeds))
+        lines.append(f"{pair.a} − {pair.b} over seeds alone: {seeds}, {p_value(pair.p_seeds)}.")
+    if num_sweeps > 1:
+        lines.append(f"Adjusted for the {num_sweeps} sweeps here: {sweep.word_all}, {p_value(sweep.p_all)}.")
+    return [*lines, *filter(None, (sweep.needed, sweep.rule))]
 
 
 def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:

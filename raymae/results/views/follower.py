@@ -111,7 +111,7 @@ class Follower:
         named = {arm for distribution in spec.space.values() for arm in distribution.when.get("arm", ())}
         return {name: PlannedTrials(1 if arms[name].kind == "reference" and name not in named
                                     else spec.search.num_trials,
-                                    arms[name].num_replicates(spec.replicates)) for name in spec.arms}
+                                    arms[name].num_replicates(spec.num_replicates)) for name in spec.arms}
 
     def _state(self, state: DriverState | None, answer: Verdict) -> tuple[State, str]:
         if state is None:

@@ -1,4 +1,4 @@
-"""SQL over a sweep's results, also while it runs. The query sees four tables and nothing else of the machine."""
+"""SQL over a sweep's results, also while it runs. The query sees five tables and nothing else of the machine."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.errors import QueryError
 from raymae.results.store.columns import arrow_schema
+from raymae.results.store.scores import SCORE_COLUMNS
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import Verdict, plain
@@ -16,8 +17,8 @@ from raymae.results.verdict.verdict import Verdict, plain
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
-_VIEWS: dict[Literal["trials", "reports", "arms"], set[str]] = {
-    "trials": {"trials", "best"}, "reports": {"reports"}, "arms": {"arms"},
+_VIEWS: dict[Literal["trials", "reports", "scores", "arms"], set[str]] = {
+    "trials": {"trials", "best"}, "reports": {"reports"}, "scores": {"scores"}, "arms": {"arms"},
 }
 _ARM_COLUMNS = {
     "arm": "string", "kind": "string", "seeds": "int64", "test": "double", "sd": "double", "low": "double",
@@ -33,7 +34,8 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     """Run one SELECT (or WITH, FROM, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW) over a sweep.
 
-    Views: `trials` (one row per ended trial), `reports` (one row per report), `best` (each arm's search trial with the
+    Views: `trials` (one row per ended trial), `reports` (one row per report), `scores` (one row per replicate, test
+    example and part of the objective), `best` (each arm's search trial with the
     best validation score) and `arms` (one row per arm: test score with interval, seeds, trials, compute, and what the
     task's main arm minus it is, as `mae_minus` where that arm is `mae`). What the statement names is loaded first; the
     statement itself can neither read nor write files nor reach the network.
@@ -52,14 +54,15 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     connection = duckdb.connect(config=_SANDBOX)
     try:
         every = re.search(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+)\b", sql, re.IGNORECASE)
-        named = {view for view in ("trials", "reports", "arms", "best")
+        named = {view for view in ("trials", "reports", "scores", "arms", "best")
                  if every or re.search(rf"\b{view}\b", sql, re.IGNORECASE)}
         verdict = verdict_now(store) if named & {"arms", "best"} else None
         for name, made_of in _VIEWS.items():
             if named & made_of:
                 connection.register(name, _arms(store, verdict) if name == "arms" else store.table(name))
             else:  # a statement about something else still learns of it from SHOW and from errors
-                columns = _arm_columns(store) if name == "arms" else store.manifest.columns[name]
+                columns = (_arm_columns(store) if name == "arms" else SCORE_COLUMNS if name == "scores"
+                           else store.manifest.columns[name])
                 connection.register(name, arrow_schema(columns).empty_table())
         connection.execute(f"CREATE VIEW best AS {_best(verdict)}")
         connection.execute("SET TimeZone='UTC'")
@@ -160,5 +163,6 @@ def _available(store: Store) -> str:
         "Available views and columns:",
         f"  trials, best: {', '.join(columns['trials'])}",
         f"  reports: {', '.join(columns['reports'])}",
+        f"  scores: {', '.join(SCORE_COLUMNS)}",
         f"  arms: {', '.join(_arm_columns(store))}",
     ])

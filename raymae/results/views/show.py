@@ -10,14 +10,14 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table, mean_cells
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell
+from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell, p_value
 from raymae.results.verdict.verdict import TrialCounts, Verdict
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
     from rich.table import Table
 
-_COLORS = {"helps": "green", "hurts": "red", "no difference shown": "yellow"}
+_COLORS = {"helps": "green", "hurts": "red", "practically equal": "cyan", "undecided": "yellow"}
 _METRICS_PER_TABLE = 3
 
 
@@ -138,23 +138,30 @@ def other_metrics(verdict: Verdict) -> RenderableType | None:
 
 
 def pairs(verdict: Verdict) -> RenderableType | None:
-    """Differences between arms with interval, p-value and verdict, the primary pair first; None without pairs."""
+    """Differences between arms with both intervals, p-value and verdict, the primary first; None without pairs."""
     if not verdict.pairs:
         return None
     table = _table()
     table.add_column("arms", style="bold", no_wrap=True)
-    for title in ("difference", "95 % interval", "p", "p (Holm)"):
+    over_units = verdict.rule is not None and verdict.rule.units > 0
+    titles = ("difference", "95 % interval", *(["over seeds alone"] if over_units else []), "p", "p (Holm)")
+    for title in titles:
         table.add_column(title, justify="right")
     table.add_column("verdict")
     common = interval_decimals(pair.ci95 for pair in verdict.pairs)
     for pair in verdict.pairs:
         decimals = interval_decimals([pair.ci95]) if common is None else common
-        interval = "–" if pair.ci95 is None else " to ".join(number(end, decimals) for end in pair.ci95)
+        intervals = ["–" if interval is None else " to ".join(number(end, decimals) for end in interval)
+                     for interval in (pair.ci95, *([pair.ci95_seeds] if over_units else []))]
         table.add_row(
             _escaped(f"{pair.a} − {pair.b}") + (" *" if pair.primary else ""), number(pair.difference, decimals),
-            interval, p_cell(pair.p), p_cell(pair.p_holm), f"[{_COLORS[pair.verdict]}]{pair.verdict}[/]",
+            *intervals, p_cell(pair.p), p_cell(pair.p_holm), f"[{_COLORS[pair.verdict]}]{pair.verdict}[/]",
         )
     notes = [f"{pair.a} − {pair.b}: {pair.note}" for pair in verdict.pairs if pair.note]
+    first = verdict.pairs[0]
+    if first.p_otherwise is not None and verdict.rule is not None:
+        other = "independent" if verdict.rule.compare == "paired" else "paired by seed"
+        notes.insert(0, f"{first.a} − {first.b} with replicates {other}: {p_value(first.p_otherwise)}")
     if any(pair.primary for pair in verdict.pairs):
         notes.insert(0, "* the comparison this sweep is for")
     table.caption = _escaped("\n".join(notes)) or None

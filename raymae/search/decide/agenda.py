@@ -9,11 +9,15 @@ from raymae.search.decide.algorithms import ArmStudy
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.population import Population
 from raymae.search.decide.proposals import Proposals
+from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.trials import Trial, Trials
 
 
 class Agenda:
     """Chooses the next trial. Arms take turns; an arm's replicates wait until its search is over.
+
+    An arm whose replicates have begun is searched no more, even where time turns out to be left: its test scores are
+    known, or will be, and nothing may be chosen after them.
 
     It is not guarded: its conductor holds a lock whenever it asks it.
 
@@ -23,19 +27,21 @@ class Agenda:
         studies: The search of each arm.
         populations: Of the arms that have one.
         quota: Search trials by arm; may shrink.
-        replicates: Replicates of its best by arm.
+        rounds: How many replicates each arm needs.
         budget: What is left, and the slots.
         store: Where a new trial's configuration goes.
         clock: Seconds, monotonic.
+        reopened: Whether the search goes on although replicates have been scored: asked for by `raymae extend`.
     """
 
     def __init__(
         self, proposals: Proposals, trials: Trials, studies: Mapping[str, ArmStudy],
-        populations: Mapping[str, Population], quota: Mapping[str, int], replicates: Mapping[str, int],
-        budget: Budget, store: Store, clock: Callable[[], float],
+        populations: Mapping[str, Population], quota: Mapping[str, int], rounds: Rounds,
+        budget: Budget, store: Store, clock: Callable[[], float], *, reopened: bool = False,
     ) -> None:
         self._proposals, self._trials, self._studies, self._populations = proposals, trials, studies, populations
-        self._quota, self._replicates, self._budget, self._store, self._clock = quota, replicates, budget, store, clock
+        self._quota, self._rounds, self._budget, self._store, self._clock = quota, rounds, budget, store, clock
+        self._reopened = reopened
         self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
         self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
 
@@ -52,24 +58,32 @@ class Agenda:
         if self._waiting:
             return self._start(self._waiting.pop(0))
         if not self._budget.search_time_is_up():
+            self._children = [child for child in self._children if not self._is_closed(child.config.arm)]
             if self._children:
                 return self._start(self._children.pop(0))
-            shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._quota.items()}
-            arm = min(shares, key=lambda name: shares[name])
-            if shares[arm] < 1:
+            shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._quota.items()
+                      if not self._is_closed(arm)}
+            arm = min(shares, key=lambda name: shares[name], default=None)
+            if arm is not None and shares[arm] < 1:
                 trial_id = self._search_id(arm)
                 number = self._trials.num_asked(arm)
                 return self._enter(self._proposals.sampled(trial_id, arm, number, self._studies[arm].ask(trial_id)))
-        for arm in self._replicates:
-            best, number = self._to_replicate(arm)
-            if best is not None and self._search_is_over(arm):
-                return self._enter(self._proposals.replicate(best, number))
-        return None
+        while True:
+            for arm in self._rounds.wanted:
+                best, number = self._to_replicate(arm)
+                if best is not None and self._search_is_over(arm):
+                    return self._enter(self._proposals.replicate(best, number))
+            if not self._is_through() or not self._rounds.next():
+                return None
 
     def is_empty(self) -> bool:
         """Whether it will never name another trial."""
+        return self._is_through() and self._rounds.is_over()
+
+    def _is_through(self) -> bool:
+        """Whether nothing is left to start of the search and of the replicates that are wanted by now."""
         return not self._waiting and all(
-            self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self._replicates)
+            self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self._rounds.wanted)
 
     def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
         """Whether a population ends a trial at this epoch; a child of a better one then takes its place.
@@ -97,13 +111,17 @@ class Agenda:
         """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
         best = self._trials.best(arm)
         number = 0 if best is None else self._trials.num_replicates_of(best)
-        return (best if number < self._replicates[arm] else None), number
+        return (best if number < self._rounds.wanted[arm] else None), number
 
     def _search_is_over(self, arm: str) -> bool:
-        proposed = self._budget.search_time_is_up() or (
+        proposed = self._is_closed(arm) or self._budget.search_time_is_up() or (
             self._trials.num_asked(arm) >= self._quota[arm]
             and not any(child.config.arm == arm for child in self._children))
         return proposed and not self._trials.num_running(arm, "search")
+
+    def _is_closed(self, arm: str) -> bool:
+        """Whether the arm's replicates have begun."""
+        return not self._reopened and bool(self._trials.of(arm, "replicate"))
 
     def _search_id(self, arm: str) -> str:
         return f"{arm}-{len(self._trials.of(arm, 'search')):04d}"

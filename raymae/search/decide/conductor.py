@@ -9,10 +9,12 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any, Protocol
 
 from raymae.results.store.store import Store
+from raymae.results.verdict.judge import verdict_of
 from raymae.results.views.progress import Progress
 from raymae.search.checkpoints import TrialFiles, remove_checkpoints
 from raymae.search.decide.agenda import Agenda
@@ -20,6 +22,7 @@ from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.population import Population
 from raymae.search.decide.proposals import Proposals
+from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.snapshot import Watched, snapshot
 from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials
 from raymae.search.messages import NOT_STARTED, Job, Message, report_row
@@ -57,6 +60,7 @@ class Conductor:
         slots: Trials at once.
         observers: Told what happens.
         clock: Seconds, monotonic.
+        extended: Whether trials or replicates were asked for after a verdict: the search then goes on.
 
     Attributes:
         trials: Every trial.
@@ -73,8 +77,10 @@ class Conductor:
     def __init__(
         self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective, store: Store, *, source: DataSource,
         slots: int, observers: Iterable[Observer] = (), clock: Callable[[], float] = time.monotonic,
+        extended: bool = False,
     ) -> None:
-        self.spec, self.plans, self.objective, self.store, self.clock = spec, plans, objective, store, clock
+        self.spec, self.objective, self.store, self.clock = spec, objective, store, clock
+        self.plans = plans = dict(plans)
         self.trials = Trials(objective)
         self.studies = {
             name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
@@ -84,7 +90,8 @@ class Conductor:
             for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.live
         }
         self.quota = _shrunk({name: study.num_trials for name, study in self.studies.items()}, spec.budget.num_trials)
-        self.replicates = {name: plan.arm.num_replicates(spec.replicates) for name, plan in plans.items()}
+        self._rounds = Rounds(spec, plans, self.trials, self._is_decided)
+        self.replicates = self._rounds.wanted
         self.budget = Budget(spec, self.trials, self.replicates, slots=slots, clock=clock)
         self.interrupted = self.shares_cluster = False
         self.last_event = clock()
@@ -92,7 +99,7 @@ class Conductor:
         self._observers = tuple(observers)
         self._agenda = Agenda(
             Proposals(spec, plans, source, clock), self.trials, self.studies, self.populations, self.quota,
-            self.replicates, self.budget, store, clock)
+            self._rounds, self.budget, store, clock, reopened=extended)
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.quota, self.replicates, self.trials, self.budget, store.location,
                                 source, datetime.now(UTC).isoformat())
@@ -125,7 +132,17 @@ class Conductor:
             for trial in ended:
                 self.trials.add(trial)
             self._agenda.take_up(interrupted)
+            self._rounds.catch_up()
             self.budget.forget_earlier()
+
+    def lengthen(self, times_epochs: Mapping[str, float]) -> None:
+        """Let arms fine-tune so many times the epochs; before anything is proposed."""
+        with self._lock:
+            for arm, times in times_epochs.items():
+                self.plans[arm] = replace(self.plans[arm], times_epochs=times)
+                self.studies[arm].plan = self.plans[arm]
+                if arm in self.populations:
+                    self.populations[arm].plan = self.plans[arm]
 
     def connected(self, dashboard: str) -> None:
         """Ray is up, with a dashboard or ""."""
@@ -236,6 +253,12 @@ class Conductor:
         progress = self.progress()
         for observer in self._observers:
             observer.ended(row, progress)
+
+    def _is_decided(self) -> bool:
+        """Whether the rows so far decide the primary comparison, by intervals that hold at every look."""
+        self.store.flush()
+        pairs = verdict_of(self.store).pairs
+        return not pairs or pairs[0].verdict != "undecided"
 
     def _give_up_hopeless(self, arm: str) -> None:
         """End an arm whose first trials all fail the same way: more of them would burn the budget."""

@@ -223,7 +223,10 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
             for report in _reports(job, device, files):
                 if report.step < job.next_step:
                     continue  # trained again for want of a checkpoint; recorded already
-                warning = files.keep(report, job.milestones) if rank == 0 else None
+                warning = None
+                if rank == 0:  # the scores first: once the checkpoint is there, they are not computed again
+                    warning = files.keep_scores(report, job.config)
+                    warning = files.keep(report, job.milestones) or warning
                 yield Message(job.trial_id, job.attempt, _sent(report), worker=worker, warning=warning)
     except RayMAEError as error:
         yield Message.failed(job, str(error), worker)

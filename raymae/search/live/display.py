@@ -79,6 +79,17 @@ class Display:
         """Ray is up."""
         self._print(f"Ray is up; dashboard {dashboard or 'off'}")
 
+    def equalising(self, by: str) -> None:
+        """The arms' epochs are timed, or their steps counted."""
+        self._note = f"measuring the arms: trained ones get as many epochs as make them equal in {by}"
+        self._print(self._note)
+
+    def equalised(self, times_epochs: Mapping[str, float]) -> None:
+        """It is known how many times its epochs each arm gets."""
+        self._note = ""
+        times = ", ".join(f"{arm} {times:.3g} times" for arm, times in times_epochs.items())
+        self._print(f"epochs: {times}" if times else "epochs: equal already", always=True)
+
     def waiting(self, room: int, slots: int) -> None:
         """There is room for fewer trials than shall run at once: the others wait for nodes."""
         if room < slots:

@@ -23,7 +23,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
-from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units
+from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScores
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
@@ -152,17 +152,32 @@ class ClassificationMetrics(Metrics):
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add scores `[B, K]`; of equal scores the lower class comes first."""
-        label_B1, scores_BK = batch["label"][:, None], prediction.double()
-        own_B1 = scores_BK.gather(1, label_B1)
-        earlier_BK = torch.arange(scores_BK.shape[1], device=scores_BK.device) < label_B1
-        rank_B = ((scores_BK > own_B1) | ((scores_BK == own_B1) & earlier_BK)).sum(dim=1)
-        rank_B = torch.where(scores_BK.isnan().any(dim=1), math.nan, rank_B.double())  # a broken network is never right
-        hits = [torch.where(rank_B.isnan(), math.nan, (rank_B < first).double()).sum() for first in (1, 5)]
+        scores_BK, rank_B = prediction.double(), _rank(prediction, batch)
+        own_B1 = scores_BK.gather(1, batch["label"][:, None])
+        hits = [_within(rank_B, first).sum() for first in (1, 5)]
         nll = -(own_B1.squeeze(1) - scores_BK.logsumexp(dim=1)).sum()
         count = torch.tensor(float(len(rank_B)), dtype=torch.float64, device=rank_B.device)
         self.totals += torch.stack([*hits, nll, count]).cpu()
+
+    def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores:
+        """1 for each image whose label is first, else 0."""
+        return UnitScores.plain(_within(_rank(prediction, batch), 1))
 
     def compute(self) -> dict[str, float]:
         """Shares of images, and nats per image."""
         first, fifth, nll, count = self.totals.tolist()
         return {"top1": first / count, "top5": fifth / count, "nll": nll / count}
+
+
+def _rank(prediction: Tensor, batch: Batch) -> Tensor:
+    """Number of classes before the label, float64 `[B]`; NaN for a broken network, which is never right."""
+    label_B1, scores_BK = batch["label"][:, None], prediction.double()
+    own_B1 = scores_BK.gather(1, label_B1)
+    earlier_BK = torch.arange(scores_BK.shape[1], device=scores_BK.device) < label_B1
+    rank_B = ((scores_BK > own_B1) | ((scores_BK == own_B1) & earlier_BK)).sum(dim=1)
+    return torch.where(scores_BK.isnan().any(dim=1), math.nan, rank_B.double())
+
+
+def _within(rank_B: Tensor, first: int) -> Tensor:
+    """1 where the label is among the first so many."""
+    return torch.where(rank_B.isnan(), math.nan, (rank_B < first).double())

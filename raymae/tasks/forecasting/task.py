@@ -23,7 +23,7 @@ from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Task, Units
+from raymae.tasks.base import Batch, Loss, Metrics, Task, Units, UnitScores
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
 from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
@@ -199,6 +199,10 @@ class ForecastMetrics(Metrics):
             torch.tensor(float(error.numel()), dtype=torch.float64, device=error.device),
             trivial.double().square().sum(),
         ]).cpu()
+
+    def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores:
+        """The mean squared error of each window."""
+        return UnitScores.plain((prediction - batch["target"]).double().square().mean(dim=1))
 
     def compute(self) -> dict[str, float]:
         """`skill` is 1 - mse / mse of persistence: 0 is no better than repeating the last value."""

@@ -12,12 +12,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from raymae.tasks.base import Batch, Metrics
+from raymae.tasks.base import Batch, Metrics, UnitScores
 from raymae.tasks.imputation.cells import IncompleteTable, ScalerKind
 from raymae.tasks.imputation.schema import SCHEMA
 
 LOW, HIGH, STEP = -1.0, 2.0, 1 / 2048  # the reference scale is [0, 1]; some imputers leave it
 SUMS = 5  # per column: scored cells, squared errors, squared errors on the own scale, values, squared values
+TINY = 1e-30  # the weight of a cell that is exactly at the mean
 GRID = round((HIGH - LOW) / STEP) + 1
 
 
@@ -33,6 +34,7 @@ class ImputationMetrics(Metrics):
         self.data, self.scaler = data, scaler
         self.columns = len(data.num_categories)
         self.categorical = np.flatnonzero(data.table.is_categorical)
+        self.parts = tuple(data.table.columns)
         super().__init__(self.columns * (SUMS + 2 * GRID) + len(self.categorical) + 1)
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
@@ -50,6 +52,31 @@ class ImputationMetrics(Metrics):
         codes_BQ = np.round(self.data.to_units(truth_BC)[:, self.categorical])
         right_Q = ((chosen_BQ == codes_BQ) & picked_BQ).sum(axis=0)
         self.totals += torch.as_tensor(np.concatenate([sums.ravel(), *grids, right_Q, [(~absent_BC).sum()]]))
+
+    def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores:
+        """The share of each test row and column in the column score.
+
+        Of a number it is 1 - e^2 / d^2 with weight d^2, where e is the error, and d the distance of the truth from the
+        mean of the column's scored test cells: the weighted mean over rows is r2. Of a category: whether it is right.
+        """
+        both = prediction.detach().cpu().double().numpy()
+        truth_BC, scored_BC = (batch[name].cpu().double().numpy() for name in ("truth", "scored"))
+        mean_C, varies_C = self._test_cells()
+        weight_BC = np.maximum((truth_BC - mean_C) ** 2, TINY) * scored_BC * varies_C
+        score_BC = 1 - (both[:, :self.columns] - truth_BC) ** 2 / np.maximum(weight_BC, TINY)
+        codes_BQ = np.round(self.data.to_units(truth_BC)[:, self.categorical])
+        score_BC[:, self.categorical] = both[:, self.columns:] == codes_BQ
+        weight_BC[:, self.categorical] = scored_BC[:, self.categorical]
+        return UnitScores(torch.as_tensor(np.where(weight_BC > 0, score_BC, 0.0)), torch.as_tensor(weight_BC))
+
+    def _test_cells(self) -> tuple[np.ndarray, np.ndarray]:
+        """Of every column the mean of its scored test cells, and whether they vary enough for r2."""
+        rows = self.data.rows["test"]
+        truth_RC, hidden_RC = self.data.truth_RC[rows], self.data.hidden_RC[rows]
+        columns = [truth_RC[hidden_RC[:, column], column] for column in range(self.columns)]
+        sums = [_sums(cells) for cells in columns]
+        means = [float(cells.mean()) if len(cells) else 0.0 for cells in columns]
+        return np.array(means), np.array([_r2(each) is not None for each in sums])
 
     def _own(self, reference_BC: np.ndarray) -> np.ndarray:
         return self.data.scaler(self.scaler).transform(self.data.to_units(reference_BC))
@@ -98,6 +125,11 @@ def _r2(sums_S: np.ndarray) -> float | None:
     count, squared, _, value, value_squared = sums_S
     spread = value_squared - value**2 / count if count else 0.0
     return float(1 - squared / spread) if spread > 1e-12 * count else None  # rounding leaves a constant some spread
+
+
+def _sums(cells: np.ndarray) -> np.ndarray:
+    """The sums of scored cells that `_r2` reads, without errors."""
+    return np.array([len(cells), 0.0, 0.0, cells.sum(), (cells**2).sum()])
 
 
 def _spread(values: np.ndarray) -> np.ndarray:

@@ -26,7 +26,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import grid, palette
 from raymae.tasks.pretraining import PatchPretraining
@@ -184,24 +184,40 @@ class SegmentationMetrics(Metrics):
     def __init__(self, num_classes: int) -> None:
         super().__init__(num_classes**2)
         self.num_classes = num_classes
+        self.parts = tuple(map(str, range(num_classes)))
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add predicted classes `[B, H, X]`; what is ignored counts nowhere."""
-        counted = batch["label"] != IGNORED
-        truth_P, predicted_P = batch["label"][counted], prediction[counted]
+        self.totals += self._confusion(prediction, batch["label"])
+
+    def _confusion(self, prediction: Tensor, label: Tensor) -> Tensor:
+        """Labelled pixels by true and predicted class, flat; all NaN where a prediction is not finite."""
+        counted = label != IGNORED
+        truth_P, predicted_P = label[counted], prediction[counted]
         if not torch.isfinite(predicted_P).all():
-            self.totals += math.nan
-            return
+            return torch.full_like(self.totals, math.nan)
         pair_P = truth_P * self.num_classes + predicted_P.long()
-        self.totals += torch.bincount(pair_P, minlength=self.num_classes**2).double().cpu()
+        return torch.bincount(pair_P, minlength=self.num_classes**2).double().cpu()
+
+    def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores:
+        """IoU of each image and class, weighted by the pixels of its union: their weighted mean is the IoU of all."""
+        each = [_overlap(self._confusion(*pair), self.num_classes)
+                for pair in zip(prediction, batch["label"], strict=True)]
+        hit_BK, union_BK = (torch.stack(part) for part in zip(*each, strict=True))
+        return UnitScores(hit_BK / union_BK.clamp(min=1), union_BK)
 
     def compute(self) -> dict[str, float]:
         """`miou` is the mean over classes that occur, as truth or as prediction, of intersection over union."""
-        confusion_KK = self.totals.reshape(self.num_classes, self.num_classes)
-        hit_K = confusion_KK.diagonal()
-        union_K = confusion_KK.sum(dim=0) + confusion_KK.sum(dim=1) - hit_K
+        hit_K, union_K = _overlap(self.totals, self.num_classes)
         iou_K = (hit_K / union_K)[union_K != 0]
-        return {"miou": float(iou_K.mean()), "pixel_accuracy": float(hit_K.sum() / confusion_KK.sum())}
+        return {"miou": float(iou_K.mean()), "pixel_accuracy": float(hit_K.sum() / self.totals.sum())}
+
+
+def _overlap(confusion: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
+    """Of every class the pixels in the intersection and in the union of truth and prediction, `[K]` each."""
+    confusion_KK = confusion.reshape(num_classes, num_classes)
+    hit_K = confusion_KK.diagonal()
+    return hit_K, confusion_KK.sum(dim=0) + confusion_KK.sum(dim=1) - hit_K
 
 
 def _folder(data: TrialData) -> Path | None:

@@ -21,7 +21,7 @@ from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores
 from raymae.tasks.pictures import grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
@@ -185,20 +185,25 @@ class DiceMetrics(Metrics):
 
     def __init__(self, num_classes: int) -> None:
         super().__init__(2 * (num_classes - 1))
+        self.parts = tuple(map(str, range(1, num_classes)))
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add labels `[B, X, Y, Z]`."""
+        dice_BP, counted_BP = self.unit_scores(prediction, batch)
+        self.totals += torch.cat([(dice_BP * counted_BP).sum(dim=0), counted_BP.sum(dim=0)]).cpu()
+
+    def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores:
+        """Dice of each volume and foreground class; weight 0 where the truth does not have the class."""
         counted = batch["label"] != OUTSIDE
         broken_B = prediction.isnan().flatten(1).any(dim=1)
-        sums, counts = [], []
-        for index in range(1, len(self.totals) // 2 + 1):
+        scores, weights = [], []
+        for index in range(1, len(self.parts) + 1):
             said, true = (prediction == index) & counted, batch["label"] == index
             shared_B, sizes_B, true_B = (part.flatten(1).sum(dim=1).double()
                                          for part in (said & true, said.int() + true.int(), true))
-            dice_B = torch.where(broken_B, math.nan, 2 * shared_B / sizes_B.clamp(min=1))
-            sums.append((dice_B * (true_B > 0)).sum())
-            counts.append((true_B > 0).sum().double())
-        self.totals += torch.stack([*sums, *counts]).cpu()
+            scores.append(torch.where(broken_B, math.nan, 2 * shared_B / sizes_B.clamp(min=1)))
+            weights.append((true_B > 0).double())
+        return UnitScores(torch.stack(scores, dim=1), torch.stack(weights, dim=1))
 
     def compute(self) -> dict[str, float]:
         """`dice_1`, … by class, the mean over its volumes, and `dice`, the mean over the classes that occur."""

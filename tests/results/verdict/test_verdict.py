@@ -12,7 +12,7 @@ from scipy import stats
 from tiny_task import DATA, tiny_schema, tiny_spec, trial
 
 from raymae.results import Store, Verdict, headline, verdict_of
-from raymae.results.verdict.statistics import Score, statistics
+from raymae.results.verdict.statistics import Score, Side, statistics
 from raymae.results.verdict.verdict import BestTrial, TrialCounts
 from raymae.spec import Arm, Objective
 
@@ -33,7 +33,8 @@ def judge(make_store: Make) -> Callable[..., Verdict]:
         store = make_store(spec=tiny_spec(arms=list(scores), space={}, **spec), schema=schema, data=data)
         for arm, values in scores.items():
             for number, value in enumerate(values):
-                store.add_trial(trial(f"{arm}-r{number}", arm, stage="replicate", test_mse=value, test_abs_error=0.1))
+                store.add_trial(trial(f"{arm}-r{number}", arm, stage="replicate", seed=number, test_mse=value,
+                                      test_abs_error=0.1))
         for row in extra:
             store.add_trial(row)
         verdict = verdict_of(store)
@@ -47,12 +48,13 @@ def judge(make_store: Make) -> Callable[..., Verdict]:
 
 def test_the_shape_of_the_json(judge: Callable[..., Verdict]) -> None:
     found = judge({"mae": MAE, "scratch": SCRATCH, "persistence": [0.9]}).to_json()
-    assert list(found) == ["sweep", "task", "objective", "data", "arms", "pairs", "complete"]
+    assert list(found) == ["sweep", "task", "objective", "data", "arms", "pairs", "complete", "rule"]
     assert (found["sweep"], found["task"], found["data"]) == ("ett", "tiny", DATA)
     assert found["objective"] == {"metric": "mse", "mode": "min", "unit": ""}
-    assert list(found["arms"][0]) == ["arm", "kind", "n", "metrics", "val", "best_params", "compute_s", "num_trials"]
+    assert list(found["arms"][0]) == ["arm", "kind", "n", "metrics", "val", "best_params", "compute_s", "num_trials",
+                                      "replicate_s"]
     assert list(found["pairs"][0]) == ["a", "b", "metric", "difference", "ci95", "p", "p_holm", "n_a", "n_b",
-                                       "verdict", "primary"]
+                                       "verdict", "primary", "ci95_seeds", "ci_holm", "p_seeds", "p_otherwise"]
     assert [arm["arm"] for arm in found["arms"]] == ["mae", "scratch", "persistence"]
     assert found["arms"][2]["kind"] == "reference"
 
@@ -66,8 +68,8 @@ def test_means_carry_t_intervals(judge: Callable[..., Verdict]) -> None:
 
 
 def test_a_single_replicate_has_no_interval() -> None:
-    assert statistics([2.0]) == Score(2.0, None, None)
-    assert statistics([2.0, 2.0]) == Score(2.0, 0.0, (2.0, 2.0))
+    assert statistics(Side("mae", {0: 2.0}, fixed=False)) == Score(2.0, None, None)
+    assert statistics(Side("mae", {0: 2.0, 1: 2.0}, fixed=False)) == Score(2.0, 0.0, None)
 
 
 def test_the_difference_is_welchs(judge: Callable[..., Verdict]) -> None:
@@ -92,9 +94,9 @@ def test_helps_and_hurts_follow_the_objective(judge: Callable[..., Verdict], mod
     assert order == (["gru", "mae", "scratch"] if mode == "min" else ["scratch", "mae", "gru"])
 
 
-def test_overlapping_scores_show_no_difference(judge: Callable[..., Verdict]) -> None:
+def test_overlapping_scores_leave_it_undecided(judge: Callable[..., Verdict]) -> None:
     [pair] = judge({"mae": [0.5, 0.6, 0.7], "scratch": [0.52, 0.6, 0.66]}).pairs
-    assert pair.verdict == "no difference shown"
+    assert pair.verdict == "undecided"
     assert pair.ci95[0] < 0 < pair.ci95[1]
 
 
@@ -136,7 +138,7 @@ def test_a_reference_as_the_first_arm(judge: Callable[..., Verdict]) -> None:
 )
 def test_where_there_is_no_interval_it_says_why(judge: Callable[..., Verdict], scores: Any, note: str) -> None:
     [pair] = judge(scores).pairs
-    assert (pair.ci95, pair.p, pair.p_holm, pair.verdict) == (None, None, None, "no difference shown")
+    assert (pair.ci95, pair.p, pair.p_holm, pair.verdict) == (None, None, None, "undecided")
     assert note in pair.note
 
 
@@ -228,7 +230,8 @@ def test_headline_helps(judge: Callable[..., Verdict]) -> None:
               "scratch": [v + 6.3e-4 for v in (-4e-6, 0, 4e-6, 1e-6, -1e-6)]}
     assert headline(judge(scores)) == (
         "MAE pretraining helps here: test mse 0.0006170 against 0.0006300 from scratch (difference −0.0000130, "
-        "95 % interval −0.0000173 to −0.0000087, p < 0.001, 5 seeds each)."
+        "95 % interval −0.0000173 to −0.0000087 over seeds alone, p < 0.001, 5 seeds each). "
+        "Rule: equal epochs (mae 2.0 s, scratch 2.0 s a replicate). Mind: there are no test scores by example."
     )
 
 
@@ -249,6 +252,6 @@ def test_headline_credits_pretraining_only_beside_the_same_network_without_it(ju
 
 def test_headline_without_an_interval(judge: Callable[..., Verdict]) -> None:
     assert headline(judge({"mae": [0.5], "scratch": [0.625]}, replicates=1)) == (
-        "No difference shown for MAE pretraining: test mse 0.5000 against 0.6250 from scratch (difference −0.1250; "
+        "Undecided whether MAE pretraining helps: test mse 0.5000 against 0.6250 from scratch (difference −0.1250; "
         "mae has 1 scored replicate; an interval needs at least 2)."
     )

@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import itertools
 import threading
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
 
 import pandas as pd
 import pytest
@@ -15,7 +18,7 @@ from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import NOT_STARTED, Message, Worker
 from raymae.spec.load import parse_sweep
-from raymae.spec.resolve import arm_plan
+from raymae.spec.resolve import arm_plan, trial_config
 from raymae.spec.trial import ReportData
 from raymae.tasks import schema_of
 
@@ -311,3 +314,68 @@ def test_progress_can_be_taken_while_the_sweep_goes_on():
     assert (last.num_ended, last.running, last.left_s) == (last.num_planned, (), 0.0)
     assert {arm.arm: (arm.search.done, arm.replicates.done) for arm in last.arms} == {
         "mae": (150, 3), "scratch": (150, 3), "persistence": (1, 1)}
+
+
+def test_an_arm_is_searched_no_more_once_its_replicates_have_begun():
+    """The estimate of what replicates take can fall, and time seem to be left again: test scores are known by then."""
+    made, _, clock = conductor("budget.wall_minutes=2", slots=1)
+    order, slow = [], True
+    while (trial := made.next()) is not None:
+        order.append(trial)
+        clock.now += 25 if slow else 0.1
+        slow = trial.stage == "search" and len(order) < 3
+        made.on_report(trial, message(trial, 1, 0.5, final=trial.stage == "search", seconds=25 if slow else 0.1))
+        if trial.stage == "replicate":
+            made.on_report(trial, message(trial, 2, 0.5, final=True, seconds=0.1, phase="test"))
+        made.on_end(trial)
+    for arm in ("mae", "scratch", "persistence"):
+        stages = [trial.stage for trial in order if trial.config.arm == arm]
+        assert stages == sorted(stages, key=["search", "replicate"].index)
+    assert len([trial for trial in order if trial.stage == "search"]) < 13  # it was cut short, or this proves nothing
+
+
+class Judged(Recorder):
+    """Stands in for the store of a sweep in rounds, whose verdict the test decides."""
+
+    flushed = 0
+
+    def flush(self):
+        self.flushed += 1
+
+
+@pytest.mark.parametrize(("decided_at", "wanted"), [(4, 4), (5, 6), (100, 7)])
+def test_replicates_come_in_rounds_until_the_comparison_is_decided(monkeypatch, decided_at, wanted):
+    made, _, clock = conductor("replicates={min: 2, max: 7, until: decided}")
+    made.store = store = Judged("/nowhere")
+    made._agenda._store = store
+
+    def verdict(_):
+        counts = [sum(r["arm"] == arm and r["stage"] == "replicate" for r in store.trials)
+                  for arm in ("mae", "scratch")]
+        assert counts[0] == counts[1]  # judged between rounds only
+        word = "helps" if counts[0] >= decided_at else "undecided"
+        return SimpleNamespace(pairs=[SimpleNamespace(verdict=word)])
+
+    monkeypatch.setattr("raymae.search.decide.conductor.verdict_of", verdict)
+    run(made, clock)
+    for arm, count in (("mae", wanted), ("scratch", wanted), ("persistence", 1)):
+        assert sum(r["arm"] == arm and r["stage"] == "replicate" for r in store.trials) == count
+
+
+def test_a_round_is_gone_on_with():
+    made, _, _ = conductor("replicates={min: 2, max: 7, until: decided}")
+    best = Trial("mae-0000", trial_config(made.spec, made.plans["mae"], {}, seed=0, stage="search", source="real"), {},
+                 0.0, datetime.now(UTC), status="completed", best={"val_mse": 0.5})
+    config = replace(best.config, stage="replicate")
+    earlier = [best, *(Trial(f"mae-0000-seed{number}", replace(config, seed=number), {}, 0.0, datetime.now(UTC),
+                             status="completed") for number in range(3))]
+    made.take_over(earlier, [])
+    assert made.replicates == {"mae": 4, "scratch": 4, "persistence": 1}
+
+
+def test_arms_get_so_many_times_their_epochs():
+    made, _, clock = conductor()
+    made.lengthen({"scratch": 3.0})
+    order = run(made, clock)
+    epochs = {trial.config.arm: trial.config.params.get("epochs") for trial in order}
+    assert epochs["scratch"] == 3 * epochs["mae"]

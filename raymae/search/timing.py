@@ -1,0 +1,98 @@
+"""How many epochs make arms equal: as many steps, or as much computing, as the arm that pretrains.
+
+Both are found before the search, on a worker's resources, with searched parameters at their defaults, and written to
+`sweep.json`, so that a continued sweep, or the same file on another machine with `arms.scratch.epochs` set to what was
+found, runs the same epochs.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from itertools import pairwise
+
+from raymae.search.plan import Plan, example_config
+from raymae.spec.resolve import ArmPlan
+from raymae.spec.trial import TrialConfig
+
+NUM_TIMED = 3  # evaluations of a phase; the shortest time between two counts, since other work can only add to it
+
+
+@dataclass(frozen=True)
+class EpochCost:
+    """What an epoch of an arm costs, in seconds of a worker or in optimiser steps.
+
+    Attributes:
+        pretrain: An epoch of pretraining; 0 for an arm that does not.
+        finetune: An epoch of fine-tuning, with its share of an evaluation.
+    """
+
+    pretrain: float
+    finetune: float
+
+
+def measured(plan: Plan) -> dict[str, float]:
+    """How many times the fine-tuning epochs each trained arm gets; arms of the same length are left out.
+
+    Args:
+        plan: The sweep; Ray is connected.
+    """
+    import ray
+
+    cost = _seconds if plan.spec.fair.by == "compute" else _steps
+    resources = plan.spec.resources
+    remote = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(cost)
+    trained = [name for name, arm in plan.arms.items() if arm.arm.kind != "reference"]
+    if not any(plan.arms[name].arm.kind == "pretrained" for name in trained):
+        return {}
+    threads = max(1, int(resources.cpus_per_worker))
+    costs = {name: ray.get(remote.remote(example_config(plan, name), threads)) for name in trained}  # one at a time
+    return times_epochs(plan.arms, costs)
+
+
+def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) -> dict[str, float]:
+    """How many times its epochs each trained arm gets, so that it costs what the dearest pretrained arm does.
+
+    Args:
+        arms: The arms.
+        costs: Of an epoch of each that trains.
+    """
+    def whole(name: str) -> float:
+        fixed, cost = arms[name].fixed, costs[name]
+        return int(fixed.get("pretrain_epochs") or 0) * cost.pretrain + int(fixed["epochs"] or 1) * cost.finetune
+
+    budget = max((whole(name) for name in costs if arms[name].arm.kind == "pretrained"), default=0.0)
+    times = {name: budget / whole(name) for name in costs if arms[name].arm.kind == "trained" and whole(name)}
+    return {name: round(value, 3) for name, value in times.items() if budget and not math.isclose(value, 1)}
+
+
+def _seconds(config: TrialConfig, threads: int) -> EpochCost:
+    import torch
+
+    from raymae.train.trial import run_trial
+
+    torch.set_num_threads(threads)
+    every = int(config.params["eval_every"] or 1)
+    params = {**config.params, "epochs": NUM_TIMED * every, "patience": 0}
+    if "pretrain_epochs" in params:
+        params["pretrain_epochs"] = NUM_TIMED * every
+    at: dict[str, list[float]] = {"pretrain": [], "finetune": []}
+    for report in run_trial(replace(config, params=params)):
+        at[report.phase].append(report.seconds)
+    shortest = {phase: min((b - a for a, b in pairwise(seconds)), default=0.0)
+                for phase, seconds in at.items()}
+    return EpochCost(shortest["pretrain"] / every, shortest["finetune"] / every)
+
+
+def _steps(config: TrialConfig, threads: int) -> EpochCost:
+    from raymae.tasks import task_class
+    from raymae.train.device import pick_device
+
+    task = task_class(config.task)(config, pick_device())
+    batch_size = int(config.params["batch_size"] or 1)
+
+    def steps(split: str) -> int:
+        return math.ceil(len(task.load(split)) / batch_size)
+
+    return EpochCost(steps("pretrain") if task.pretraining() is not None else 0, steps("train"))

@@ -1,0 +1,47 @@
+"""Arms become equal in steps or in computing: what is measured, and what follows from it."""
+
+from __future__ import annotations
+
+import pytest
+
+from raymae.search.plan import example_config, make_plan
+from raymae.search.timing import EpochCost, _seconds, _steps, times_epochs
+from raymae.spec.load import parse_sweep
+from raymae.tasks import schema_of
+
+TEXT = """
+name: fair
+task: forecasting
+size: debug
+data: {name: ETTh1, if_unavailable: synthetic}
+arms: {mae: {}, scratch: {}, gru: {epochs: 10}, persistence: {}}
+training: {epochs: 5, pretrain_epochs: 8}
+fair: {by: compute}
+"""
+
+
+@pytest.fixture
+def plan():
+    return make_plan(parse_sweep(TEXT, "fair.yaml", schema_of=schema_of))
+
+
+def test_trained_arms_get_the_pretrained_ones_time(plan):
+    costs = {"mae": EpochCost(2.0, 1.0), "scratch": EpochCost(0.0, 1.0), "gru": EpochCost(0.0, 0.25)}
+    times = times_epochs(plan.arms, costs)  # mae takes 8 * 2 + 5 * 1 = 21 s
+    assert times == {"scratch": 4.2, "gru": 8.4}
+    assert "persistence" not in times
+
+
+def test_steps_are_counted(plan):
+    costs = {name: _steps(example_config(plan, name), 1) for name in ("mae", "scratch")}
+    assert costs["mae"].pretrain == costs["mae"].finetune == costs["scratch"].finetune > 0
+    assert costs["scratch"].pretrain == 0
+    assert times_epochs(plan.arms, costs)["scratch"] == pytest.approx((8 + 5) / 5)
+
+
+def test_epochs_are_timed(plan):
+    mae, scratch = (_seconds(example_config(plan, name), 1) for name in ("mae", "scratch"))
+    assert mae.pretrain > 0
+    assert mae.finetune > 0
+    assert scratch.pretrain == 0
+    assert 0.2 < scratch.finetune / mae.finetune < 5  # the same network
