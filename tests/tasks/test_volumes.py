@@ -109,7 +109,7 @@ def test_whole_volumes_keep_their_size_in_a_common_box() -> None:
 # -- Dice --------------------------------------------------------------------------------------------------------------
 
 
-def test_dice_is_monais() -> None:
+def test_dice_is_monais_mean_batch() -> None:
     from monai.metrics import DiceMetric
     from monai.networks.utils import one_hot
 

@@ -177,7 +177,9 @@ class Volumes(Task):
 class DiceMetrics(Metrics):
     """Dice of every volume and foreground class, summed, and how many were summed.
 
-    As MONAI's DiceMetric counts by default, a class that a volume's truth does not have is left out there.
+    It is MONAI's `DiceMetric(include_background=False, reduction="mean_batch")`: of every class the mean over the
+    volumes whose truth has it, one that only the prediction has being left out. `dice` is the mean of those means, not
+    the mean over volumes of each volume's mean.
 
     Args:
         num_classes: K, with the background.
