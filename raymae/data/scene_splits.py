@@ -124,7 +124,7 @@ def _joined(training: Scenes, validation: Scenes) -> Scenes:
     names = tuple(f"{split}/{name}" if name in alike else name
                   for split, scenes in (("training", training), ("validation", validation)) for name in scenes.names)
     every = Scenes(names, training.images + validation.images, training.labels + validation.labels,
-                   training.groups + validation.groups)
+                   training.groups + validation.groups, training.files + validation.files)
     return every.take(sorted(range(len(every)), key=lambda i: (every.groups[i], every.names[i].rpartition("/")[2], i)))
 
 

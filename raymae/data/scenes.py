@@ -48,12 +48,15 @@ class Scenes:
         images: `[H, X, 3]`, uint8, each of its own size.
         labels: `[H, X]`, uint8: 0..K-1, or `IGNORED`; empty for images without labels.
         groups: The drive or place of each; empty where none is known.
+        files: Of labelled images the files of the label maps, which `native_label` reads in their own size; empty where
+            there are none, as of generated images.
     """
 
     names: tuple[str, ...]
     images: tuple[np.ndarray, ...]
     labels: tuple[np.ndarray, ...] = ()
     groups: tuple[str, ...] = ()
+    files: tuple[Path, ...] = ()
 
     def __len__(self) -> int:
         return len(self.images)
@@ -62,7 +65,9 @@ class Scenes:
         """Some of them, in this order."""
         labels = tuple(self.labels[i] for i in chosen) if self.labels else ()
         groups = tuple(self.groups[i] for i in chosen) if self.groups else ()
-        return Scenes(tuple(self.names[i] for i in chosen), tuple(self.images[i] for i in chosen), labels, groups)
+        files = tuple(self.files[i] for i in chosen) if self.files else ()
+        names, images = tuple(self.names[i] for i in chosen), tuple(self.images[i] for i in chosen)
+        return Scenes(names, images, labels, groups, files)
 
 
 def read_classes(folder: Path) -> tuple[str, ...]:
@@ -195,7 +200,8 @@ def read_pairs(files: Sequence[tuple[Path, Path | None]], image_size: int, num_c
         store = _mapped(_key(plans, image_size, num_classes), total, decode)
     parts = [plan.parts(store[flat]) for plan, flat in zip(plans, flats, strict=True)]
     return Scenes(tuple(plan.image.stem for plan in plans), tuple(image for image, _ in parts),
-                  tuple(label for _, label in parts if label is not None))
+                  tuple(label for _, label in parts if label is not None),
+                  files=tuple(plan.mask for plan in plans if plan.mask is not None))
 
 
 def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
@@ -252,8 +258,7 @@ def _decode(row: _Plan, flat: np.ndarray, num_classes: int) -> None:
     image_HXC[:] = np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
     if row.mask is None or label_HX is None:
         return
-    with _opened(row.mask) as opened:
-        values = np.asarray(_loaded(opened, row.mask))
+    values = _values(row.mask)
     if int(values.min()) < 0 or int(values.max()) > num_classes:
         worst = int(values.max()) if int(values.max()) > num_classes else int(values.min())
         raise DataError(f"{row.mask} holds label {worst}; allowed are 0 (ignored) and 1 to {num_classes}, the classes "
@@ -261,6 +266,23 @@ def _decode(row: _Plan, flat: np.ndarray, num_classes: int) -> None:
     mask = Image.fromarray(values.astype(np.uint8))
     resized = np.asarray(mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))
     label_HX[:] = resized - np.uint8(1)  # 1..K → 0..K-1, once; 0 wraps to IGNORED
+
+
+def native_label(path: Path) -> np.ndarray:
+    """A label map of `Scenes.files` in the size of its file: uint8 `[H, X]`, 0..K-1 or `IGNORED`.
+
+    It is read anew each time: a large set's would not fit into memory.
+
+    Raises:
+        DataError: The file is damaged, since it was decoded for training.
+    """
+    return _values(path).astype(np.uint8) - np.uint8(1)
+
+
+def _values(mask: Path) -> np.ndarray:
+    """What a label map's file holds, 0 for ignored."""
+    with _opened(mask) as opened:
+        return np.asarray(_loaded(opened, mask))
 
 
 def _opened(path: Path) -> Image.Image:

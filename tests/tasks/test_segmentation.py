@@ -17,7 +17,7 @@ from raymae.models.tokens import sincos_positions
 from raymae.spec import TrialConfig
 from raymae.tasks.colours import PAD, standardise, to_rgb
 from raymae.tasks.pictures import palette
-from raymae.tasks.segmentation.crops import Crops, sliding_window, whole_scenes, windows
+from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window, windows
 from raymae.tasks.segmentation.task import Segmentation, SegmentationMetrics
 from raymae.train import evaluate, run_trial
 
@@ -168,7 +168,7 @@ def test_colour_jitter_leaves_labels_and_places() -> None:
 
 def test_whole_images_are_padded_to_the_largest_whatever_is_in_the_batch() -> None:
     several = scenes((10, 14), (6, 20))
-    source = whole_scenes(several, CPU)
+    source = WholeScenes(several, CPU)
     batch = source.batch(torch.tensor([1]), None)
     assert batch["image"].shape == (1, 3, 10, 20)
     assert batch["size"].tolist() == [[6, 20]]
@@ -242,6 +242,14 @@ def test_pretraining_and_finetuning_crops_may_differ(make_task: MakeTask) -> Non
 # -- metrics -----------------------------------------------------------------------------------------------------------
 
 
+def sized(label_BHX: Tensor, native_BHX: Tensor | None = None) -> dict[str, Tensor]:
+    """A batch of whole images without padding, whose files are no larger by default."""
+    native_BHX = label_BHX if native_BHX is None else native_BHX
+    return {"label": label_BHX, "size": torch.tensor(label_BHX.shape[1:]).expand(len(label_BHX), 2),
+            "native": native_BHX.to(torch.uint8),
+            "native_size": torch.tensor(native_BHX.shape[1:]).expand(len(label_BHX), 2)}
+
+
 def test_metrics_equal_torchmetrics_and_add_up_over_unequal_batches() -> None:
     generator = Generator().manual_seed(0)
     label = torch.randint(0, 5, (6, 9, 7), generator=generator)
@@ -249,9 +257,9 @@ def test_metrics_equal_torchmetrics_and_add_up_over_unequal_batches() -> None:
     prediction = torch.randint(0, 4, (6, 9, 7), generator=generator).float()
     metrics = SegmentationMetrics(4)
     for rows in (slice(0, 1), slice(1, 6)):
-        metrics.update(prediction[rows], {"label": label[rows]})
+        metrics.update(prediction[rows], sized(label[rows]))
     confusion = MulticlassConfusionMatrix(4, ignore_index=IGNORED)(prediction.long(), label)
-    assert torch.equal(metrics.totals.reshape(4, 4), confusion.double())
+    assert torch.equal(metrics.totals.reshape(2, 4, 4), confusion.double().expand(2, -1, -1))
     got = metrics.compute()
     jaccard = MulticlassJaccardIndex(4, ignore_index=IGNORED)(prediction.long(), label)
     assert got["miou"] == pytest.approx(float(jaccard), abs=1e-6)
@@ -262,10 +270,44 @@ def test_metrics_equal_torchmetrics_and_add_up_over_unequal_batches() -> None:
 def test_metrics_by_hand_leave_out_classes_that_do_not_occur() -> None:
     metrics = SegmentationMetrics(5)
     label = torch.tensor([[[0, 0, 1, IGNORED]]])
-    metrics.update(torch.tensor([[[0.0, 1.0, 1.0, 3.0]]]), {"label": label})
-    assert metrics.compute() == pytest.approx({"miou": (1 / 2 + 1 / 2) / 2, "pixel_accuracy": 2 / 3})
-    metrics.update(torch.tensor([[[0.0, 0.0, 2.0, 3.0]]]), {"label": label})  # 2 occurs, as a prediction
-    assert metrics.compute() == pytest.approx({"miou": (3 / 4 + 1 / 3 + 0) / 3, "pixel_accuracy": 4 / 6})
+    metrics.update(torch.tensor([[[0.0, 1.0, 1.0, 3.0]]]), sized(label))
+    assert metrics.compute() == pytest.approx(
+        {"miou": (1 / 2 + 1 / 2) / 2, "miou_native": (1 / 2 + 1 / 2) / 2, "pixel_accuracy": 2 / 3})
+    metrics.update(torch.tensor([[[0.0, 0.0, 2.0, 3.0]]]), sized(label))  # 2 occurs, as a prediction
+    assert metrics.compute() == pytest.approx(
+        {"miou": (3 / 4 + 1 / 3 + 0) / 3, "miou_native": (3 / 4 + 1 / 3 + 0) / 3, "pixel_accuracy": 4 / 6})
+
+
+def test_native_labels_are_scored_against_enlarged_predictions() -> None:
+    """What shrinking took away, here a thin line of class 1, counts in the size of the file."""
+    native = torch.zeros(1, 6, 6, dtype=torch.long)
+    native[0, 0], native[0, :, 5] = 1, IGNORED
+    metrics = SegmentationMetrics(2)
+    metrics.update(torch.zeros(1, 2, 2), sized(torch.zeros(1, 2, 2, dtype=torch.long), native))
+    assert metrics.compute() == pytest.approx({"miou": 1.0, "miou_native": (25 / 30 + 0) / 2, "pixel_accuracy": 1.0})
+    metrics = SegmentationMetrics(2)
+    said = torch.tensor([[[1.0, 1.0], [0.0, 0.0]]])
+    metrics.update(said, sized(said.long(), native))
+    assert metrics.compute()["miou_native"] == pytest.approx((15 / 25 + 5 / 15) / 2)
+
+
+def test_native_labels_are_the_files(camvid: dict[str, str], real_data: Path, make_task: MakeTask) -> None:
+    from PIL import Image
+
+    task = make_task("scratch", data=camvid, image_size=48)
+    files = {path.stem: path for path in (real_data / "camvid" / "annotations").glob("*/*.png")}
+    source = task.load("test")
+    batch = source.batch(torch.tensor([0, 3]), None)
+    assert batch["label"].shape[1] == 48
+    for row, index in enumerate((0, 3)):
+        stored = np.asarray(Image.open(files[task.data.test.names[index]]))
+        assert tuple(batch["native_size"][row].tolist()) == stored.shape
+        assert np.array_equal(batch["native"][row].numpy() + np.uint8(1), stored)  # IGNORED wraps to 0
+    truth = SegmentationMetrics(task.num_classes)
+    truth.update(batch["label"].float().where(batch["label"] != IGNORED, 0.0), batch)
+    scores = truth.compute()
+    assert scores["miou"] == 1
+    assert 0.5 < scores["miou_native"] < 0.95, "a perfect small map is not a perfect large one"
 
 
 def test_a_network_without_finite_logits_scores_nan(make_task: MakeTask) -> None:
@@ -306,7 +348,7 @@ def test_pictures_show_what_they_say(make_task: MakeTask) -> None:
     picture = task.pictures(task.build().eval(), "test")["prediction"]
     source = task.load("test")
     assert picture.dtype == np.uint8
-    rows, columns = source.box
+    rows, columns = source.whole.box
     assert picture.shape == (4 * (rows + 2) - 2, 3 * (columns + 2) - 2, 3)
     truth = picture[:rows, columns + 2 : 2 * columns + 2]
     label = source.batch(torch.tensor([0]), None)["label"][0].numpy()

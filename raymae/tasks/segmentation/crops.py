@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from raymae.data.scenes import IGNORED, Scenes
+from raymae.data.scenes import IGNORED, Scenes, native_label
 from raymae.tasks.base import Batch
 from raymae.tasks.colours import PAD, jitter, standardise
 from raymae.tasks.whole import Whole
@@ -106,13 +107,37 @@ def _sample(
     return image_BCSS, label_B1SS[:, 0]
 
 
-def whole_scenes(scenes: Scenes, device: torch.device) -> Whole:
-    """Labelled scenes for scoring: `image` is standardised."""
-    def read(index: int) -> tuple[Tensor, Tensor]:
-        image_CHX = torch.from_numpy(scenes.images[index].copy()).to(device).permute(2, 0, 1) / 255
-        return standardise(image_CHX), torch.from_numpy(scenes.labels[index].copy()).to(device).long()
+class WholeScenes:
+    """Labelled scenes for scoring, and their labels in the size of their files as well.
 
-    return Whole([image.shape[:2] for image in scenes.images], read)
+    Args:
+        scenes: The images.
+        device: Where batches live.
+    """
+
+    def __init__(self, scenes: Scenes, device: torch.device) -> None:
+        self.scenes, self.device = scenes, device
+        self.whole = Whole([image.shape[:2] for image in scenes.images], self._read)
+
+    def __len__(self) -> int:
+        return len(self.scenes)
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """As `Whole` makes it, `image` standardised; `native` [B, H, X], uint8, is padded to the largest in it, and
+        `native_size` [B, 2] is each without padding."""
+        files = self.scenes.files or self.scenes.labels
+        natives = [native_label(file) if isinstance(file, Path) else file for file in (files[i] for i in index_B)]
+        rows, columns = (max(native.shape[axis] for native in natives) for axis in (0, 1))
+        native_BHX = np.full((len(natives), rows, columns), IGNORED, np.uint8)
+        for row, native in enumerate(natives):
+            native_BHX[row, :native.shape[0], :native.shape[1]] = native
+        sizes_B2 = torch.tensor([native.shape for native in natives], device=self.device)
+        return {**self.whole.batch(index_B, generator), "native": torch.from_numpy(native_BHX).to(self.device),
+                "native_size": sizes_B2}
+
+    def _read(self, index: int) -> tuple[Tensor, Tensor]:
+        image_CHX = torch.from_numpy(self.scenes.images[index].copy()).to(self.device).permute(2, 0, 1) / 255
+        return standardise(image_CHX), torch.from_numpy(self.scenes.labels[index].copy()).to(self.device).long()
 
 
 def windows(extent: int, size: int, overlap: float) -> list[int]:

@@ -19,8 +19,8 @@ ARMS = {
 class SegmentationParams(TrainingParams):
     """Parameters of segmentation; those of every training loop are inherited."""
 
-    image_size: int = param(128, "shorter side to which images are resized once; scores are at this size",
-                            unit="pixels", ge=16)
+    image_size: int = param(128, "shorter side to which images are resized once; all scores but miou_native are at "
+                                 "this size", unit="pixels", ge=16)
     group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
                            "it, matches is the drive or place, which is in one split; empty: what is known of the data "
                            "set")
@@ -93,7 +93,7 @@ SCHEMA = TaskSchema(
                  "upernet_dim": 512},
     },
     objective=Objective("miou", "max", "mean over classes of intersection over union"),
-    metrics=("miou", "pixel_accuracy"),
+    metrics=("miou", "miou_native", "pixel_accuracy"),
     check=check,
     primary=("mae", "scratch"),
     published={

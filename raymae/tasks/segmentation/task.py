@@ -30,10 +30,10 @@ from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitSco
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import grid, palette
 from raymae.tasks.pretraining import PatchPretraining
-from raymae.tasks.segmentation.crops import Crops, sliding_window, whole_scenes
+from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window
 from raymae.tasks.segmentation.schema import SCHEMA
 from raymae.tasks.transformer import autoencoder, encoder
-from raymae.tasks.whole import classes_of
+from raymae.tasks.whole import classes_of, inside
 
 NUM_PICTURES = 4
 
@@ -75,7 +75,7 @@ class Segmentation(Task):
         """Crops to learn from, whole images to score."""
         p, scenes = self.params, self._scenes(split)
         if split in ("val", "test"):
-            return whole_scenes(scenes, self.device)
+            return WholeScenes(scenes, self.device)
         pretraining = split == "pretrain"
         return Crops(
             scenes, self.device, self.pretrain_grid.size[0] if pretraining else p.crop_size,
@@ -146,7 +146,7 @@ class Segmentation(Task):
             lambda crops: model(crops)[0], image_CHX, p.crop_size, overlap=p.overlap))
 
     def metrics(self) -> SegmentationMetrics:
-        """miou and pixel_accuracy over all labelled pixels of a split."""
+        """miou and pixel_accuracy over all labelled pixels of a split, and miou in the size of its files."""
         return SegmentationMetrics(self.num_classes)
 
     # -- pictures ------------------------------------------------------------------------------------------------------
@@ -158,7 +158,7 @@ class Segmentation(Task):
         if phase == "pretrain":
             assert isinstance(model, MaskedAutoencoder)
             return {"reconstruction": self._reconstruction(model)}
-        source = whole_scenes(self.data.test, self.device)
+        source = WholeScenes(self.data.test, self.device)
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURES, len(source))).long(), None)
         colours = palette(self.num_classes)
         image_BHXC, label_BHX = to_rgb(batch["image"]), batch["label"].cpu().numpy()
@@ -175,27 +175,34 @@ class Segmentation(Task):
 
 
 class SegmentationMetrics(Metrics):
-    """A confusion matrix `[K, K]`: labelled pixels by true and by predicted class.
+    """Two confusion matrices `[K, K]`, labelled pixels by true and by predicted class: of images as they were resized,
+    and in the size of their files, to which predicted classes are enlarged, each pixel from its nearest.
 
     Args:
         num_classes: K.
     """
 
     def __init__(self, num_classes: int) -> None:
-        super().__init__(num_classes**2)
+        super().__init__(2 * num_classes**2)
         self.num_classes = num_classes
         self.parts = tuple(map(str, range(num_classes)))
 
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add predicted classes `[B, H, X]`; what is ignored counts nowhere."""
-        self.totals += self._confusion(prediction, batch["label"])
+        resized, native = self.totals.chunk(2)
+        resized += self._confusion(prediction, batch["label"])
+        for said_HX, size, truth_HX, full in zip(
+            prediction, batch["size"], batch["native"], batch["native_size"], strict=True
+        ):
+            enlarged_11HX = F.interpolate(inside(said_HX, size)[None, None], tuple(full.tolist()), mode="nearest-exact")
+            native += self._confusion(enlarged_11HX[0, 0], inside(truth_HX, full).long())
 
     def _confusion(self, prediction: Tensor, label: Tensor) -> Tensor:
         """Labelled pixels by true and predicted class, flat; all NaN where a prediction is not finite."""
         counted = label != IGNORED
         truth_P, predicted_P = label[counted], prediction[counted]
         if not torch.isfinite(predicted_P).all():
-            return torch.full_like(self.totals, math.nan)
+            return torch.full((self.num_classes**2,), math.nan, dtype=torch.float64)
         pair_P = truth_P * self.num_classes + predicted_P.long()
         return torch.bincount(pair_P, minlength=self.num_classes**2).double().cpu()
 
@@ -208,9 +215,10 @@ class SegmentationMetrics(Metrics):
 
     def compute(self) -> dict[str, float]:
         """`miou` is the mean over classes that occur, as truth or as prediction, of intersection over union."""
-        hit_K, union_K = _overlap(self.totals, self.num_classes)
-        iou_K = (hit_K / union_K)[union_K != 0]
-        return {"miou": float(iou_K.mean()), "pixel_accuracy": float(hit_K.sum() / self.totals.sum())}
+        resized, native = self.totals.chunk(2)
+        hit_K, _ = _overlap(resized, self.num_classes)
+        return {"miou": _miou(resized, self.num_classes), "miou_native": _miou(native, self.num_classes),
+                "pixel_accuracy": float(hit_K.sum() / resized.sum())}
 
 
 def _overlap(confusion: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
@@ -218,6 +226,11 @@ def _overlap(confusion: Tensor, num_classes: int) -> tuple[Tensor, Tensor]:
     confusion_KK = confusion.reshape(num_classes, num_classes)
     hit_K = confusion_KK.diagonal()
     return hit_K, confusion_KK.sum(dim=0) + confusion_KK.sum(dim=1) - hit_K
+
+
+def _miou(confusion: Tensor, num_classes: int) -> float:
+    hit_K, union_K = _overlap(confusion, num_classes)
+    return float((hit_K / union_K)[union_K != 0].mean())
 
 
 def _folder(data: TrialData) -> Path | None:
