@@ -93,12 +93,18 @@ def shared(*splits: Iterable[str]) -> set[str]:
     return twice
 
 
-def counted(splits: Mapping[str, Sequence[str] | None], what: str = "groups") -> str:
-    """How many groups each split has, for a dry run: `25 train / 5 val / 12 test groups`."""
+def counted(splits: Mapping[str, Sequence[str] | None]) -> str:
+    """How many groups each split has, for a dry run: `25 train / 5 val / 12 test groups`.
+
+    Args:
+        splits: Groups of every example, by split, or None where none is known; the last one is scored.
+    """
     if any(groups is None for groups in splits.values()):
         return UNKNOWN
-    counts = " / ".join(f"{len(set(groups or ())):,} {name}" for name, groups in splits.items())
-    return f"{counts} {what}"
+    counts = {name: len(set(groups or ())) for name, groups in splits.items()}
+    line = " / ".join(f"{count:,} {name}" for name, count in counts.items()) + " groups"
+    last = [*counts][-1]
+    return f"{line}, so the {last} says nothing of other groups" if counts[last] == 1 else line
 
 
 def split_anew(both: Iterable[str], most: int = 3) -> str:

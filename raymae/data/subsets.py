@@ -28,7 +28,7 @@ def labelled(num_examples: int, fraction: float, seed: int, *, block: int = 1, g
         fraction: Share to keep, 0 < fraction <= 1; at least one example is kept.
         seed: Draws the order of the blocks.
         block: Neighbouring examples per block, at least 1.
-        groups: Of every example: the share is then one of groups. None where they are not known.
+        groups: Of every example: the share is then one of groups, unless all are of one. None where not known.
 
     Returns:
         int64, ascending, ceil(fraction * num_examples) indices, or those of ceil(fraction * G) groups.
@@ -42,7 +42,7 @@ def labelled(num_examples: int, fraction: float, seed: int, *, block: int = 1, g
         raise DataError(f"label_fraction must be above 0 and at most 1, got {fraction}")
     if block < 1:
         raise DataError(f"block must be at least 1 window, got {block}")
-    if groups is not None:
+    if groups is not None and len(set(groups)) > 1:
         group_N = numbered(groups, num_examples)
         return np.flatnonzero(np.isin(group_N, labelled(int(group_N.max()) + 1, fraction, seed)))
     blocks = np.random.default_rng(seed).permutation(-(-num_examples // block))
@@ -56,7 +56,7 @@ def labelled_by_class(labels_N: np.ndarray, fraction: float, seed: int, groups: 
     Returns:
         int64, ascending, ceil(fraction * N) indices, or those of ceil(fraction * G) groups.
     """
-    if groups is not None:
+    if groups is not None and len(set(groups)) > 1:
         class_G, group_N = _most_frequent(labels_N, groups)
         return np.flatnonzero(np.isin(group_N, labelled_by_class(class_G, fraction, seed)))
     rank_N, counts_N = rank_within_class(labels_N, seed)

@@ -125,7 +125,9 @@ def split_rows(
     empty = [name for name, share in zip(parts, fractions, strict=True) if share and not len(parts[name])]
     if empty:
         what = "row" if groups is None else "group"
-        raise DataError(f"{total} {what}s are too few to split by {fractions}: no {what} is left for {empty[0]}")
+        remedy = "" if groups is None else "; let settings.group name a column that tells more groups apart"
+        raise DataError(f"{total} {what}s are too few to split by {fractions}: no {what} is left for "
+                        f"{empty[0]}{remedy}")
     return parts
 
 

@@ -111,6 +111,12 @@ def test_a_group_stands_for_its_examples_in_shares_by_class() -> None:
     assert len({groups[index] for index in few}) == 6
 
 
+def test_a_share_of_a_single_group_is_one_of_its_examples() -> None:
+    one, labels_N = ["the only drive"] * 30, np.arange(30) % 3
+    assert labelled(30, 0.25, 1, groups=one).tolist() == labelled(30, 0.25, 1).tolist()
+    assert labelled_by_class(labels_N, 0.25, 1, one).tolist() == labelled_by_class(labels_N, 0.25, 1).tolist()
+
+
 def test_groups_of_one_change_no_draw() -> None:
     labels_N, each = np.arange(30) % 3, [f"{index:02d}" for index in range(30)]
     assert labelled(30, 0.25, 1, groups=each).tolist() == labelled(30, 0.25, 1).tolist()

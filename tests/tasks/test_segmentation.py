@@ -82,6 +82,17 @@ def test_majority_on_the_real_camvid_counted_by_hand(
     assert report.metrics["test_miou"] == pytest.approx(share / 11, rel=1e-12)
 
 
+def test_the_dry_run_says_that_camvid_is_split_anew_and_the_test_is_one_drive(
+    camvid: dict[str, str], make_task: MakeTask
+) -> None:
+    task = make_task(data=camvid, label_fraction=0.25)
+    assert Segmentation.validate(task.config.data, task.config.params) == (
+        "62 train / 13 val / 20 test images, 11 classes, shorter side 32 pixels; 1 train / 1 val / 1 test groups, so "
+        "the test says nothing of other groups; split anew by group, as the official lists have 0016E5 in two splits")
+    assert len(task.units("train").names) == len(task.load("train")) == 16  # a share of the one drive's images
+    assert task.units("test").groups == ("0006R0",) * 20
+
+
 def test_a_whole_trial_on_the_real_ade20k_with_photos_without_labels(
     ade20k: dict[str, str], make_config: Callable[..., TrialConfig]
 ) -> None:
