@@ -47,21 +47,35 @@ def sweep(
 
 @main.command()
 @results_dir
-@click.option("--num-trials", type=click.IntRange(min=1), required=True, help="Trials per arm, in all.")
+@click.option("--num-trials", type=click.IntRange(min=1), help="Search trials per arm, in all.")
+@click.option("--replicates", type=click.IntRange(min=1), help="Replicates per arm, in all; in rounds the most.")
 @address
 @as_json
-@example("raymae extend results/timeseries-mask --num-trials 40")
-def extend(directory: str, num_trials: int, address: str | None, as_json: bool) -> None:
-    """Go on with the finished sweep in DIR until every arm has more trials.
+@example("raymae extend results/timeseries-mask --replicates 20")
+def extend(directory: str, num_trials: int | None, replicates: int | None, address: str | None, as_json: bool) -> None:
+    """Go on with the finished sweep in DIR until every arm has more trials or replicates.
 
-    Where the longer search finds a better configuration, that one is replicated and compared.
+    Where a longer search finds a better configuration, that one is replicated and compared. A verdict has been seen
+    by now, so the next one is marked "looked at before", unless replicates come in rounds: their intervals hold at
+    every look.
     """
+    if num_trials is None and replicates is None:
+        raise click.UsageError("say how much more: --num-trials, --replicates or both")
     spec = stored(directory)
-    if num_trials < spec.search.num_trials:
-        message = f"the sweep has {spec.search.num_trials} trials per arm already"
-        raise click.BadParameter(message, param_hint="--num-trials")
-    search = spec.search.model_copy(update={"num_trials": num_trials})
-    _run(spec.model_copy(update={"search": search}), extend=True, address=address, as_json=as_json)
+    changed: dict[str, object] = {}
+    if num_trials is not None:
+        _more(num_trials, spec.search.num_trials, "trials per arm", "--num-trials")
+        changed["search"] = spec.search.model_copy(update={"num_trials": num_trials})
+    if replicates is not None:
+        _more(replicates, spec.most_replicates, "replicates", "--replicates")
+        rounds = spec.replicates
+        changed["replicates"] = replicates if isinstance(rounds, int) else rounds.model_copy(update={"max": replicates})
+    _run(spec.model_copy(update=changed), extend=True, address=address, as_json=as_json)
+
+
+def _more(asked: int, present: int, what: str, option: str) -> None:
+    if asked < present:
+        raise click.BadParameter(f"the sweep has {present} {what} already", param_hint=option)
 
 
 @main.command()

@@ -34,6 +34,8 @@ def describe(plan: Plan) -> dict[str, Any]:
         "sweep": spec.name, "task": spec.task, "size": spec.size,
         "data": {"name": plan.data.name, "source": plan.data.source, "path": str(plan.data.path or ""),
                  "fingerprint": plan.data.fingerprint, "splits": plan.splits},
+        "rule": {"fair": spec.fair.by, "compare": spec.compare, "margin": spec.margin,
+                 "replicates": spec.num_replicates, "most_replicates": spec.most_replicates},
         "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler},
         "resources": {"slots": plan.slots, "workers": res.workers, "cpus_per_worker": res.cpus_per_worker,
                       "gpus_per_worker": res.gpus_per_worker},
@@ -98,5 +100,19 @@ def render(description: Mapping[str, Any]) -> RenderableType:
              + (f"; at most {minutes:g} minutes" if minutes else "")),
         Text(f"data: {data['name']}, {data['source']}, {data['path'] or 'generated'} ({data['fingerprint']})\n"
              f"      {data['splits']}"),
-        Text(), table, Text("\nnothing was started"),
+        Text(_rule(description["rule"])), Text(), table, Text("\nnothing was started"),
     )
+
+
+def _rule(rule: Mapping[str, Any]) -> str:
+    """The rule that the verdict will be reached under, in one line."""
+    parts = [f"arms are equal in {rule['fair']}"]
+    if rule["fair"] != "epochs":
+        parts[0] += " (measured before the search)"
+    more = rule["most_replicates"] > rule["replicates"]
+    parts.append(f"{rule['replicates']}{' to ' + str(rule['most_replicates']) if more else ''} replicates"
+                 + (" in rounds until the comparison is decided" if more else ", fixed before the first test score"))
+    parts.append("paired by seed" if rule["compare"] == "paired" else "compared as independent")
+    if rule["margin"] is not None:
+        parts.append(f"a difference of up to {rule['margin']:g} does not matter")
+    return f"rule: {'; '.join(parts)}"

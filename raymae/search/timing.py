@@ -16,6 +16,7 @@ from raymae.search.plan import Plan, example_config
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.trial import TrialConfig
 
+MOST_TIMES = 20.0  # a linear layer would get a thousand times its epochs, and has converged long before
 NUM_TIMED = 3  # evaluations of a phase; the shortest time between two counts, since other work can only add to it
 
 
@@ -64,7 +65,8 @@ def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) ->
 
     budget = max((whole(name) for name in costs if arms[name].arm.kind == "pretrained"), default=0.0)
     times = {name: budget / whole(name) for name in costs if arms[name].arm.kind == "trained" and whole(name)}
-    return {name: round(value, 3) for name, value in times.items() if budget and not math.isclose(value, 1)}
+    return {name: round(min(value, MOST_TIMES), 3) for name, value in times.items()
+            if budget and not math.isclose(value, 1)}
 
 
 def _seconds(config: TrialConfig, threads: int) -> EpochCost:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from raymae.search.plan import example_config, make_plan
-from raymae.search.timing import EpochCost, _seconds, _steps, times_epochs
+from raymae.search.timing import MOST_TIMES, EpochCost, _seconds, _steps, times_epochs
 from raymae.spec.load import parse_sweep
 from raymae.tasks import schema_of
 
@@ -30,6 +30,7 @@ def test_trained_arms_get_the_pretrained_ones_time(plan):
     times = times_epochs(plan.arms, costs)  # mae takes 8 * 2 + 5 * 1 = 21 s
     assert times == {"scratch": 4.2, "gru": 8.4}
     assert "persistence" not in times
+    assert times_epochs(plan.arms, {**costs, "gru": EpochCost(0.0, 1e-4)})["gru"] == MOST_TIMES
 
 
 def test_steps_are_counted(plan):

@@ -17,6 +17,7 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import TrialCounts, Verdict
+from raymae.results.verdict.where import Where, where
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -65,6 +66,7 @@ class ReportContent:
         command: What to type for the same sweep again; empty if it was not kept.
         importance: From arm to parameter to its share; None where nobody computed it.
         importance_missing: Of which arms it is missing and why; empty where it is not.
+        where: Where on the test set the first arm of the primary comparison wins; None without scores by example.
         pictures: From what they show to the arms' pictures of it, arms best first.
         spec: The sweep as it was resolved, as JSON.
         plots: Columns and curves that the page draws.
@@ -85,6 +87,7 @@ class ReportContent:
     command: str
     importance: Importance | None
     importance_missing: str
+    where: Where | None
     pictures: Mapping[str, tuple[Picture, ...]]
     spec: str
     plots: Mapping[str, object]
@@ -125,6 +128,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         command=_command(store),
         importance=importance,
         importance_missing=_importance_missing(verdict, importance, search),
+        where=where(verdict, store.scores(set(last[last["stage"] == "replicate"]["trial_id"]))),
         pictures=_pictures(store, verdict, last),
         spec=json.dumps(manifest.spec, indent=1, ensure_ascii=False),
         plots={

@@ -110,7 +110,9 @@ def judge(
             units=sample.num_units if sample and sample.resampled else 0,
             groups=sample.num_groups if sample and sample.resampled else 0,
             grouped=bool(sample and sample.grouped),
-            note=sample.note if sample else "there are no test scores by example" if by_seed else "",
+            note="; ".join(filter(None, (
+                sample.note if sample else "there are no test scores by example" if by_seed else "",
+                _unequal_searches(last, spec, arms)))),
         ),
     )
 
@@ -162,6 +164,16 @@ def _is_complete(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], *
     counts = {name: int((replicates["arm"] == name).sum()) for name in spec.arms}
     wanted = spec.num_replicates if decided else spec.most_replicates
     return wanted > 0 and all(counts[name] >= arms[name].num_replicates(wanted) for name in spec.arms)
+
+
+def _unequal_searches(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm]) -> str:
+    """What has to be said where some arms were searched longer than others; "" where none was."""
+    asked = last[(last["stage"] == "search") & last["parent"].isna()] if "parent" in last else last
+    counts = {name: int((asked["arm"] == name).sum()) for name in spec.arms if arms[name].kind != "reference"}
+    searched = {name: count for name, count in counts.items() if count > 1}  # one: the arm has nothing to search
+    if len(set(searched.values())) < 2:
+        return ""
+    return "search trials are unequal: " + ", ".join(f"{name} {count}" for name, count in searched.items())
 
 
 def _sample(

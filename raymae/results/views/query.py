@@ -1,4 +1,4 @@
-"""SQL over a sweep's results, also while it runs. The query sees five tables and nothing else of the machine."""
+"""SQL over a sweep's results, also while it runs. The query sees six tables and nothing else of the machine."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from raymae.results.store.scores import SCORE_COLUMNS
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import Verdict, plain
+from raymae.results.verdict.where import by_place
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -35,7 +36,8 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     """Run one SELECT (or WITH, FROM, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW) over a sweep.
 
     Views: `trials` (one row per ended trial), `reports` (one row per report), `scores` (one row per replicate, test
-    example and part of the objective), `best` (each arm's search trial with the
+    example and part of the objective), `places` (one row per test example, or per group of them where groups are known,
+    with each arm's mean score), `best` (each arm's search trial with the
     best validation score) and `arms` (one row per arm: test score with interval, seeds, trials, compute, and what the
     task's main arm minus it is, as `mae_minus` where that arm is `mae`). What the statement names is loaded first; the
     statement itself can neither read nor write files nor reach the network.
@@ -54,7 +56,7 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     connection = duckdb.connect(config=_SANDBOX)
     try:
         every = re.search(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+)\b", sql, re.IGNORECASE)
-        named = {view for view in ("trials", "reports", "scores", "arms", "best")
+        named = {view for view in ("trials", "reports", "scores", "places", "arms", "best")
                  if every or re.search(rf"\b{view}\b", sql, re.IGNORECASE)}
         verdict = verdict_now(store) if named & {"arms", "best"} else None
         for name, made_of in _VIEWS.items():
@@ -64,6 +66,7 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
                 columns = (_arm_columns(store) if name == "arms" else SCORE_COLUMNS if name == "scores"
                            else store.manifest.columns[name])
                 connection.register(name, arrow_schema(columns).empty_table())
+        connection.register("places", _places(store, load="places" in named))
         connection.execute(f"CREATE VIEW best AS {_best(verdict)}")
         connection.execute("SET TimeZone='UTC'")
         connection.execute("SET lock_configuration=true")
@@ -125,6 +128,17 @@ def _arms(store: Store, verdict: Verdict | None) -> Any:
     return pa.Table.from_pylist(rows, schema=arrow_schema(_arm_columns(store)))
 
 
+def _places(store: Store, *, load: bool) -> Any:
+    """Where on the test set each arm scores what; its columns alone where the statement is about something else."""
+    import pyarrow as pa
+
+    scores, arms = store.scores() if load else None, list(store.spec().arms)
+    if scores is not None and not scores.empty:
+        return pa.Table.from_pandas(by_place(scores, [arm for arm in arms if arm in set(scores["arm"])]),
+                                    preserve_index=False)
+    return arrow_schema({"place": "string", "units": "int64", **dict.fromkeys(arms, "double")}).empty_table()
+
+
 def _lead(store: Store) -> str:
     """The arm that the task is about: the first of its primary pair, or of all."""
     task = store.manifest.task
@@ -164,5 +178,6 @@ def _available(store: Store) -> str:
         f"  trials, best: {', '.join(columns['trials'])}",
         f"  reports: {', '.join(columns['reports'])}",
         f"  scores: {', '.join(SCORE_COLUMNS)}",
+        f"  places: place, units, {', '.join(store.spec().arms)}",
         f"  arms: {', '.join(_arm_columns(store))}",
     ])

@@ -40,7 +40,7 @@ def test_arms(root: Path) -> None:
     assert arms["arm"].tolist() == ["mae", "scratch", "gru", "persistence"]
     assert arms.iloc[0].tolist() == ["mae", "pretrained", 0, 0.2, "b", 4, 1, 1]
     tables = query(root, "SELECT table_name AS n FROM information_schema.tables ORDER BY n")["n"].tolist()
-    assert tables == ["arms", "best", "reports", "scores", "trials"]
+    assert tables == ["arms", "best", "places", "reports", "scores", "trials"]
     counts = query(root, "SELECT (SELECT count(*) FROM Trials) AS n, count(*) AS m FROM REPORTS")
     assert counts.iloc[0].tolist() == [7, 6]
 
