@@ -233,7 +233,7 @@ data: {name: california-housing, if_unavailable: synthetic}
 arms: {scratch: {}, missforest: {}, iterative: {}, mean: {}}
 space:
   lr: {loguniform: [3e-4, 3e-3]}
-  min_leaf: {choice: [1, 5]}
+  node_size: {choice: [1, 5]}
   max_rounds: {int: [2, 6], when: {arm: missforest}}
 search: {num_trials: 2}
 """
@@ -243,7 +243,7 @@ def test_a_reference_searches_the_parameters_that_it_has(load: Load) -> None:
     spec, schema = load(FOREST), schema_of("imputation")
     plans = {arm: arm_plan(spec, schema, arm) for arm in spec.arms}
     assert {arm: list(plan.space) for arm, plan in plans.items()} == {
-        "scratch": ["lr"], "missforest": ["min_leaf", "max_rounds"], "iterative": [], "mean": []}
+        "scratch": ["lr"], "missforest": ["node_size", "max_rounds"], "iterative": [], "mean": []}
     assert {arm: plan.num_trials(7) for arm, plan in plans.items()} == {
         "scratch": 7, "missforest": 7, "iterative": 1, "mean": 1}
     assert {arm: plan.arm.num_replicates(5) for arm, plan in plans.items()} == {

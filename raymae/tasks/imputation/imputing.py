@@ -109,9 +109,7 @@ class Imputing:
     ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
         """Cells in own units, chosen categories, and chances of bins where the network tells any."""
         if self.arm not in (*TOKEN_ARMS, *DENSE_ARMS):
-            p = self.params
-            own_RC = impute_by(self.arm, self.data, self.seed, num_trees=p.num_trees, min_leaf=p.min_leaf,
-                               max_rounds=p.max_rounds, donors=p.num_donors)
+            own_RC = impute_by(self.arm, self.data, self.seed, self.params)
             own_BC = own_RC[batch["row"].cpu().numpy()]
         elif self.arm in DENSE_ARMS:
             scaled_BC = self.dense(model, batch, batch["missing"]).double().cpu().numpy()

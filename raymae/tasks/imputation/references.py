@@ -1,4 +1,4 @@
-"""Imputers with nothing to search: mean and mode, neighbours, and rounds of regressions.
+"""Imputers without a network: mean and mode, neighbours, rounds of regressions, forests.
 
 Shape suffixes: R rows, C columns, Q categorical columns.
 """
@@ -11,12 +11,13 @@ from typing import Any
 import numpy as np
 
 from raymae.tasks.imputation.cells import IncompleteTable
+from raymae.tasks.imputation.missforest import Forests, missforest
+from raymae.tasks.imputation.schema import ImputationParams
 
 NEIGHBOURS = 10
 
 
-def impute_by(arm: str, data: IncompleteTable, seed: int, *, num_trees: int, min_leaf: int, max_rounds: int,
-              donors: int) -> np.ndarray:
+def impute_by(arm: str, data: IncompleteTable, seed: int, params: ImputationParams) -> np.ndarray:
     """The whole table, imputed: float64 (R, C) in own units, codes as numbers.
 
     Fitted on the observed cells of the rows that may be learned from. Every seed is fitted anew, so that a replicate
@@ -26,25 +27,33 @@ def impute_by(arm: str, data: IncompleteTable, seed: int, *, num_trees: int, min
         arm: Which reference.
         data: The table with its missing cells.
         seed: Of what is random in it.
-        num_trees: Trees of missForest.
-        min_leaf: Fewest cells in a leaf of its trees.
-        max_rounds: Rounds of the iterative imputers over all columns.
-        donors: Rows that neighbours are looked for among; 0 for all.
+        params: The trial's; each reference takes its own of them.
     """
-    key = (arm, seed, num_trees, min_leaf, max_rounds, donors)
+    key = (arm, seed, params)
     if key not in data.imputed:
-        scaler, fit = data.scaler("minmax"), data.rows["fit"]
-        scaled_RC = scaler.transform(data.seen_RC)
-        if arm == "knn" and 0 < donors < len(fit):
-            fit = np.sort(np.random.default_rng(seed).choice(fit, donors, replace=False))
-        imputer = _imputer(arm, seed, num_trees, min_leaf, max_rounds)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # the number of rounds is chosen, convergence is not asked for
-            whole = len(fit) == len(scaled_RC)
-            imputed_RC = imputer.fit_transform(scaled_RC) if whole else imputer.fit(scaled_RC[fit]).transform(scaled_RC)
-        units_RC = scaler.inverse_transform(imputed_RC)
-        data.imputed[key] = (units_RC - data.own_low_C) / data.own_range_C
+        data.imputed[key] = _forested(data, seed, params) if arm == "missforest" else _fitted(arm, data, seed, params)
     return data.imputed[key]
+
+
+def _forested(data: IncompleteTable, seed: int, p: ImputationParams) -> np.ndarray:
+    own_RC = (data.seen_RC - data.own_low_C) / data.own_range_C
+    forests = Forests(p.num_trees, p.node_size, p.split_features)
+    return missforest(own_RC, data.rows["fit"], data.num_categories, forests, max_rounds=p.max_rounds, seed=seed)
+
+
+def _fitted(arm: str, data: IncompleteTable, seed: int, p: ImputationParams) -> np.ndarray:
+    scaler, fit = data.scaler("minmax"), data.rows["fit"]
+    scaled_RC = scaler.transform(data.seen_RC)
+    if arm == "knn" and 0 < p.num_donors < len(fit):
+        fit = np.sort(np.random.default_rng(seed).choice(fit, p.num_donors, replace=False))
+    imputer = _imputer(arm, seed, p)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # the number of rounds is chosen, convergence is not asked for
+        whole = len(fit) == len(scaled_RC)
+        imputed_RC = imputer.fit_transform(scaled_RC) if whole else imputer.fit(scaled_RC[fit]).transform(scaled_RC)
+    units_RC = scaler.inverse_transform(imputed_RC)
+    own_RC: np.ndarray = (units_RC - data.own_low_C) / data.own_range_C
+    return own_RC
 
 
 def most_frequent(data: IncompleteTable) -> np.ndarray:
@@ -55,7 +64,7 @@ def most_frequent(data: IncompleteTable) -> np.ndarray:
     return np.array([float(count.argmax()) for count in counts])
 
 
-def _imputer(arm: str, seed: int, num_trees: int, min_leaf: int, max_rounds: int) -> Any:
+def _imputer(arm: str, seed: int, p: ImputationParams) -> Any:
     from sklearn.ensemble import ExtraTreesRegressor, HistGradientBoostingRegressor
     from sklearn.experimental import enable_iterative_imputer  # noqa: F401
     from sklearn.impute import IterativeImputer, KNNImputer, SimpleImputer
@@ -67,8 +76,8 @@ def _imputer(arm: str, seed: int, num_trees: int, min_leaf: int, max_rounds: int
         return KNNImputer(n_neighbors=NEIGHBOURS)
     regressor = {
         "iterative": lambda: BayesianRidge(),
-        "missforest": lambda: ExtraTreesRegressor(
-            n_estimators=num_trees, min_samples_leaf=min_leaf, random_state=seed),
+        "extra_trees": lambda: ExtraTreesRegressor(
+            n_estimators=p.num_trees, min_samples_leaf=p.min_leaf, random_state=seed),
         "hist_gradient": lambda: HistGradientBoostingRegressor(early_stopping=False, random_state=seed),
     }[arm]()
-    return IterativeImputer(regressor, max_iter=max_rounds, random_state=seed)
+    return IterativeImputer(regressor, max_iter=p.max_rounds, random_state=seed)

@@ -11,7 +11,8 @@ from raymae.tasks.transformer import LEARNING, uneven_heads
 TOKEN_ARMS = ("mae", "scratch")
 DENSE_ARMS = ("report_mae", "autoencoder")
 MASKING_ARMS = (*TOKEN_ARMS, "report_mae")
-ROUND_ARMS = ("iterative", "missforest", "hist_gradient")
+FOREST_ARMS = ("missforest", "extra_trees")
+ROUND_ARMS = ("iterative", *FOREST_ARMS, "hist_gradient")
 ARMS = {
     "mae": Arm("pretrained", "transformer over columns, pretrained by re-masking observed cells, then fine-tuned"),
     "scratch": Arm("trained", "the same transformer and fine-tuning, from random weights"),
@@ -20,7 +21,10 @@ ARMS = {
     "mean": Arm("reference", "mean of the column, most frequent category"),
     "knn": Arm("reference", "mean of the ten nearest rows", stochastic=True),  # its donors are drawn
     "iterative": Arm("reference", "rounds of Bayesian ridge regressions (MICE)"),
-    "missforest": Arm("reference", "rounds of extremely randomised trees (missForest)", stochastic=True),
+    "missforest": Arm("reference", "missForest: rounds of random forests until they change more than before",
+                      stochastic=True),
+    "extra_trees": Arm("reference", "rounds of extremely randomised trees, codes of categories taken for numbers",
+                       stochastic=True),
     "hist_gradient": Arm("reference", "rounds of gradient-boosted trees on histograms"),
 }
 
@@ -95,12 +99,19 @@ class ImputationParams(TrainingParams):
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
     dropout: float = param(0.0, "dropout inside the network", kinds=LEARNING, ge=0, lt=1)
     hidden_dim: int = param(128, "width of the dense networks", arms=DENSE_ARMS, ge=2)
-    num_trees: int = param(30, "trees of every regression", arms=("missforest",), ge=1)
-    min_leaf: int = param(5, "fewest cells in a leaf of these trees", arms=("missforest",), ge=1)
+    num_trees: int = param(100, "trees of every forest", arms=FOREST_ARMS, ge=1)
+    node_size: int = param(
+        5, "a node of so many numbers or fewer is not split; nodes of categories are split to the end",
+        arms=("missforest",), ge=1,
+    )
+    split_features: Literal["sqrt", "third", "all"] = param(
+        "sqrt", "among how many of the columns a split chooses", arms=("missforest",)
+    )
+    min_leaf: int = param(5, "fewest cells in a leaf", arms=("extra_trees",), ge=1)
     num_donors: int = param(
         0, "rows among which neighbours are looked for, drawn by the seed; 0 is all", unit="rows", arms=("knn",), ge=0
     )
-    max_rounds: int = param(6, "rounds over all columns", arms=ROUND_ARMS, ge=1)
+    max_rounds: int = param(10, "rounds over all columns at most", arms=ROUND_ARMS, ge=1)
 
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -256,7 +256,7 @@ def test_stopped_trials_count_as_proposed_but_a_completed_one_is_preferred():
 @pytest.mark.parametrize("scheduler", ["none", "pbt"])
 def test_a_random_reference_is_searched_and_repeated_like_every_arm(scheduler):
     made, _, _ = conductor("task=imputation", "arms=[scratch, missforest, mean]", "space.mask_ratio=null",
-                           "space.min_leaf={int: [1, 9]}", f"search.scheduler={scheduler}")
+                           "space.node_size={int: [1, 9]}", f"search.scheduler={scheduler}")
     assert made.quota == {"scratch": 6, "missforest": 6, "mean": 1}
     assert made.replicates == {"scratch": 3, "missforest": 3, "mean": 1}
     assert list(made.populations) == (["scratch"] if scheduler == "pbt" else [])
