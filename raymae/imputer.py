@@ -6,7 +6,9 @@ Shape suffixes: R rows, C columns.
 from __future__ import annotations
 
 import os
+import warnings
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -27,6 +29,7 @@ from raymae.spec.task import applies
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.task import Imputation
+from raymae.train.epoch import evaluate
 from raymae.train.trial import run_trial
 
 ARM = "mae"
@@ -35,8 +38,13 @@ DEFAULTS: dict[str, Scalar] = {
 }
 PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a smaller one is passed over more often
 MANY, MOST = 20_000, 20
+LOOKS, PATIENCE = 20, 6  # evaluations of a fit on its held-out cells; so many without a better one end it
 OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
 FEWEST = 10  # observed cells a column keeps, or nothing of it is held out
+
+
+class NoBetterThanMeanWarning(UserWarning):
+    """On the cells that were held out, an imputer is no better than the columns' means and most frequent categories."""
 
 
 class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
@@ -114,8 +122,10 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self._model = self._task.build()
         self._model.load_state_dict(last.state().phase.best_weights)
         self._model.eval()
-        self._task.imputing.settle(self._model)
         self.scores_ = {name.removeprefix("val_"): value for name, value in last.best.items()}
+        if (data.hidden_RC & data.missing_RC).any():
+            _warn_if_no_better(self.scores_, data, self.config_)
+        self._task.imputing.settle(self._model)
         return self
 
     def transform(self, X: Any) -> Any:
@@ -156,7 +166,9 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         kind = Imputation.schema.arms[ARM].kind
         often = min(max(MANY // num_rows, 1), MOST)
         passes: dict[str, Scalar] = {name: often * count for name, count in PASSES.items()}
-        given = {**DEFAULTS, **passes, "eval_every": 2 * often, **(self.settings or {})}
+        given = {**DEFAULTS, **passes, "patience": PATIENCE, **(self.settings or {})}
+        epochs = given["epochs"]
+        given.setdefault("eval_every", max(epochs // LOOKS, 1) if isinstance(epochs, int) else 1)
         unknown = [name for name in given if name not in Imputation.schema.params.model_fields]
         if unknown:
             raise ValueError(f"settings: {unknown[0]!r} is no parameter of the task {Imputation.schema.name!r}")
@@ -183,6 +195,21 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.categorical = True
         tags.input_tags.string = True
         return tags
+
+
+def _warn_if_no_better(scores: Mapping[str, float], data: IncompleteTable, config: TrialConfig) -> None:
+    """Say so where means and most frequent categories do as well on the held-out cells as an imputer's scores."""
+    schema = Imputation.schema
+    params = {name: value for name, value in schema.params().model_dump().items()
+              if applies(schema.params, name, "mean", schema.arms["mean"].kind)}
+    task = Imputation(replace(config, arm="mean", params=params), torch.device("cpu"), data)
+    mean, metric = evaluate(task, task.build(), task.load("val")), schema.objective.metric
+    if not schema.objective.better(scores[metric], mean[metric]):
+        warnings.warn(
+            f"on {int((data.hidden_RC & data.missing_RC).sum())} held-out cells this imputer is no better than the "
+            f"columns' means: {metric} {scores[metric]:.3f} against {mean[metric]:.3f} (rmse {scores['rmse']:.3f} "
+            f"against {mean['rmse']:.3f}); use a simpler imputer, or more rows",
+            NoBetterThanMeanWarning, stacklevel=3)
 
 
 def _coded(frame: pd.DataFrame, table: Table) -> np.ndarray:

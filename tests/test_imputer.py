@@ -3,6 +3,7 @@ from __future__ import annotations
 import datetime as dt
 import pickle
 import time
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,13 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 from raymae import MAEImputer
 from raymae.data.synthetic.tables import synthetic_table
 from raymae.errors import DataError, ResultsError
+from raymae.imputer import NoBetterThanMeanWarning
 from raymae.results import Store
 from raymae.spec import DataSpec, SweepSpec, TrialConfig, TrialData
 from raymae.tasks import schema_of
 
+# a network trained for one epoch is no better than means, and says so
+pytestmark = pytest.mark.filterwarnings("ignore::raymae.imputer.NoBetterThanMeanWarning")
 TINY: dict[str, Any] = {
     "pretrain_epochs": 1, "epochs": 1, "encoder_dim": 8, "encoder_depth": 1, "decoder_dim": 8, "bins": 4,
     "frequencies": 2, "batch_size": 512,
@@ -105,6 +109,24 @@ def test_any_table_keeps_what_was_observed(rows: int, columns: int, share: float
     filled = MAEImputer({**TINY, "draw": draw}).fit_transform(holes)
     assert np.array_equal(filled[~gone], values[~gone])
     assert np.isfinite(filled).all()
+
+
+def test_it_warns_where_the_columns_mean_is_as_good(monkeypatch: pytest.MonkeyPatch) -> None:
+    noise = np.random.default_rng(0).normal(size=(300, 4))
+    monkeypatch.setattr("raymae.imputer.evaluate", lambda *_: {"column_score": 0.99, "rmse": 0.01})
+    with pytest.warns(NoBetterThanMeanWarning, match=r"held-out cells .* column_score -?\d.* against -?\d"):
+        MAEImputer({**TINY, "epochs": 3}, held_out=0.3).fit(noise)
+    monkeypatch.undo()
+    told = np.column_stack([noise[:, 0]] * 4)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", NoBetterThanMeanWarning)
+        MAEImputer({**TINY, "bins": 16, "batch_size": 32, "pretrain_epochs": 5, "epochs": 20}).fit(told)
+
+
+@pytest.mark.parametrize(("epochs", "every"), [(3, 1), (40, 2), (160, 8)])
+def test_a_fit_is_looked_at_twenty_times(epochs: int, every: int) -> None:
+    assert MAEImputer({"epochs": epochs})._params(100)["eval_every"] == every
+    assert MAEImputer({"epochs": epochs, "eval_every": 5})._params(100)["eval_every"] == 5
 
 
 def test_unknown_settings_are_named() -> None:
