@@ -8,6 +8,7 @@ found, runs the same epochs.
 from __future__ import annotations
 
 import math
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
@@ -17,7 +18,7 @@ from raymae.spec.resolve import ArmPlan
 from raymae.spec.trial import TrialConfig
 
 MOST_TIMES = 20.0  # a linear layer would get a thousand times its epochs, and has converged long before
-NUM_TIMED = 3  # evaluations of a phase; the shortest time between two counts, since other work can only add to it
+NUM_TIMED = 4  # evaluations of a phase; the shortest time between two counts, since other work can only add to it
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,8 @@ def measured(plan: Plan) -> dict[str, float]:
 def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) -> dict[str, float]:
     """How many times its epochs each trained arm gets, so that it costs what the dearest pretrained arm does.
 
+    No arm gets fewer epochs than the sweep file says: a recurrent network's are dear, and it needs them.
+
     Args:
         arms: The arms.
         costs: Of an epoch of each that trains.
@@ -65,8 +68,7 @@ def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) ->
 
     budget = max((whole(name) for name in costs if arms[name].arm.kind == "pretrained"), default=0.0)
     times = {name: budget / whole(name) for name in costs if arms[name].arm.kind == "trained" and whole(name)}
-    return {name: round(min(value, MOST_TIMES), 3) for name, value in times.items()
-            if budget and not math.isclose(value, 1)}
+    return {name: round(min(value, MOST_TIMES), 3) for name, value in times.items() if value > 1}
 
 
 def _seconds(config: TrialConfig, threads: int) -> EpochCost:
@@ -75,13 +77,15 @@ def _seconds(config: TrialConfig, threads: int) -> EpochCost:
     from raymae.train.trial import run_trial
 
     torch.set_num_threads(threads)
+    # on a CPU the process's own time: other work on the machine makes a phase last longer, and not the other one
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     every = int(config.params["eval_every"] or 1)
     params = {**config.params, "epochs": NUM_TIMED * every, "patience": 0}
     if "pretrain_epochs" in params:
         params["pretrain_epochs"] = NUM_TIMED * every
     at: dict[str, list[float]] = {"pretrain": [], "finetune": []}
     for report in run_trial(replace(config, params=params)):
-        at[report.phase].append(report.seconds)
+        at[report.phase].append(clock())
     shortest = {phase: min((b - a for a, b in pairwise(seconds)), default=0.0)
                 for phase, seconds in at.items()}
     return EpochCost(shortest["pretrain"] / every, shortest["finetune"] / every)

@@ -31,6 +31,7 @@ def test_trained_arms_get_the_pretrained_ones_time(plan):
     assert times == {"scratch": 4.2, "gru": 8.4}
     assert "persistence" not in times
     assert times_epochs(plan.arms, {**costs, "gru": EpochCost(0.0, 1e-4)})["gru"] == MOST_TIMES
+    assert "gru" not in times_epochs(plan.arms, {**costs, "gru": EpochCost(0.0, 99.0)})  # never fewer than asked for
 
 
 def test_steps_are_counted(plan):
