@@ -40,7 +40,9 @@ def _answer(verdict: Verdict) -> str:
     seeds = f"{pair.n_a} seeds each" if pair.n_a == pair.n_b else f"{pair.n_a} and {pair.n_b} seeds"
     difference = number(pair.difference, decimals)
     if pair.ci95 is None:
-        return f"{_word(pair, subject)}: {scores} (difference {difference}; {pair.note or 'no interval'})."
+        sure = f"difference {difference}; {pair.note or 'no interval'}"
+        return " ".join(filter(None, (f"{_word(pair, subject)}: {scores} ({sure}).", needed_text(pair, verdict),
+                                      rule_text(verdict))))
     low, high = (number(end, decimals) for end in pair.ci95)
     adjusted = "" if len(verdict.pairs) == 1 else f" for {len(verdict.pairs)} comparisons"
     sure = (f"difference {difference}, 95 % interval {low} to {high} over {_over(verdict)}, "
@@ -80,7 +82,8 @@ def needed_text(pair: Pair, verdict: Verdict) -> str:
         takes.append(f"{needed.replicates:,} seeds{minutes}")
     if needed.units is not None:
         takes.append(f"{needed.units:,} test examples")
-    shown = f"It would have shown a difference of {significant(needed.least, 2)}"
+    shown = "It could not have shown any difference" if needed.least is None else \
+        f"It would have shown a difference of {significant(needed.least, 2)}"
     found = significant(abs(pair.difference), 2)
     if not takes:
         return f"{shown}; no number of seeds or test examples alone shows one of {found}."

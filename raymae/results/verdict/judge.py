@@ -142,13 +142,12 @@ def judged(
         elif holm is not None and holm < 1 - LEVEL:
             word = "helps" if (known.value < 0) == (objective.mode == "min") else "hurts"
         alpha = 1 - LEVEL if holm is None else holm_level(p_values, index)
-        least = known.detectable(alpha)
         needed = None
-        if word == "undecided" and least is not None:
+        if word == "undecided" and p_values[index] is not None:
             more = known.more_seeds(alpha)
             each = [value for value in (seconds.get(a), seconds.get(b)) if value is not None]
             minutes = None if more is None or not each else (more - known.n) * sum(each) / 60
-            needed = Needed(least, more, known.more_units(alpha, units), minutes)
+            needed = Needed(known.detectable(alpha), more, known.more_units(alpha, units), minutes)
         pairs.append(Pair(
             a=a, b=b, metric=objective.test, difference=known.value, ci95=known.interval(), p=p_values[index],
             p_holm=holm, n_a=known.n, n_b=known.n, verdict=word, primary=(a, b) == primary, note=known.note,

@@ -144,10 +144,11 @@ class Evidence:
         return variance, variance**2 / below if below else math.inf
 
     def detectable(self, alpha: float) -> float | None:
-        """The least true difference that a sweep like this one finds with 80 % power."""
+        """The least true difference that a sweep like this one finds with 80 % power; None where it finds none."""
         if self.seeds is None and self.units is None:
             return None
-        return self._detectable(alpha, 1.0, 1.0)
+        least = self._detectable(alpha, 1.0, 1.0)
+        return None if math.isinf(least) else least
 
     def _detectable(self, alpha: float, more_seeds: float, more_units: float) -> float:
         """The same with so many times the replicates and so many times the test examples."""

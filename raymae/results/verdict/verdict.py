@@ -84,14 +84,15 @@ class Needed:
     """What an undecided comparison would have taken.
 
     Attributes:
-        least: The least true difference that this sweep would have shown with 80 % power.
+        least: The least true difference that this sweep would have shown with 80 % power; None where there were too few
+            replicates to show any.
         replicates: Replicates per arm for 80 % power at the observed difference, with these test examples; None where
             no number of them is enough.
         units: Test examples for it, with these replicates; None where they are not known or no number is enough.
         minutes: Wall time of those replicates that are missing, one after the other.
     """
 
-    least: float
+    least: float | None
     replicates: int | None
     units: int | None
     minutes: float | None

@@ -264,3 +264,13 @@ def test_paired_replicates_share_what_their_seed_does() -> None:
     paired, independent = evidence(a, b, paired=True), evidence(a, b)
     assert paired.p() == pytest.approx(stats.ttest_rel(a.values, b.values).pvalue)
     assert (independent.p() or 0) > 0.3 > 0.05 > (paired.p() or 1)
+
+
+def test_rounds_that_are_too_few_to_show_anything_say_so() -> None:
+    few = Evidence(-0.1, 2, 0.01, 1.0, sequential=True)
+    assert few.interval() is None
+    [pair] = judged([("mae", "scratch", few)], LESS, None, units=0, seconds={"mae": 1.0, "scratch": 1.0}, primary=None)
+    assert (pair.verdict, pair.p) == ("undecided", 1.0)
+    assert pair.needed is not None
+    assert pair.needed.least is None
+    assert (pair.needed.replicates or 0) > 10

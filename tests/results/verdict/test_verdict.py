@@ -253,5 +253,6 @@ def test_headline_credits_pretraining_only_beside_the_same_network_without_it(ju
 def test_headline_without_an_interval(judge: Callable[..., Verdict]) -> None:
     assert headline(judge({"mae": [0.5], "scratch": [0.625]}, replicates=1)) == (
         "Undecided whether MAE pretraining helps: test mse 0.5000 against 0.6250 from scratch (difference −0.1250; "
-        "mae has 1 scored replicate; an interval needs at least 2)."
+        "mae has 1 scored replicate; an interval needs at least 2). Rule: equal epochs (mae 2.0 s, scratch 2.0 s a "
+        "replicate). Mind: there are no test scores by example."
     )
