@@ -80,7 +80,7 @@ def run_sweep(
         if not conductor.finished():
             _run_trials(conductor, plan, display)
         conductor.close()
-        verdict = conclude(store)
+        verdict = conclude(store, searched=conductor.finished() and not conductor.interrupted)
     if spec.arms and not any(trial.status == "completed" for trial in conductor.trials):
         reasons = sorted({trial.error for trial in conductor.trials if trial.error})
         raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))

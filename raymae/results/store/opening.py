@@ -50,7 +50,8 @@ def begin(
     if old is not None:
         check_same_sweep(folder, old, manifest, extend=extend)
         verdict = folder.read_json(VERDICT)
-        looked = old.get("looked_before", False) or (extend and verdict is not None and verdict.get("complete", False))
+        looked = old.get("looked_before", False) or (extend and verdict is not None and verdict.get("complete", False)
+                                                     and bool(verdict.get("pairs")))
         manifest = replace(manifest, created_at=old["created_at"], times_epochs=old.get("times_epochs", {}),
                            looked_before=bool(looked))
     for name in ("", TRIALS, REPORTS, SCORES, CONFIGS, CHECKPOINTS, LOGS):

@@ -125,6 +125,8 @@ def _leader(verdict: Verdict, metric: str) -> str:
         return f"No comparison yet: only {first.arm} has a test score, {metric} {significant(mean)}."
     if first is not None and first.val.score is not None:
         score = f"{metric} {significant(first.val.score)}"
+        if verdict.rule is not None and verdict.rule.untested:
+            return f"No test score was asked for (replicates: 0); best on validation is {first.arm} with {score}."
         return f"No verdict yet: no replicate is scored on test; best on validation is {first.arm} with {score}."
     return "No verdict yet: no trial is completed."
 

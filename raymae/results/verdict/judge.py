@@ -54,16 +54,23 @@ def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
     return verdict_of(store, trials)
 
 
-def conclude(store: Store) -> Verdict:
+def conclude(store: Store, *, searched: bool = False) -> Verdict:
     """The verdict at a sweep's end, over every row; it is also kept in the results folder.
 
     Rows that the storage refused until now are written first: what waits in memory must not miss the answer.
+
+    Args:
+        store: The sweep.
+        searched: Whether the search is over, which completes a sweep that asks for no replicates: its rows do not tell,
+            since a budget or hopeless trials may have shortened the search.
 
     Raises:
         ResultsError: The storage kept failing.
     """
     store.compact()
     verdict = verdict_of(store)
+    if searched and store.spec().most_replicates == 0:
+        verdict = replace(verdict, complete=True)
     store.write_verdict(verdict.to_json())
     return verdict
 
@@ -109,7 +116,7 @@ def judge(
             sequential=sequential, looked_before=manifest.looked_before and not sequential,
             units=sample.num_units if sample and sample.resampled else 0,
             groups=sample.num_groups if sample and sample.resampled else 0,
-            grouped=bool(sample and sample.grouped),
+            grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,
             note="; ".join(filter(None, (
                 sample.note if sample else "there are no test scores by example" if by_seed else "",
                 _unequal_searches(last, spec, arms)))),

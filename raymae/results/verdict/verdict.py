@@ -113,6 +113,7 @@ class Rule:
         grouped: Whether the groups are known ones (patients, drives, days), or each example is its own.
         looked_before: Replicates were added after a verdict had been seen, without a rule for that.
         note: What the intervals lack, or "".
+        untested: Whether no test score was asked for (`replicates: 0`): the search is all there is.
     """
 
     fair: Literal["epochs", "steps", "compute"] = "epochs"
@@ -125,6 +126,7 @@ class Rule:
     grouped: bool = False
     looked_before: bool = False
     note: str = ""
+    untested: bool = False
 
 
 @dataclass(frozen=True)

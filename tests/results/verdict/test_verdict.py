@@ -210,7 +210,7 @@ def test_without_replicates_there_is_no_comparison(judge: Callable[..., Verdict]
     assert [arm.metrics for arm in found.arms] == [{}, {}]
     assert [arm.arm for arm in found.arms] == ["scratch", "mae"]
     assert found.complete is False
-    assert headline(found).startswith("No verdict yet: no replicate is scored on test; best on validation is scratch")
+    assert headline(found).startswith("No test score was asked for (replicates: 0); best on validation is scratch")
 
 
 def test_complete_means_all_replicates_have_ended(judge: Callable[..., Verdict]) -> None:
