@@ -2,7 +2,7 @@
 
 Two layouts are understood, in any of those containers: Tiny ImageNet's own (`train/<wnid>/images/*.JPEG`, `val/images`
 with `val_annotations.txt`, `wnids.txt`), whose official val is the test split, and a folder per class, optionally under
-`train/`, `val/` and `test/`.
+`train/`, `val/` and `test/`: see `class_folders`.
 
 Shape suffixes: N images, H and W pixels.
 """
@@ -10,31 +10,32 @@ Shape suffixes: N images, H and W pixels.
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import io
 import json
 import os
-import re
 import shutil
-import tarfile
 import zipfile
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
+from raymae.data.class_folders import LabelledFile, class_folders, left_out
+from raymae.data.file_trees import FileTree, open_tree
 from raymae.data.find.locate import Located, cache_folder
 from raymae.data.kept import built_once
+from raymae.data.pixels import as_rgb
 from raymae.errors import DataError
 
 SPLITS = ("train", "val", "test")
-SUFFIXES = (".jpeg", ".jpg", ".png", ".bmp", ".webp")
-ARCHIVES = (".tar.xz", ".tar.gz", ".tgz", ".tar")
+TINY_SUFFIXES = (".jpeg", ".jpg", ".png")
 TINY_SIZE = 64
-FORMAT = 2  # of the decoded cache; part of its key
+FORMAT = 3  # of the decoded cache; part of its key
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,9 @@ class ImageSet:
         split_N: int64, index into `SPLITS`; where nothing is `val`, a share of train has to be held out.
         classes: Names.
         names: Paths of the files inside the data set.
+        content_N: uint64, a hash of every image's pixels, by which copies are found; None where there cannot be any.
+        published: Whether the splits are those of a published benchmark, in which copies stay.
+        note: What has to be said of the files, or "".
     """
 
     images_NHWC: np.ndarray
@@ -54,20 +58,9 @@ class ImageSet:
     split_N: np.ndarray
     classes: tuple[str, ...]
     names: tuple[str, ...]
-
-
-class _Image(NamedTuple):
-    member: str
-    split: str
-    label: str
-
-
-class _Tree(NamedTuple):
-    """Files of a folder or archive: their relative names, and how to read one."""
-
-    place: Path
-    members: tuple[str, ...]
-    read: Callable[[str], bytes]
+    content_N: np.ndarray | None = None
+    published: bool = False
+    note: str = ""
 
 
 def read_images(found: Located, image_size: int) -> ImageSet:
@@ -90,76 +83,15 @@ def read_images(found: Located, image_size: int) -> ImageSet:
     tree = open_tree(found.path)
     if {"wnids.txt", "val/val_annotations.txt"} & set(tree.members):
         return _decode(tree, *_tiny_layout(tree), TINY_SIZE, exact=True, kept=native)
-    return _decode(tree, *_class_folders(tree), image_size, exact=False, kept=resized)
-
-
-# -- containers --------------------------------------------------------------------------------------------------------
-
-
-def open_tree(path: Path) -> _Tree:
-    """The files of a folder, of the tar shards in a folder, of a zip or of a tar, below what they have in common.
-
-    Raises:
-        DataError: It cannot be read.
-    """
-    if path.is_dir():
-        shards = sorted(item for item in path.iterdir() if item.name.endswith(ARCHIVES))
-        return _from_shards(path, shards) if shards else _from_folder(path)
-    if path.name.endswith(ARCHIVES):
-        return _from_shards(path, [path])
-    try:
-        archive = zipfile.ZipFile(path)
-    except (OSError, zipfile.BadZipFile) as error:
-        raise DataError(f"{path} is neither a folder nor a whole zip or tar of images: {error}") from None
-    return _below_common(path, archive.namelist(), archive.read)
-
-
-def _from_folder(path: Path) -> _Tree:
-    names = []
-    for folder, folders, files in os.walk(path, followlinks=True):
-        below = Path(folder).relative_to(path)
-        names += [(below / name).as_posix() for name in files]
-        if not folders and not files:
-            names.append(f"{below.as_posix()}/")
-    return _below_common(path, names, lambda name: (path / name).read_bytes())
-
-
-def _from_shards(path: Path, shards: Sequence[Path]) -> _Tree:
-    """Compressed tars have no random access, so the files' bytes are kept: 2 kB an image of Tiny ImageNet."""
-    contents: dict[str, bytes] = {}
-    for shard in shards:
-        try:
-            with tarfile.open(shard) as archive:
-                for item in archive:
-                    stream = archive.extractfile(item) if item.isfile() else None
-                    if stream is not None or item.isdir():
-                        contents[item.name if stream else f"{item.name}/"] = stream.read() if stream else b""
-        except Exception as error:  # tarfile, lzma and zlib each have errors of their own
-            raise DataError(f"{shard} cannot be read: {error or type(error).__name__}; is the file whole?") from None
-    return _below_common(path, contents, contents.__getitem__)
-
-
-def _below_common(place: Path, names: Iterable[str], read: Callable[[str], bytes]) -> _Tree:
-    """Files and empty folders (`name/`), without hidden ones and without a folder that holds all of them."""
-    shown = {name for name in names if not re.search(r"(^|/)[._]", name)}
-    parents = {f"{parent.as_posix()}/" for name in shown for parent in PurePosixPath(name).parents}
-    members = sorted(shown - parents)
-    prefix = ""
-    while members:
-        head, slash, _ = members[0][len(prefix):].partition("/")
-        wider = f"{prefix}{head}/"
-        if not slash or head in SPLITS or not all(name.startswith(wider) for name in members):
-            break
-        if not any("/" in name[len(wider):] for name in members):  # the only class
-            break
-        prefix = wider
-    return _Tree(place, tuple(name[len(prefix):] for name in members), lambda name: read(prefix + name))
+    images, classes, note = class_folders(tree)
+    note = "; ".join(filter(None, (note, left_out(tree.beside))))
+    return _decode(tree, *_counted(tree, images, classes), image_size, exact=False, kept=resized, note=note)
 
 
 # -- layouts -----------------------------------------------------------------------------------------------------------
 
 
-def _tiny_layout(tree: _Tree) -> tuple[list[_Image], tuple[str, ...]]:
+def _tiny_layout(tree: FileTree) -> tuple[list[LabelledFile], tuple[str, ...]]:
     """Training images by folder, and the official val, whose labels are in `val_annotations.txt`, as test."""
     members = set(tree.members)
     for needed in ("wnids.txt", "val/val_annotations.txt"):
@@ -170,10 +102,10 @@ def _tiny_layout(tree: _Tree) -> tuple[list[_Image], tuple[str, ...]]:
     images = []
     for name in tree.members:
         parts = name.split("/")
-        if parts[0] == "train" and parts[-1].lower().endswith(SUFFIXES):
+        if parts[0] == "train" and parts[-1].lower().endswith(TINY_SUFFIXES):
             if parts[1] not in known:
                 raise DataError(f"{tree.place}/{name}: unknown class {parts[1]}: wnids.txt does not list it")
-            images.append(_Image(name, "train", parts[1]))
+            images.append(LabelledFile(name, "train", parts[1]))
     labels = {}
     lines = tree.read("val/val_annotations.txt").decode(errors="replace").splitlines()
     for number, line in enumerate(lines, start=1):
@@ -187,45 +119,18 @@ def _tiny_layout(tree: _Tree) -> tuple[list[_Image], tuple[str, ...]]:
         if f"val/images/{fields[0]}" not in members:
             raise DataError(f"{where}: names {fields[0]}, which val/images does not hold")
     for name in tree.members:
-        if name.startswith("val/") and name.lower().endswith(SUFFIXES):
+        if name.startswith("val/") and name.lower().endswith(TINY_SUFFIXES):
             image = name.rpartition("/")[2]
             if image not in labels:
                 raise DataError(f"{tree.place}/{name} has no line in val/val_annotations.txt, so no label; "
                                 "delete it or add its line")
-            images.append(_Image(name, "test", labels[image]))
+            images.append(LabelledFile(name, "test", labels[image]))
     return _counted(tree, images, classes)
 
 
-def _class_folders(tree: _Tree) -> tuple[list[_Image], tuple[str, ...]]:
-    """`<class>/image`, or the same below `train`, `val` and `test`; where val is there without test, it is the test."""
-    found = [name for name in tree.members if name.lower().endswith(SUFFIXES) or name.endswith("/")]
-    if all(name.endswith("/") for name in found):
-        raise DataError(f"{tree.place} holds no image ({', '.join(SUFFIXES)}); expected a folder per class, or "
-                        "train/, val/ and test/ with a folder per class each")
-    split_up = all(name.split("/")[0] in SPLITS for name in found)
-    depth = 1 if split_up else 0
-    images, classes = [], set()
-    for name in found:
-        *folders, file = name.split("/")
-        if len(folders) <= depth:
-            if not file:
-                continue
-            raise DataError(f"{tree.place}/{name} lies in no class folder; expected "
-                            f"{'train/' if split_up else ''}<class>/{file}")
-        split = folders[0] if split_up else "train"
-        if split == "train":
-            classes.add(folders[depth])
-        if file:
-            images.append(_Image(name, split, folders[depth]))
-    if "test" not in {image.split for image in images}:
-        images = [image._replace(split="test") if image.split == "val" else image for image in images]
-    for image in images:
-        if image.label not in classes:
-            raise DataError(f"{tree.place}/{image.member}: unknown class {image.label}: train/ does not have it")
-    return _counted(tree, images, tuple(sorted(classes)))
-
-
-def _counted(tree: _Tree, images: list[_Image], classes: tuple[str, ...]) -> tuple[list[_Image], tuple[str, ...]]:
+def _counted(
+    tree: FileTree, images: list[LabelledFile], classes: tuple[str, ...]
+) -> tuple[list[LabelledFile], tuple[str, ...]]:
     if len(classes) < 2:
         raise DataError(f"{tree.place}: {len(classes)} class found; telling classes apart needs at least 2")
     counts = Counter(image.label for image in images if image.split == "train")
@@ -241,18 +146,21 @@ def _counted(tree: _Tree, images: list[_Image], classes: tuple[str, ...]) -> tup
 
 
 def _decode(
-    tree: _Tree, images: Sequence[_Image], classes: tuple[str, ...], size: int, *, exact: bool, kept: Path
+    tree: FileTree, images: Sequence[LabelledFile], classes: tuple[str, ...], size: int, *, exact: bool, kept: Path,
+    note: str = "",
 ) -> ImageSet:
     order = {name: index for index, name in enumerate(classes)}
     names = tuple(image.member for image in images)
     labels_N = np.array([order[image.label] for image in images], dtype=np.int64)
     split_N = np.array([SPLITS.index(image.split) for image in images], dtype=np.int64)
+    content_N = np.zeros(len(images), np.uint64)
     shape = (len(images), size, size, 3)
 
     def fill(images_NHWC: Any) -> None:
         def read(index: int) -> None:
             member = images[index].member
-            images_NHWC[index] = _pixels(tree.read(member), f"{tree.place}/{member}", size, exact=exact)
+            images_NHWC[index] = pixels = _pixels(tree.read(member), f"{tree.place}/{member}", size, exact=exact)
+            content_N[index] = int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for _ in pool.map(read, range(len(images))):
@@ -262,7 +170,8 @@ def _decode(
         images_NHWC = np.lib.format.open_memmap(folder / "images.npy", mode="w+", dtype=np.uint8, shape=shape)
         fill(images_NHWC)
         images_NHWC.flush()
-        np.savez(folder / "labels.npz", labels_N=labels_N, split_N=split_N)
+        np.savez(folder / "labels.npz", labels_N=labels_N, split_N=split_N, content_N=content_N, published=exact)
+        (folder / "note.json").write_text(json.dumps(note))
         (folder / "classes.json").write_text(json.dumps(classes))
         (folder / "names.json").write_text(json.dumps(names))
 
@@ -271,16 +180,16 @@ def _decode(
             return cached
     images_NHWC = np.empty(shape, np.uint8)
     fill(images_NHWC)
-    return ImageSet(images_NHWC, labels_N, split_N, classes, names)
+    return ImageSet(images_NHWC, labels_N, split_N, classes, names, content_N, exact, note)
 
 
 def _pixels(content: bytes, name: str, size: int, *, exact: bool) -> np.ndarray:
-    """RGB `[H, W, 3]`, uint8; greyscale is repeated."""
+    """RGB `[H, W, 3]`, uint8, as `as_rgb` decodes it."""
     from PIL import Image, ImageOps
 
     try:
         with Image.open(io.BytesIO(content)) as opened:
-            image = opened.convert("RGB")
+            image = as_rgb(opened)
     except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
         reason = "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
         raise DataError(f"{name}: damaged image of {len(content)} bytes: {reason}; restore or delete it") from None
@@ -299,11 +208,13 @@ def _load(kept: Path) -> ImageSet | None:
     try:
         images_NHWC = np.load(kept / "images.npy", mmap_mode="c")  # torch wants writable memory; the file stays as is
         with np.load(kept / "labels.npz") as arrays:
-            labels_N, split_N = arrays["labels_N"], arrays["split_N"]
+            labels_N, split_N, content_N = arrays["labels_N"], arrays["split_N"], arrays["content_N"]
+            published = bool(arrays["published"])
         classes, names = (tuple(json.loads((kept / f"{part}.json").read_text())) for part in ("classes", "names"))
-        if not len(images_NHWC) == len(labels_N) == len(split_N) == len(names):
+        note = str(json.loads((kept / "note.json").read_text()))
+        if not len(images_NHWC) == len(labels_N) == len(split_N) == len(names) == len(content_N):
             raise ValueError("lengths differ")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile):
         shutil.rmtree(kept, ignore_errors=True)
         return None
-    return ImageSet(images_NHWC, labels_N, split_N, classes, names)
+    return ImageSet(images_NHWC, labels_N, split_N, classes, names, content_N, published, note)

@@ -27,6 +27,7 @@ import numpy as np
 from raymae.data.find.locate import cache_folder
 from raymae.data.groups import group_of
 from raymae.data.kept import built_once
+from raymae.data.pixels import SUFFIXES, as_rgb, upright, upright_size
 from raymae.data.shelf import WORKER
 from raymae.errors import DataError
 
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
     from PIL import Image
 
 IGNORED = 255  # what label 0 becomes; class 1..K becomes 0..K-1
-SUFFIXES = (".jpg", ".jpeg", ".png")
+FORMAT = 2  # of the decoded cache; part of its key
 IN_MEMORY_BYTES = 1 << 29  # larger sets are mapped from a file, which all workers of a machine share
 LAYOUT = "expected the layout of ADE20K: images/{training,validation} and annotations/{training,validation}"
 
@@ -152,7 +153,7 @@ def _listed(folder: Path) -> dict[str, Path]:
         raise DataError(f"{folder} does not exist; {LAYOUT}")
     found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
     if not found:
-        raise DataError(f"{folder} is empty: it holds no {', '.join(SUFFIXES)} file")
+        raise DataError(f"{folder} is empty: it holds no {', '.join(SUFFIXES[:8])}, … file")
     return found
 
 
@@ -225,7 +226,7 @@ def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.nd
 
 
 def _key(plans: Sequence[_Plan], image_size: int, num_classes: int) -> str:
-    lines = [f"{image_size} {num_classes}"]
+    lines = [f"{FORMAT} {image_size} {num_classes}"]
     for plan in plans:
         lines += [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (plan.image, plan.mask) if path]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -234,10 +235,10 @@ def _key(plans: Sequence[_Plan], image_size: int, num_classes: int) -> str:
 def _plan(image: Path, mask: Path | None, image_size: int) -> _Plan:
     """Only headers are read."""
     with _opened(image) as opened:
-        columns, rows = opened.size
+        columns, rows = upright_size(opened)
     if mask is not None:
         with _opened(mask) as opened:
-            size, mode = opened.size, opened.mode
+            size, mode = upright_size(opened), opened.mode
         if size != (columns, rows):
             raise DataError(f"{mask} is {size[0]} x {size[1]} pixels, its image {image} is {columns} x {rows}; "
                             "they must be of one size")
@@ -254,7 +255,7 @@ def _decode(row: _Plan, flat: np.ndarray, num_classes: int) -> None:
     size = (row.size[1], row.size[0])
     image_HXC, label_HX = row.parts(flat)
     with _opened(row.image) as opened:
-        rgb = _loaded(opened, row.image).convert("RGB")
+        rgb = _loaded(opened, row.image, as_rgb)
     image_HXC[:] = np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
     if row.mask is None or label_HX is None:
         return
@@ -282,7 +283,7 @@ def native_label(path: Path) -> np.ndarray:
 def _values(mask: Path) -> np.ndarray:
     """What a label map's file holds, 0 for ignored."""
     with _opened(mask) as opened:
-        return np.asarray(_loaded(opened, mask))
+        return np.asarray(_loaded(opened, mask, upright))
 
 
 def _opened(path: Path) -> Image.Image:
@@ -295,12 +296,11 @@ def _opened(path: Path) -> Image.Image:
         raise _damaged(path, error) from None
 
 
-def _loaded(image: Image.Image, path: Path) -> Image.Image:
+def _loaded(opened: Image.Image, path: Path, decode: Callable[[Image.Image], Image.Image]) -> Image.Image:
     try:
-        image.load()
+        return decode(opened)
     except (OSError, SyntaxError, ValueError) as error:
         raise _damaged(path, error) from None
-    return image
 
 
 def _damaged(path: Path, error: Exception) -> DataError:

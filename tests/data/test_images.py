@@ -231,7 +231,7 @@ def test_a_damaged_archive_is_named(tiny: Path, kind: str) -> None:
 def test_folders_that_hold_nothing(tmp_path: Path) -> None:
     root = tmp_path / "photos"
     (root / "cat").mkdir(parents=True)
-    with pytest.raises(DataError, match=r"photos holds no image \(\.jpeg.*a folder per class"):
+    with pytest.raises(DataError, match=r"photos holds no image \(\.jpg.*a folder per class"):
         read(root)
     Image.new("RGB", (8, 8)).save(root / "cat/0.png")
     Image.new("RGB", (8, 8)).save(root / "cat/1.png")

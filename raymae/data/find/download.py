@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Literal
 
+from raymae.data.file_trees import folder_files
 from raymae.data.find.registry import Dataset, File
 from raymae.errors import DataError
 
@@ -39,7 +40,7 @@ def digest(path: Path, kind: Literal["md5", "sha256"]) -> str:
     """
     try:
         if path.is_dir():
-            names = sorted(item.relative_to(path).as_posix() for item in path.rglob("*") if item.is_file())
+            names = sorted(name for name in folder_files(path) if (path / name).is_file())
             lines = "".join(f"{name} {digest(path / name, kind)}\n" for name in names)
             return hashlib.new(kind, lines.encode(), usedforsecurity=False).hexdigest()
         with path.open("rb") as stream:

@@ -19,6 +19,7 @@ from raymae.data.images import SPLITS, ImageSet, read_images
 from raymae.data.shelf import WORKER
 from raymae.data.subsets import hold_out, rank_within_class
 from raymae.data.synthetic.images import synthetic_images
+from raymae.data.twins import copies_note, kept_apart
 from raymae.errors import DataError
 from raymae.tasks.augment import Augmentation, mix
 from raymae.tasks.base import Batch, Units
@@ -45,22 +46,22 @@ class LabelledImages:
         self, images: ImageSet, image_size: int, num_classes: int, per_class: int, device: torch.device, name: str,
         group: str = "",
     ) -> None:
+        notes = [images.note]
         if num_classes > len(images.classes):
-            raise DataError(f"{name}: num_classes={num_classes}, but it has {len(images.classes)}; use at most that, "
-                            "or 0 for all")
+            notes.append(f"settings.num_classes={num_classes}, but there are only {len(images.classes)} classes")
         kept = np.random.default_rng(SUBSET_SEED).permutation(len(images.classes))[: num_classes or None]
         new_label = np.full(len(images.classes), -1)
         new_label[np.sort(kept)] = np.arange(len(kept))
         labels_N = new_label[images.labels_N]
         rows = {split: np.flatnonzero((images.split_N == index) & (labels_N >= 0))
                 for index, split in enumerate(SPLITS)}
-        self.names, self.note = images.names, ""
+        self.names = images.names
         self.groups: tuple[str, ...] | None = None
         if group:
             self.groups = named_groups(group, [PurePosixPath(path).stem for path in images.names], name)
             both = shared(*(self._groups(found) or () for found in rows.values()))
             if both:
-                self.note = split_anew(both)
+                notes.append(split_anew(both))
                 every = np.sort(np.concatenate(list(rows.values())))
                 rows = {split: every if split == "train" else every[:0] for split in SPLITS}
         if not len(rows["test"]):  # a plain folder per class
@@ -69,6 +70,7 @@ class LabelledImages:
         if not len(rows["val"]):
             held = hold_out(labels_N[rows["train"]], HELD_OUT, SUBSET_SEED, self._groups(rows["train"]))
             rows["train"], rows["val"] = rows["train"][~held], rows["train"][held]
+        notes += self._without_copies(images, rows)
         if per_class:
             rank_N, _ = rank_within_class(labels_N[rows["train"]], SUBSET_SEED, self._groups(rows["train"]))
             rows["train"] = rows["train"][rank_N < per_class]
@@ -81,6 +83,7 @@ class LabelledImages:
             raise DataError(f"{name}: every image of class {images.classes[np.sort(kept)[untaught[0]]]} is of a group "
                             "that is in val or test, so nothing is learned of it; let settings.group tell more groups "
                             "apart")
+        self.note = "; ".join(filter(None, notes))
         used = np.sort(np.concatenate(list(rows.values())))
         pixels = images.images_NHWC
         if device.type != "cpu" or pixels.shape[1] != image_size:  # else only what is read is brought into memory
@@ -90,6 +93,21 @@ class LabelledImages:
         self.images_NHWC = torch.from_numpy(pixels).to(device)
         self.labels_N = torch.from_numpy(labels_N).to(device)
         self.rows, self.num_classes, self.device = rows, len(kept), device
+
+    def _without_copies(self, images: ImageSet, rows: dict[str, np.ndarray]) -> list[str]:
+        """Leave out of each split the images of which a later one has a copy, and say so."""
+        if images.content_N is None:
+            return []
+        content = {split: images.content_N[found].tolist() for split, found in rows.items()}
+        note = copies_note(content, {split: [images.names[row] for row in found] for split, found in rows.items()})
+        if images.published:
+            return [f"the published splits hold copies, which stay: {note.replace(' left out', '')}"] if note else []
+        rows |= {split: rows[split][kept] for split, kept in kept_apart(content).items()}
+        every = np.sort(np.concatenate(list(rows.values())))
+        labels: dict[int, int] = {}
+        odd = [row for row in every.tolist()
+               if labels.setdefault(int(images.content_N[row]), int(images.labels_N[row])) != images.labels_N[row]]
+        return [note, f"WARNING: images in two classes: {len(odd):,}, such as {images.names[odd[0]]}" if odd else ""]
 
     def _groups(self, rows: np.ndarray) -> tuple[str, ...] | None:
         return None if self.groups is None else tuple(self.groups[row] for row in rows)

@@ -20,7 +20,8 @@ class ClassificationParams(TrainingParams):
     """Parameters of classification; those of every training loop are inherited."""
 
     image_size: int = param(64, "images are used at this size", unit="pixels", ge=8)
-    num_classes: int = param(0, "use so many of the classes, the same for every arm and seed; 0 is all", ge=0)
+    num_classes: int = param(
+        0, "use so many of the classes, or all there are, the same for every arm and seed; 0 is all", ge=0)
     per_class: int = param(
         0, "use so many training images of each class, after 10 % are held out; 0 is all", unit="images", ge=0
     )
