@@ -6,12 +6,14 @@
     ├── ResultsError       a results folder cannot be read, written or continued
     ├── ResourceError      the machine or cluster can never satisfy the request
     ├── InterruptedSweepError  Ctrl-C; what was done is kept
+    ├── BudgetSpentError   the budget ended before the verdict; what was done is kept
     ├── QueryError         SQL over the results failed
     └── TrialError         one trial failed, the sweep goes on
         ├── CheckpointError  a checkpoint is damaged or belongs to another trial
         └── TransferError  pretrained weights did not reach the fine-tuned network
 
-The command line prints the message of a RayMAEError and exits 1 or 2; anything else is a bug and shows a traceback.
+The command line prints the message of a RayMAEError and exits 1 to 3 (130 after Ctrl-C);
+anything else is a bug and shows a traceback.
 """
 
 from __future__ import annotations
@@ -74,6 +76,12 @@ class InterruptedSweepError(RayMAEError):
     """The user ended a sweep early. Everything reported is kept; the same command goes on."""
 
     exit_code = 130
+
+
+class BudgetSpentError(RayMAEError):
+    """The budget of a sweep ended before every arm had its replicates. Everything reported is kept."""
+
+    exit_code = 3
 
 
 class QueryError(RayMAEError):

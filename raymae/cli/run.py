@@ -21,7 +21,7 @@ from raymae.cli.base import (
     stored,
     sweep_file,
 )
-from raymae.errors import InterruptedSweepError
+from raymae.errors import BudgetSpentError, InterruptedSweepError
 
 if TYPE_CHECKING:
     from raymae.spec.sweep import SweepSpec
@@ -40,7 +40,8 @@ def sweep(
 ) -> None:
     """Run the sweep in FILE and print the verdict.
 
-    Progress goes to standard error, the verdict to standard output.
+    Progress goes to standard error, the verdict to standard output. The exit code is 3 where the budget ended before
+    the verdict.
     """
     _run(load(file, overrides), dry_run=dry_run, fresh=fresh, address=address, as_json=as_json)
 
@@ -152,12 +153,12 @@ def _run(
         description = describe(plan)
         show_value(description, lambda: render(description), as_json)
         return
-    interrupted: InterruptedSweepError | None = None
+    unfinished: InterruptedSweepError | BudgetSpentError | None = None
     try:
         run_sweep(plan, fresh=fresh, extend=extend, retry_failed=retry_failed, display=Display.for_terminal(progress))
-    except InterruptedSweepError as error:
-        interrupted = error
+    except (InterruptedSweepError, BudgetSpentError) as error:
+        unfinished = error
     summary = show.summary(Store.open(Store.root_of(spec)))
     show_value(summary.to_json(), lambda: show.render(summary), as_json)
-    if interrupted is not None:
-        raise interrupted
+    if unfinished is not None:
+        raise unfinished

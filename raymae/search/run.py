@@ -7,7 +7,7 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from raymae.errors import InterruptedSweepError, TrialError
+from raymae.errors import BudgetSpentError, InterruptedSweepError, TrialError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import DRIVER_LOG, TRIALS
 from raymae.results.store.store import Store
@@ -53,6 +53,7 @@ def run_sweep(
     Raises:
         ResultsError: Another sweep's results lie there, or nothing can be written.
         InterruptedSweepError: Ctrl-C; what has been done is kept, and the verdict so far is written.
+        BudgetSpentError: The budget ended before every arm had its replicates; likewise.
     """
     spec = plan.spec
     display = display or Display.silent()
@@ -81,12 +82,28 @@ def run_sweep(
             _run_trials(conductor, plan, display)
         conductor.close()
         verdict = conclude(store, searched=conductor.finished() and not conductor.interrupted)
+    if not verdict.complete and conductor.budget.time_is_up() and not conductor.interrupted:
+        raise BudgetSpentError(_spent(conductor))
     if spec.arms and not any(trial.status == "completed" for trial in conductor.trials):
         reasons = sorted({trial.error for trial in conductor.trials if trial.error})
         raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))
     if conductor.interrupted:
         raise InterruptedSweepError("interrupted; run the same command again to go on")
     return verdict
+
+
+def _spent(conductor: Conductor) -> str:
+    """That the budget is spent, what is missing, and how to go on."""
+    spec, root = conductor.spec, conductor.store.location
+    limits = {name: value for name in ("wall_minutes", "gpu_hours", "dollars")
+              if (value := getattr(spec.budget, name)) is not None}
+    missing = [f"{arm} has {min(have, wanted)} of {wanted}" for arm, wanted in conductor.replicates.items()
+               if (have := conductor.trials.counts(arm, "replicate").get("completed", 0)) < wanted]
+    more = " ".join(f"--set budget.{name}={2 * value:g}" for name, value in limits.items())
+    return (f"{root}: the budget is spent ({', '.join(f'budget.{name}={value:g}' for name, value in limits.items())}) "
+            f"and no verdict is reached: of the replicates, {', '.join(missing) or 'none is missing'}. What was done "
+            f"is kept. The same command goes on with as much again, or with more: {more}. An arm whose replicates have "
+            f"begun is searched no more; `raymae extend {root} --num-trials N` searches on")
 
 
 def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:

@@ -50,8 +50,10 @@ def begin(
     if old is not None:
         check_same_sweep(folder, old, manifest, extend=extend)
         verdict = folder.read_json(VERDICT)
-        looked = old.get("looked_before", False) or (extend and verdict is not None and verdict.get("complete", False)
-                                                     and bool(verdict.get("pairs")))
+        longer = manifest.spec["search"]["num_trials"] > old["spec"]["search"]["num_trials"]
+        tested = extend and verdict is not None and bool(verdict.get("pairs"))
+        looked = old.get("looked_before", False) or (
+            tested and verdict is not None and (verdict.get("complete", False) or longer))
         manifest = replace(manifest, created_at=old["created_at"], times_epochs=old.get("times_epochs", {}),
                            looked_before=bool(looked))
     for name in ("", TRIALS, REPORTS, SCORES, CONFIGS, CHECKPOINTS, LOGS):

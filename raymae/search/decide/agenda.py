@@ -16,6 +16,8 @@ from raymae.search.decide.trials import Trial, Trials
 class Agenda:
     """Chooses the next trial. Arms take turns; an arm's replicates wait until its search is over.
 
+    Arms take turns in their replicates, too: where the budget ends before all are done, there are some of every arm.
+
     An arm whose replicates have begun is searched no more, even where time turns out to be left: its test scores are
     known, or will be, and nothing may be chosen after them.
 
@@ -32,6 +34,9 @@ class Agenda:
         store: Where a new trial's configuration goes.
         clock: Seconds, monotonic.
         reopened: Whether the search goes on although replicates have been scored: asked for by `raymae extend`.
+
+    Attributes:
+        cut_short: Arms whose search the budget has ended before they had all their trials.
     """
 
     def __init__(
@@ -42,6 +47,7 @@ class Agenda:
         self._proposals, self._trials, self._studies, self._populations = proposals, trials, studies, populations
         self._quota, self._rounds, self._budget, self._store, self._clock = quota, rounds, budget, store, clock
         self._reopened = reopened
+        self.cut_short: set[str] = set()
         self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
         self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
 
@@ -62,17 +68,18 @@ class Agenda:
             if self._children:
                 return self._start(self._children.pop(0))
             shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._quota.items()
-                      if not self._is_closed(arm)}
+                      if not self._is_closed(arm) and self._budget.fits_another(arm)}
             arm = min(shares, key=lambda name: shares[name], default=None)
             if arm is not None and shares[arm] < 1:
                 trial_id = self._search_id(arm)
                 number = self._trials.num_asked(arm)
                 return self._enter(self._proposals.sampled(trial_id, arm, number, self._studies[arm].ask(trial_id)))
         while True:
-            for arm in self._rounds.wanted:
-                best, number = self._to_replicate(arm)
-                if best is not None and self._search_is_over(arm):
-                    return self._enter(self._proposals.replicate(best, number))
+            ready = [(number, best) for arm in self._rounds.wanted
+                     for best, number in [self._to_replicate(arm)] if best is not None and self._search_is_over(arm)]
+            if ready:
+                number, best = min(ready, key=lambda one: one[0])
+                return self._enter(self._proposals.replicate(best, number))
             if not self._is_through() or not self._rounds.next():
                 return None
 
@@ -114,14 +121,18 @@ class Agenda:
         return (best if number < self._rounds.wanted[arm] else None), number
 
     def _search_is_over(self, arm: str) -> bool:
-        proposed = self._is_closed(arm) or self._budget.search_time_is_up() or (
-            self._trials.num_asked(arm) >= self._quota[arm]
-            and not any(child.config.arm == arm for child in self._children))
-        return proposed and not self._trials.num_running(arm, "search")
+        if self._trials.num_running(arm, "search"):
+            return False
+        if self._is_closed(arm) or (self._trials.num_asked(arm) >= self._quota[arm]
+                                    and not any(child.config.arm == arm for child in self._children)):
+            return True
+        if not self._budget.fits_another(arm):
+            self.cut_short.add(arm)
+        return arm in self.cut_short
 
     def _is_closed(self, arm: str) -> bool:
-        """Whether the arm's replicates have begun."""
-        return not self._reopened and bool(self._trials.of(arm, "replicate"))
+        """Whether the arm's replicates have begun, or the budget has ended its search so that they can."""
+        return arm in self.cut_short or (not self._reopened and bool(self._trials.of(arm, "replicate")))
 
     def _search_id(self, arm: str) -> str:
         return f"{arm}-{len(self._trials.of(arm, 'search')):04d}"

@@ -8,6 +8,9 @@ from collections.abc import Callable, Mapping
 from raymae.search.decide.trials import Trials
 from raymae.spec.sweep import SweepSpec
 
+RESERVE = 1.25  # other work on the machine slows replicates that were estimated without it
+HANDOVER_S = 1.0  # between two trials; a replicate is also scored on test, and drawn
+
 
 class Budget:
     """Limits on a sweep, all of which must hold. Every quantity is turned into seconds of the whole sweep.
@@ -65,18 +68,42 @@ class Budget:
         left = self.seconds_left()
         return left is not None and left <= self.replicate_seconds()
 
+    def fits_another(self, arm: str) -> bool:
+        """Whether one more search trial of an arm can end before the replicates must begin.
+
+        An arm without a score gets its trial whatever the reserve says: without one it has nothing to replicate.
+        """
+        left, ended = self.seconds_left(), self._trials.ended.get(arm)
+        if left is None or self._trials.best(arm) is None:
+            return left is None or left > 0
+        return left > self.replicate_seconds() + (ended.wall_s / ended.num + HANDOVER_S if ended else 0.0)
+
     def replicate_seconds(self) -> float:
         """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
-        do not end together; with a tenth in reserve."""
+        do not end together; with a reserve."""
         total = longest = 0.0
         for arm, needed in self._replicates.items():
-            best = self._trials.best(arm)
-            if best is None:
-                continue
-            left = needed - (self._trials.num_replicates_of(best) - self._trials.num_running(arm, "replicate"))
-            total += left * best.wall_s
-            longest = max(longest, best.wall_s if left else 0.0)
-        return 1.1 * (total / self.slots + longest)
+            best, each = self._trials.best(arm), self._replicate_s(arm)
+            made = 0 if best is None else self._trials.num_replicates_of(best)
+            left = needed - made + self._trials.num_running(arm, "replicate")
+            if each is not None and left > 0:
+                total += left * (each + HANDOVER_S)
+                longest = max(longest, each)
+        return RESERVE * (total / self.slots + longest)
+
+    def _replicate_s(self, arm: str) -> float | None:
+        """Expected wall time of one replicate of an arm: as long as its best trial takes with all its epochs, or the
+        running one that is about to be the best, or its replicates so far took; None until there is something to go by.
+        """
+        trials, best = self._trials, self._trials.best(arm)
+        val, better = trials.objective.val, trials.objective.better
+        leading = [trial for trial in trials.running.values()
+                   if trial.config.arm == arm and trial.stage == "search" and val in trial.best
+                   and (best is None or better(trial.best[val], best.best[val]))]
+        done = [trial.wall_s for trial in trials.of(arm, "replicate") if trial.status == "completed"]
+        known = [trial.whole_s for trial in (*leading, *((best,) if best else ()))]
+        seconds = [each for each in (*known, sum(done) / len(done) if done else None) if each is not None]
+        return max(seconds, default=None)
 
     def expected_s(self, quota: Mapping[str, int]) -> float | None:
         """Seconds until the sweep is over, from the mean time of each arm's ended trials, and no more than the budget

@@ -100,6 +100,7 @@ class Conductor:
         self._agenda = Agenda(
             Proposals(spec, plans, source, clock), self.trials, self.studies, self.populations, self.quota,
             self._rounds, self.budget, store, clock, reopened=extended)
+        self._told_cut_short = False
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.quota, self.replicates, self.trials, self.budget, store.location,
                                 source, datetime.now(UTC).isoformat())
@@ -174,7 +175,14 @@ class Conductor:
     def next(self) -> Trial | None:
         """The next trial to start, or None while all slots are busy or something must end first."""
         with self._lock:
-            return None if self.is_over() else self._agenda.next()
+            trial = None if self.is_over() else self._agenda.next()
+            cut_short = bool(self._agenda.cut_short) and not self._told_cut_short
+            self._told_cut_short = self._told_cut_short or cut_short
+        if cut_short:
+            made, asked = sum(map(self.trials.num_asked, self.quota)), sum(self.quota.values())
+            self.warn(f"the budget cuts the search short after {made} of {asked} trials: what is left of it is kept "
+                      "for the replicates; an arm whose replicates have begun is searched no more")
+        return trial
 
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
@@ -194,7 +202,10 @@ class Conductor:
     def must_stop(self, trial: Trial) -> bool:
         """Whether a running trial has to end now because the budget is spent."""
         with self._lock:
-            return self.is_over() or (trial.stage == "search" and self.budget.search_time_is_up())
+            if self.is_over() or trial.stage == "replicate" or not self.budget.search_time_is_up():
+                return self.is_over()
+            # an arm without any score has nothing to replicate: its trial goes on until it has one
+            return self.trials.best(trial.config.arm) is not None or self.objective.val in trial.best
 
     def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
         """Whether a population ends a trial at this epoch; a child of a better one is proposed in its place."""

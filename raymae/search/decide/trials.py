@@ -74,6 +74,15 @@ class Trial:
         """Values of the network that its last message is about; None if that holds no report."""
         return self.last.report.num_parameters if self.last is not None and self.last.report is not None else None
 
+    @property
+    def whole_s(self) -> float | None:
+        """Seconds that all its epochs take, of one that has not done all projected from those it has; None before its
+        first epoch of fine-tuning, when reading the data would count for every epoch to come."""
+        if self.status == "completed" or (self.last is not None and self.last.final):
+            return self.wall_s
+        before, epochs = (int(self.config.params.get(name) or 0) for name in ("pretrain_epochs", "epochs"))
+        return self.wall_s * max(1.0, (before + epochs) / (before + self.epochs)) if self.epochs else None
+
     def to_json(self) -> dict[str, Any]:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
         parent = {} if self.parent is None else {"parent": asdict(self.parent)}
