@@ -323,6 +323,10 @@ def _details(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
     if pair is None:
         return [sweep.rule] if sweep.rule else []
     lines = []
+    mean = next((arm.mean for arm in sweep.arms if arm.arm == pair.b), None)
+    if mean:
+        share = 100 * pair.difference / abs(mean)
+        lines.append(f"{pair.a} is {significant(abs(share), 2)} % {'above' if share > 0 else 'below'} {pair.b}.")
     if pair.ci95_seeds is not None and pair.ci95_seeds != pair.ci95:
         seeds = _interval(replace(pair, ci95=pair.ci95_seeds))
         lines.append(f"{pair.a} − {pair.b} over seeds alone: {seeds}, {p_value(pair.p_seeds)}.")
