@@ -37,7 +37,7 @@ DEFAULTS: dict[str, Scalar] = {
     "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match_cost": 0.01,
 }
 PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a smaller one is passed over more often
-MANY, MOST = 20_000, 20
+MANY, MOST = 20_000, 5  # with 20 times the passes the 442 rows of diabetes have r2 .15 in place of .22
 LOOKS, PATIENCE = 20, 6  # evaluations of a fit on its held-out cells; so many without a better one end it
 OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
 FEWEST = 10  # observed cells a column keeps, or nothing of it is held out
@@ -198,13 +198,13 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
 
 def _warn_if_no_better(scores: Mapping[str, float], data: IncompleteTable, config: TrialConfig) -> None:
-    """Say so where means and most frequent categories do as well on the held-out cells as an imputer's scores."""
+    """Say so where means and most frequent categories do as well on the held-out cells, in either score."""
     schema = Imputation.schema
     params = {name: value for name, value in schema.params().model_dump().items()
               if applies(schema.params, name, "mean", schema.arms["mean"].kind)}
     task = Imputation(replace(config, arm="mean", params=params), torch.device("cpu"), data)
     mean, metric = evaluate(task, task.build(), task.load("val")), schema.objective.metric
-    if not schema.objective.better(scores[metric], mean[metric]):
+    if not schema.objective.better(scores[metric], mean[metric]) or scores["rmse"] >= mean["rmse"]:
         warnings.warn(
             f"on {int((data.hidden_RC & data.missing_RC).sum())} held-out cells this imputer is no better than the "
             f"columns' means: {metric} {scores[metric]:.3f} against {mean[metric]:.3f} (rmse {scores['rmse']:.3f} "
