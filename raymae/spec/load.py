@@ -133,6 +133,8 @@ def json_schema() -> Tree:
         if when is not None:  # one value stands for a list of one
             several = when["additionalProperties"]
             when["additionalProperties"] = {"anyOf": [several, *several["items"]["anyOf"]]}
+    settings = schema["properties"]["settings"]["additionalProperties"]
+    settings["anyOf"].append(names)  # of columns, in place of a text that names them
     schema["properties"]["arms"] = {"anyOf": [names, {k: v for k, v in arms.items() if k != "description"}],
                                     "description": arms["description"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "RayMAE sweep file"}

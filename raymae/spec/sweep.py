@@ -2,17 +2,63 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Any, Literal, Self
 
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
+from raymae.errors import shorten
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
 
 
-class DataSpec(Model):
-    """Which data set, and where to look for it."""
+class Reading(Model):
+    """How a file of series or of a table is read; what is not given is found out where the file leaves no doubt."""
+
+    separator: str | None = Field(None, min_length=1, max_length=1, description="Between cells of a text file, such as "
+                                  "`;`; a blank stands for any white space. Found out by default.")
+    decimal: Literal[".", ","] | None = Field(None, description="In numbers of a text file. Found out by default.")
+    encoding: str | None = Field(None, description="Of a text file, such as latin-1 or cp1252; UTF-8 by default.")
+    missing: tuple[str, ...] = Field((), description="Words that stand for a missing cell, beside the usual ones.")
+    not_missing: tuple[str, ...] = Field((), description="Usual words for a missing cell that are values here, such as "
+                                         "NA for Namibia.")
+    columns: tuple[str, ...] = Field((), description="The only columns that are read.")
+    drop: tuple[str, ...] = Field((), description="Columns that are left out, such as an identifier.")
+
+    @field_validator("missing", "not_missing", "columns", "drop", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        items = value if isinstance(value, (list, tuple)) else [value]
+        if not all(isinstance(item, (str, int, float)) and not isinstance(item, bool) for item in items):
+            raise ValueError(f"must be a list of text, got {shorten(value)}; put quotes around each")
+        return tuple(map(str, items))  # -999 stands for a missing cell in many files
+
+    @field_validator("encoding")
+    @classmethod
+    def _known(cls, value: str | None) -> str | None:
+        try:
+            "".encode(value or "utf-8")
+        except (LookupError, ValueError):
+            raise ValueError(f"must be an encoding that Python knows, such as latin-1, got {value!r}") from None
+        return value
+
+    @model_validator(mode="after")
+    def _apart(self) -> Self:
+        both = set(self.columns) & set(self.drop)
+        if both:
+            raise ValueError(f"columns and drop both name {min(both)!r}; name it once")
+        return self
+
+    def given(self) -> dict[str, Any]:
+        """What a sweep file says of reading, as plain values; empty where it says nothing."""
+        return {key: value for key, value in self.model_dump(mode="json", include={*Reading.model_fields}).items()
+                if value not in (None, [])}
+
+
+class DataSpec(Reading):
+    """Which data set, where to look for it, and how it is read."""
 
     name: str = Field(description="A name from `raymae data list`, or any name for your own file under `path`.")
     path: str | None = Field(None, description="Your own file or folder. Relative paths are taken from the sweep file; "
@@ -23,6 +69,10 @@ class DataSpec(Model):
     if_unavailable: Literal["error", "synthetic"] = Field(
         "error", description="`synthetic`: where the data cannot be had, run on a generated stand-in and say so."
     )
+
+    def reading(self) -> Reading:
+        """How the file is read, without where it lies."""
+        return Reading(**self.given())
 
 
 class SearchSpec(Model):
@@ -134,7 +184,8 @@ class SweepSpec(Model):
     size: str | None = Field(None, description="A named preset of the task's parameters, such as `debug`.")
     data: DataSpec
     settings: dict[str, Scalar] = Field(
-        default_factory=dict, description="Fixed values of the task's own parameters: protocol, horizon, widths."
+        default_factory=dict, description="Fixed values of the task's own parameters: protocol, horizon, widths. A "
+        "list of names, such as of columns, may stand for the text that names them, separated by commas."
     )
     arms: dict[str, dict[str, Scalar]] = Field(
         min_length=1, description="The arms: a list of names, or a mapping from name to values fixed for that arm."
@@ -164,6 +215,14 @@ class SweepSpec(Model):
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     results: str = Field("results", description="Folder under which `<name>/` is written.")
+
+    @field_validator("settings", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: joined(item) if isinstance(item, list) and item and all(isinstance(name, str) for name in item)
+                else item for key, item in value.items()}
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -201,3 +260,16 @@ class SweepSpec(Model):
         plain = self.model_dump(mode="json", by_alias=True)
         plain["training"] = self.training.model_dump(mode="json", exclude_unset=True)
         return plain
+
+
+def joined(names: Sequence[str]) -> str:
+    """Names as one text, separated by commas, with quotes where a name holds one."""
+    text = io.StringIO()
+    csv.writer(text, lineterminator="").writerow(names)
+    return text.getvalue()
+
+
+def listed(text: str) -> tuple[str, ...]:
+    """The names in a text that separates them by commas; a name with a comma in it stands in double quotes."""
+    rows = csv.reader([text], skipinitialspace=True)
+    return tuple(name.strip() for row in rows for name in row if name.strip())

@@ -36,9 +36,10 @@ class TrialData:
         """The data set's name."""
         return self.where.name
 
-    def to_json(self) -> dict[str, str | None]:
-        """The `data` section with `source`, flat."""
-        return {**self.where.model_dump(), "source": self.source}
+    def to_json(self) -> dict[str, Any]:
+        """The `data` section with `source`, flat; of how the file is read, what was given."""
+        where = self.where.model_dump(include={"name", "path", "root", "if_unavailable"})
+        return {**where, **self.where.given(), "source": self.source}
 
     @classmethod
     def from_json(cls, value: Mapping[str, Any]) -> TrialData:
@@ -71,7 +72,8 @@ class TrialConfig:
     config_id: str = field(init=False)
 
     def __post_init__(self) -> None:
-        data = {"name": self.data.name, "source": self.data.source}  # elsewhere, it is the same configuration
+        # elsewhere, it is the same configuration; read in another way, it is not
+        data = {"name": self.data.name, "source": self.data.source, **self.data.where.given()}
         identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
         if self.earlier:
             identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]

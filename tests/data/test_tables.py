@@ -59,8 +59,9 @@ def test_types_can_be_overridden(frame: pd.DataFrame, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(("content", "said"), [
-    (b"", "is empty"), (b"a,b\n", "at least one row"), (b"a\n1\ninf\n", "finite numbers, but row 2"),
-    (b"a\n\xff\xfe\n", "UTF-8"), (b"a,b\n1,2\n1,2,3,4\n", "neither CSV"),
+    (b"", "is empty"), (b"a,b\n", "at least one row"), (b"a,b\n1,2\ninf,2\n", "finite numbers, but row 2"),
+    (b"a\n\xff\xfe\n", "UTF-8"), (b"a,b\n1,2\n1,2,3,4\n", ":3: has 4 cells, the header has 2"),
+    (b"a\n1\n2\n", "holds one column"), (b"a,b,\n1,2,x\n", "column 3 has no name"),
 ])
 def test_malformed_files_are_named(content: bytes, said: str, tmp_path: Path) -> None:
     path = tmp_path / "bad.csv"

@@ -18,8 +18,9 @@ from torch import Generator, Tensor
 from raymae.data.missing import MissingKind, hide_cells
 from raymae.data.shelf import WORKER
 from raymae.data.synthetic.tables import synthetic_table
-from raymae.data.tables import Table, read_table, split_rows
+from raymae.data.tables import FOUND_OUT, Table, read_table, split_rows
 from raymae.errors import DataError
+from raymae.spec.sweep import Reading
 from raymae.tasks.base import Batch
 
 ScalerKind = Literal["minmax", "standard", "quantile"]
@@ -241,18 +242,14 @@ def mask_cells(
 @WORKER.keeps(4)
 def incomplete_table(
     name: str, path: str | None, categorical: str, numeric: str, drop: str, group: str, protocol: Protocol,
-    kind: MissingKind, rate: float, pattern_seed: int, device: torch.device,
+    kind: MissingKind, rate: float, pattern_seed: int, device: torch.device, reading: Reading = FOUND_OUT,
 ) -> IncompleteTable:
     """Read once per process: a worker keeps its data from trial to trial."""
     if path is None:
         table = synthetic_table()
     else:
-        table = read_table(Path(path), categorical=_names(categorical), numeric=_names(numeric), drop=_names(drop),
-                           group=group)
+        table = read_table(Path(path), categorical=categorical, numeric=numeric, drop=drop, group=group,
+                           reading=reading)
     rows = split_rows(len(table.values_RC), FRACTIONS[protocol], pattern_seed, table.groups)
     rows["fit"] = np.arange(len(table.values_RC)) if protocol == "transductive" else rows["train"]
     return IncompleteTable(table, hide_cells(table.values_RC, kind, rate, pattern_seed), rows, device)
-
-
-def _names(listed: str) -> tuple[str, ...]:
-    return tuple(name.strip() for name in listed.split(",") if name.strip())

@@ -32,9 +32,10 @@ ARMS = {
 class ImputationParams(TrainingParams):
     """Parameters of imputation; those of every training loop are inherited."""
 
-    categorical: str = param("", "columns of numbers that are categories, separated by commas")
-    numeric: str = param("", "columns that must be numbers, separated by commas")
-    drop: str = param("", "columns left out, separated by commas")
+    categorical: str = param("", "columns of numbers that are categories, separated by commas; one with a comma in its "
+                             "name in double quotes, or a list")
+    numeric: str = param("", "columns that must be numbers, separated likewise")
+    drop: str = param("", "columns left out, separated likewise")
     group: str = param("", "column that says which rows belong together, such as a household or a person: they are in "
                            "one split; it is no input and is not imputed")
     protocol: Literal["transductive", "inductive"] = param(

@@ -69,7 +69,8 @@ class Imputation(Task):
                 f"{np.isnan(table.truth_RC).sum():,} cells truly missing, {table.hidden_RC.sum():,} taken away "
                 f"({p.missing_kind} {p.missing_rate:.0%}); learned from {len(table.rows['fit']):,} rows, "
                 f"scored on {len(table.rows['val']):,} val / {len(table.rows['test']):,} test; "
-                + counted({name: table.groups(rows) for name, rows in table.rows.items() if name in told}))
+                + "; ".join([counted({name: table.groups(rows) for name, rows in table.rows.items() if name in told}),
+                             *table.table.notes]))
 
     def load(self, split: str) -> TableRows:
         """Rows to learn from, or rows whose missing cells are scored."""
@@ -180,4 +181,4 @@ def _weighted_mean(loss_BC: Tensor, weight_BC: Tensor) -> Loss:
 
 def _table(data: TrialData, p: ImputationParams, device: torch.device) -> IncompleteTable:
     return incomplete_table(data.name, path_of(data), p.categorical, p.numeric, p.drop, p.group, p.protocol,
-                            p.missing_kind, p.missing_rate, p.pattern_seed, device)
+                            p.missing_kind, p.missing_rate, p.pattern_seed, device, data.where.reading())
