@@ -7,7 +7,8 @@ a slice.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import NamedTuple
+from functools import lru_cache
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -18,6 +19,9 @@ LINE_WIDTH, LINE_HEIGHT, LINE_MARGIN = 560, 170, 22
 BAR_WIDTH, BAR_HEIGHT, BAR_MARGIN, ACROSS, BINS = 240, 150, 18, 4, 40
 BEYOND = 0.15  # room above and below the truth of lines, as a share of its range
 SIDE = 192  # of a slice, about
+WIDE = 560  # a grid that is narrower is enlarged
+CAPTION, TEXT, CHIP = 20, 13, 12  # pixels of a line of text, of its letters, of a colour in a legend
+RIGHT, WRONG = (10, 107, 52), (163, 32, 13)
 LABELS = np.array([
     (230, 25, 75), (60, 180, 75), (0, 130, 200), (245, 130, 48), (145, 30, 180), (70, 240, 240), (240, 50, 230),
     (210, 245, 60), (250, 190, 212), (0, 128, 128), (220, 190, 255), (170, 110, 40), (255, 225, 25),
@@ -166,3 +170,97 @@ def grid(rows: Sequence[Sequence[np.ndarray]], *, gap: int, edge: int = 0) -> np
             top, left = down * height + edge, across * width + edge
             page[top : top + picture.shape[0], left : left + picture.shape[1]] = picture
     return page
+
+
+def captioned(
+    picture: np.ndarray, *, columns: Sequence[str] = (), rows: Sequence[str] = (),
+    legend: Sequence[tuple[str, Sequence[int]]] = (),
+) -> np.ndarray:
+    """A grid with headings over its columns and beside its rows, and a legend of classes below: `[H, W, 3]`, uint8.
+
+    Args:
+        picture: The grid; a narrow one is enlarged, each pixel to a square.
+        columns: Headings over as many columns of one width.
+        rows: Headings beside as many rows of one height.
+        legend: Names and colours.
+    """
+    from PIL import Image, ImageDraw
+
+    times = max(1, WIDE // picture.shape[1])
+    picture = picture.repeat(times, axis=0).repeat(times, axis=1)
+    height, width = picture.shape[:2]
+    left = round(max((_length(text) for text in rows), default=-8)) + 8
+    places, lines = _legend(legend, left + width)
+    above = CAPTION * bool(columns)
+    page = Image.new("RGB", (left + width, above + height + lines * CAPTION), "white")
+    page.paste(Image.fromarray(picture), (left, above))
+    pen = ImageDraw.Draw(page)
+    for index, text in enumerate(columns):
+        pen.text((left + (index + 0.5) * width / len(columns), above / 2), text, INK, _font(), anchor="mm")
+    for index, text in enumerate(rows):
+        pen.text((left - 8, above + (index + 0.5) * height / len(rows)), text, INK, _font(), anchor="rm")
+    for (text, colour), (x, line) in zip(legend, places, strict=True):
+        middle = above + height + (line + 0.5) * CAPTION
+        pen.rectangle((x, middle - CHIP / 2, x + CHIP, middle + CHIP / 2), fill=tuple(int(part) for part in colour))
+        pen.text((x + CHIP + 4, middle), text, INK, _font(), anchor="lm")
+    return np.asarray(page)
+
+
+def told(pictures_BHWC: np.ndarray, truths: Sequence[str], predictions: Sequence[str], across: int = 4) -> np.ndarray:
+    """Images in rows, under each its true class and, green where right and red where wrong, the predicted one.
+
+    Args:
+        pictures_BHWC: uint8.
+        truths: Names of classes.
+        predictions: Likewise.
+        across: Images beside each other.
+    """
+    from PIL import Image, ImageDraw
+
+    cells, side = [], WIDE // across
+    for picture, truth, predicted in zip(pictures_BHWC, truths, predictions, strict=True):
+        times = max(1, side // picture.shape[1])
+        image = Image.fromarray(picture.repeat(times, axis=0).repeat(times, axis=1))
+        cell = Image.new("RGB", (max(side, image.width), image.height + 2 * CAPTION), "white")
+        cell.paste(image, ((cell.width - image.width) // 2, 0))
+        pen = ImageDraw.Draw(cell)
+        for line, (text, colour) in enumerate((
+                (f"truth: {truth}", INK), (f"predicted: {predicted}", RIGHT if predicted == truth else WRONG))):
+            pen.text((0, image.height + (line + 0.5) * CAPTION), _fitting(text, cell.width), colour, _font(),
+                     anchor="lm")
+        cells.append(np.asarray(cell))
+    return grid([cells[first : first + across] for first in range(0, len(cells), across)], gap=8)
+
+
+def _legend(legend: Sequence[tuple[str, Sequence[int]]], width: int) -> tuple[list[tuple[float, int]], int]:
+    """Where every entry stands, as x and line, and how many lines they take."""
+    places: list[tuple[float, int]] = []
+    x, line = 0.0, 0
+    for text, _ in legend:
+        long = CHIP + 4 + _length(text) + 14
+        if x and x + long > width:
+            x, line = 0.0, line + 1
+        places.append((x, line))
+        x += long
+    return places, line + 1 if places else 0
+
+
+def _fitting(text: str, width: int) -> str:
+    """A text, or its beginning, in so many pixels."""
+    if _length(text) <= width:
+        return text
+    while text and _length(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _length(text: str) -> float:
+    return float(_font().getlength(text))
+
+
+@lru_cache(maxsize=1)
+def _font() -> Any:
+    """The letters that come with Pillow."""
+    from PIL import ImageFont
+
+    return ImageFont.load_default(TEXT)

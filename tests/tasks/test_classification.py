@@ -12,6 +12,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Generator, Tensor, nn
+from torch.nn import functional as F
 
 from raymae.data.images import SPLITS, ImageSet
 from raymae.errors import DataError
@@ -23,6 +24,7 @@ from raymae.tasks.augment import GEOMETRIC, OPERATIONS, Augmentation, draw_boxes
 from raymae.tasks.classification.images import LabelledImages
 from raymae.tasks.classification.task import Classification, ClassificationMetrics
 from raymae.tasks.colours import to_rgb
+from raymae.tasks.pictures import RIGHT, WRONG
 from raymae.train import run_trial
 
 CPU = torch.device("cpu")
@@ -317,7 +319,7 @@ def test_the_loss_of_a_mixture_is_the_mixture_of_losses(make_task: MakeTask) -> 
     half = task.finetune_loss(model, {**batch, "share": torch.full((8,), 0.5)}).mean
     expected = (task.finetune_loss(model, one).mean + task.finetune_loss(model, other).mean) / 2
     torch.testing.assert_close(half, expected)
-    soft = torch.nn.functional.one_hot(batch["label"], 10) * 0.9 + 0.01
+    soft = F.one_hot(batch["label"], 10) * 0.9 + 0.01
     scores = model(task.grid.patchify(batch["image"]))
     torch.testing.assert_close(task.finetune_loss(model, one).mean, -(soft * scores.log_softmax(1)).sum(1).mean())
 
@@ -345,6 +347,8 @@ def test_pictures_show_the_original_and_keep_visible_patches(make_task: MakeTask
         picture = task.pictures(model, "pretrain")["reconstruction"]
         assert torch.equal(state, torch.get_rng_state())
         assert picture.dtype == np.uint8
+        assert picture.shape[1] > 2 * 8 * 34  # enlarged, and names of the rows on the left
+        picture = picture[::2, -2 * 8 * 34 :: 2]
         assert picture.shape == (3 * 34, 8 * 34, 3)
         rows = picture.reshape(3, 34, 8, 34, 3)[:, 1:-1, :, 1:-1].transpose(0, 2, 1, 3, 4)
         source = task.load("val")
@@ -355,7 +359,23 @@ def test_pictures_show_the_original_and_keep_visible_patches(make_task: MakeTask
         assert same.sum() < 8 * 8
         masked = (rows[1] == original).reshape(8, 4, 8, 4, 8, 3).all(axis=(2, 4, 5))
         assert np.array_equal(masked & same, masked)
-        assert task.pictures(task.build(), "test") == {}
+
+
+@pytest.mark.parametrize("arm", ["mae", "scratch"])
+def test_every_arm_shows_what_it_takes_images_for(make_task: MakeTask, arm: str) -> None:
+    task = make_task(arm)
+    right: Any = lambda batch: F.one_hot(batch["label"], task.data.num_classes).float()  # noqa: E731
+    pictures = []
+    for says in (right, lambda batch: right(batch).roll(1, dims=1)):
+        task.predict = lambda model, batch, says=says: says(batch)  # type: ignore[method-assign,misc]
+        pictures.append(task.pictures(task.build(), "test")["prediction"])
+    first = task.data.images_NHWC[task.data.rows["test"][0]].numpy()
+    times = 140 // 32
+    at = (pictures[0].shape[1] - 3 * 8) // 4 // 2 - times * 16
+    assert np.array_equal(pictures[0][: times * 32 : times, at : at + times * 32 : times], first)
+    for picture, colour, other in zip(pictures, (RIGHT, WRONG), (WRONG, RIGHT), strict=True):
+        assert (picture == colour).all(axis=2).any()
+        assert not (picture == other).all(axis=2).any()
 
 
 def test_compiled_networks_keep_their_keys(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,7 +16,7 @@ from raymae.data.scenes import IGNORED, Scenes
 from raymae.models.tokens import sincos_positions
 from raymae.spec import TrialConfig
 from raymae.tasks.colours import PAD, standardise, to_rgb
-from raymae.tasks.pictures import palette
+from raymae.tasks.pictures import CAPTION, palette
 from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window, windows
 from raymae.tasks.segmentation.task import Segmentation, SegmentationMetrics
 from raymae.train import evaluate, run_trial
@@ -354,18 +354,38 @@ def test_the_auxiliary_head_has_its_weight(make_task: MakeTask) -> None:
 # -- pictures and checks -----------------------------------------------------------------------------------------------
 
 
+def shrunk(picture: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The grid under the headings, as it was before it was enlarged."""
+    times = picture.shape[1] // width
+    assert picture.shape[1] == times * width
+    above = CAPTION
+    assert (picture[:above] != 255).any()  # headings
+    return picture[above : above + times * height : times, ::times]
+
+
+def test_a_legend_names_the_classes_that_are_there(make_task: MakeTask) -> None:
+    task = make_task("mae")
+    picture = task.pictures(task.build().eval(), "test")["prediction"]
+    source = task.load("test")
+    rows, columns = source.whole.box
+    times = picture.shape[1] // (3 * (columns + 2) - 2)
+    below = picture[CAPTION + times * (4 * (rows + 2) - 2) :]
+    for label in {*source.batch(torch.tensor([0]), None)["label"].unique().tolist()} - {255}:
+        assert (below == palette(5)[label]).all(axis=2).sum() >= 100, label
+
+
 def test_pictures_show_what_they_say(make_task: MakeTask) -> None:
     task = make_task("mae")
     picture = task.pictures(task.build().eval(), "test")["prediction"]
     source = task.load("test")
     assert picture.dtype == np.uint8
     rows, columns = source.whole.box
-    assert picture.shape == (4 * (rows + 2) - 2, 3 * (columns + 2) - 2, 3)
+    picture = shrunk(picture, 4 * (rows + 2) - 2, 3 * (columns + 2) - 2)
     truth = picture[:rows, columns + 2 : 2 * columns + 2]
     label = source.batch(torch.tensor([0]), None)["label"][0].numpy()
     assert np.array_equal(truth, palette(5)[label])
     masked = task.pictures(task.pretraining().build().eval(), "pretrain")["reconstruction"]
-    assert masked.shape == (4 * 34 - 2, 3 * 34 - 2, 3)
+    masked = shrunk(masked, 4 * 34 - 2, 3 * 34 - 2)
     assert (masked[:32, 34:66] == PAD).all(axis=2).mean() == pytest.approx(0.75, abs=0.02)
     original, rebuilt = masked[:32, :32], masked[:32, 68:100]
     visible = ~(masked[:32, 34:66] == PAD).all(axis=2)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import shlex
+import struct
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -39,11 +40,17 @@ class Failure:
 
 @dataclass(frozen=True)
 class Picture:
-    """What an arm's best configuration does, as a PNG in base64."""
+    """What an arm's best configuration does, as a PNG in base64.
+
+    Attributes:
+        width: In pixels, as `height`: a page that knows both keeps the place of what has not loaded.
+    """
 
     arm: str
     trial_id: str
     data: str
+    width: int
+    height: int
 
 
 @dataclass(frozen=True)
@@ -180,7 +187,9 @@ def _pictures(store: Store, verdict: Verdict, last: pd.DataFrame) -> dict[str, t
                 if taken == MAX_PICTURES or len(data) > left:
                     continue
                 left, taken = left - len(data), taken + 1
-                pictures.setdefault(shows, []).append(Picture(arm.arm, trial, base64.b64encode(data).decode()))
+                width, height = struct.unpack(">II", data[16:24].ljust(8, b"\0"))  # of a PNG's first chunk
+                pictures.setdefault(shows, []).append(
+                    Picture(arm.arm, trial, base64.b64encode(data).decode(), width, height))
             if own:
                 break
     # what several arms have comes first: they are there to be compared

@@ -8,7 +8,8 @@
   const {light: LIGHT, dark: DARK} = data.palette;
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "x", "pentagon", "hexagon"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
-  const MOST_POINTS = 1500, MOST_LINES = 400, PAGE = 50, MINUS = "\u2212";
+  const MOST_POINTS = 1500, MOST_LINES = 400, PAGE = 50, PRINTED_ROWS = 400, MINUS = "\u2212";
+  const TICK_CHARACTER = 7, TICK_GAP = 10;  // pixels
   const names = [...new Set([...data.order, ...trials.arms])];
   // colour, symbol and dash of an arm are those of its place in the task, whatever its rank here
   const placeOf = (arm) => data.places[arm] ?? names.indexOf(arm);
@@ -31,14 +32,18 @@
   const THEMES = ["system", "light", "dark"];
   const system = matchMedia("(prefers-color-scheme: dark)");
   let theme = "system";
-  const isDark = () => theme === "dark" || (theme === "system" && system.matches);
+  let printing = false;  // paper is white
+  const isDark = () => !printing && (theme === "dark" || (theme === "system" && system.matches));
   const ink = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const color = (arm) => (isDark() ? DARK : LIGHT)[placeOf(arm) % LIGHT.length];
   const symbol = (arm) => SYMBOLS[placeOf(arm) % SYMBOLS.length];
+  function wear(name) {
+    if (name === "system") delete document.documentElement.dataset.theme;
+    else document.documentElement.dataset.theme = name;
+  }
   $("theme").addEventListener("click", () => {
     theme = THEMES[(THEMES.indexOf(theme) + 1) % THEMES.length];
-    if (theme === "system") delete document.documentElement.dataset.theme;
-    else document.documentElement.dataset.theme = theme;
+    wear(theme);
     $("theme").textContent = `Theme: ${theme}`;
     redraw();
   });
@@ -80,7 +85,9 @@
       if ((!status || STATUSES[trials.status[row]] === status) && (!stage || STAGES[trials.stage[row]] === stage)
           && arms.has(armOf(row)) && conditions.every((holds) => holds(row))) kept.push(row);
     }
-    $("shown").textContent = `${kept.length} of ${count} trials shown`;
+    const searched = kept.filter((row) => trials.stage[row] === 0).length;
+    $("shown").textContent = `${kept.length} of ${count} trials shown: ${searched} of the search, ${kept.length - searched} replicates. `
+      + "Replicates stand in the table; figures draw trials of the search.";
     showTable();
     redraw(true);
   }
@@ -179,20 +186,31 @@
   };
   const tip = "%{text}<extra></extra>";
 
-  /** 1, 2 and 5 of every decade, and a decade beyond both ends; of many decades only the first of each. */
-  function logTicks(values) {
+  /** Round values of a logarithmic axis, as many as stand beside each other in its pixels, and beyond both ends. */
+  function logTicks(values, width) {
     const positive = values.filter((value) => value > 0);
-    const from = Math.floor(Math.log10(Math.min(...positive))) - 1, to = Math.ceil(Math.log10(Math.max(...positive))) + 1;
-    const steps = to - from > 4 ? [1] : [1, 2, 5], tickvals = [];
-    for (let power = from; power <= to; power++) steps.forEach((step) => tickvals.push(Number(`${step}e${power}`)));
-    return {tickvals, ticktext: tickvals.map(number)};
+    const low = Math.log10(Math.min(...positive)), high = Math.log10(Math.max(...positive));
+    const from = Math.floor(low) - 1, to = Math.ceil(high) + 1, perDecade = width / Math.max(0.1, 1.1 * (high - low));
+    let found = [];
+    for (const [steps, decades] of [[[1, 2, 5], 1], [[1, 3], 1], [[1], 1], [[1], 2], [[1], 4], [[1], 8]]) {
+      found = [];
+      for (let power = from; power <= to; power++) {
+        if (power % decades === 0) steps.forEach((step) => found.push(Number(`${step}e${power}`)));
+      }
+      const room = found.slice(1).every((value, k) => Math.log10(value / found[k]) * perDecade
+        > TICK_CHARACTER * (number(value).length + number(found[k]).length) / 2 + TICK_GAP);
+      if (room) break;
+    }
+    const inside = found.filter((value) => Math.log10(value) >= low - 0.05 && Math.log10(value) <= high + 0.05);
+    if (inside.length < 2) found = [Math.min(...positive), Math.max(...positive)].map((value) => Number(value.toPrecision(2)));
+    return {tickvals: found, ticktext: found.map(number)};
   }
   const ordered = (values) => [...new Set(values.filter((value) => value !== null))]
     .sort((a, b) => String(a).localeCompare(String(b), "en", {numeric: true}));
   /** A parameter's axis: a choice has a place for each of its values, however far apart they are. */
-  function paramAxis(param, values) {
+  function paramAxis(param, values, width) {
     if (param.category) return axis(param.name, {type: "category", categoryorder: "array", categoryarray: ordered(values).map(shownValue), tickangle: 0});
-    return axis(param.name, param.log ? {type: "log", tickangle: 0, ...logTicks(values)} : {type: "linear", nticks: 6, tickangle: 0});
+    return axis(param.name, param.log ? {type: "log", tickangle: 0, ...logTicks(values, width)} : {type: "linear", nticks: 6, tickangle: 0});
   }
   const shownValue = (value) => label(typeof value === "number" ? number(value) : value);
 
@@ -244,14 +262,22 @@
       annotations.push({xref: "paper", x: 1, y: score, visible: inside(score), text: label(arm), showarrow: false, xanchor: "right", yanchor: "bottom",
                         font: {size: 11, color: ink("--quiet")}});
     }
-    return [traces, layout(paramAxis(param, all.map((row) => values[row])),
+    return [traces, layout(paramAxis(param, all.map((row) => values[row]), $(`response-${index}`).clientWidth - 80),
                            axis(`val ${metric}`, range ? {range} : {}),
                            {shapes, annotations})];
   }
 
+  // too narrow for names beside their intervals
+  const isNarrow = (element) => element.clientWidth < 720;
+
+  /** As high as its rows need: known before it is drawn, so that nothing below it moves when it comes into view. */
+  function setHeight(element, {rows, left}) {
+    element.style.height = rows.length ? `${(left ? 90 : 60) + (isNarrow(element) ? 48 : 34) * rows.length}px` : "";
+  }
+
   /** Intervals below each other, as `intervals.py` placed them; a row beyond the axis is an arrow at its end. */
   function drawIntervals(element, panel) {
-    const {rows, axis: [low, high]} = panel, narrow = element.clientWidth < 600, last = rows.length - 1;
+    const {rows, axis: [low, high]} = panel, narrow = isNarrow(element), last = rows.length - 1;
     const traces = rows.map((row, index) => ({
       type: "scatter", mode: "markers", x: [row.beyond ? (row.beyond < 0 ? low : high) : row.value], y: [index], showlegend: false, hovertemplate: tip,
       text: [`<b>${label(row.label)}</b><br>${number(row.value)}${row.interval ? `<br>${row.interval.map(number).join(" to ")}` : ""}<br>${label(row.text)}`],
@@ -259,7 +285,7 @@
       ...(row.interval && !row.beyond ? {error_x: {type: "data", array: [row.interval[1] - row.value], arrayminus: [row.value - row.interval[0]],
                                                    color: color(row.arm), thickness: row.primary ? 4 : 2, width: row.primary ? 8 : 5}} : {}),
     }));
-    element.style.height = rows.length ? `${(panel.left ? 90 : 60) + (narrow ? 48 : 34) * rows.length}px` : "";
+    setHeight(element, panel);
     // on a phone the names stand above their intervals, which so have the whole width
     const texts = rows.map((row) => `<b>${label(row.label)}</b>   ${label(row.text)}`);
     const annotations = narrow ? texts.map((text, index) => ({xref: "paper", x: 0, xanchor: "left", y: index, yshift: 15, text, showarrow: false, font: {color: ink("--ink"), size: 12}})) : [];
@@ -408,6 +434,13 @@
     element.setAttribute("aria-roledescription", "figure");
     element.setAttribute("aria-label", `${element.dataset.label}. Arrow keys walk through the points.`);
   }
+  // the height of every figure, drawn or not, before anybody follows a link into the page
+  for (const [element, figure] of figures) {
+    if (data[element.id.slice(5)]?.axis) setHeight(element, data[element.id.slice(5)]);
+    if (!figure.draw()[0].length) draw(element);
+  }
+  // a link from elsewhere was followed before this script gave the figures their heights
+  document.getElementById(decodeURIComponent(location.hash.slice(1)))?.scrollIntoView({behavior: "instant"});
   const inView = new Set();
   const observer = new IntersectionObserver((entries) => {
     for (const {target, isIntersecting} of entries) {
@@ -449,6 +482,28 @@
       event.preventDefault();
     });
   }
+
+  // --- paper: everything is drawn, in light colours and at the paper's width, and nothing is folded or cut
+  let folded = [], shownBefore = PAGE;
+  addEventListener("beforeprint", () => {
+    printing = true;
+    document.documentElement.classList.add("printing");
+    wear("light");
+    folded = [...document.querySelectorAll("details:not([open]):not(#columns)")];
+    folded.forEach((one) => { one.open = true; });
+    [shownBefore, rowsShown] = [rowsShown, Math.max(rowsShown, PRINTED_ROWS)];
+    showTable();
+    for (const element of figures.keys()) draw(element);
+  });
+  addEventListener("afterprint", () => {
+    printing = false;
+    document.documentElement.classList.remove("printing");
+    wear(theme);
+    folded.forEach((one) => { one.open = false; });
+    rowsShown = shownBefore;
+    showTable();
+    redraw();
+  });
 
   applyFilter();
   for (const element of figures.keys()) observer.observe(element);

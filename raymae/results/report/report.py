@@ -115,9 +115,9 @@ def markdown_of(content: ReportContent) -> str:
     lines = [f"# {_md(verdict.sweep)}", "", f"**{_md(content.headline)}**", ""]
     lines += [f"{_md(verdict.task)} on {_md(verdict.data.name)} ({verdict.data.source} data); "
               f"{count.completed} trials completed, {count.stopped} stopped, {count.failed} failed.", ""]
-    lines += [f"| arm | test {metric}, mean | 95 % interval | seeds | best val {metric} | compute |",
+    lines += [f"| arm | test {metric}, mean | 95 % interval | compute | seeds | best val {metric} |",
               "|---|---|---|---|---|---|"]
-    lines += [f"| {_md(row.arm)} | {row.test} | {row.interval} | {row.seeds} | {row.val} | {row.compute} |"
+    lines += [f"| {_md(row.arm)} | {row.test} | {row.interval} | {row.compute} | {row.seeds} | {row.val} |"
               for row in arms_table(verdict)]
     if verdict.pairs:
         lines += ["", "| difference | value | 95 % interval | over seeds alone | % of the other | p (Holm) | verdict |",

@@ -37,6 +37,7 @@ class LabelledImages:
         labels_N: int64, below `num_classes`.
         rows: Indices of the images of `train`, `val` and `test`, ascending.
         num_classes: Classes kept.
+        classes: Their names.
         names: Of every image the path of its file inside the data set.
         groups: Of every image the patient or place; None where it is not known.
         note: What has to be said of the splits, or "".
@@ -55,6 +56,7 @@ class LabelledImages:
         labels_N = new_label[images.labels_N]
         rows = {split: np.flatnonzero((images.split_N == index) & (labels_N >= 0))
                 for index, split in enumerate(SPLITS)}
+        self.classes = tuple(images.classes[index] for index in np.sort(kept))
         self.names = images.names
         self.groups: tuple[str, ...] | None = None
         if group:

@@ -27,7 +27,7 @@ from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScor
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
-from raymae.tasks.pictures import grid
+from raymae.tasks.pictures import captioned, grid, told
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
 
@@ -133,15 +133,19 @@ class Classification(Task):
 
     @torch.no_grad()
     def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
-        """`reconstruction`: validation images in columns; original, masked, and hidden patches filled in below."""
-        pretraining = self.pretraining()
-        if phase != "pretrain" or pretraining is None:
-            return {}
-        source = self.load("val")
+        """`reconstruction`: validation images in columns; original, masked, and hidden patches filled in below.
+        `prediction`: test images with their true and their predicted class."""
+        source = self.load("val" if phase == "pretrain" else "test")
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long(), None)
+        if phase == "test":
+            truths, predictions = ([self.data.classes[index] for index in label_B.tolist()]
+                                   for label_B in (batch["label"], self.predict(model, batch).argmax(dim=1)))
+            return {"prediction": told(to_rgb(batch["image"]), truths, predictions)}
+        pretraining = self.pretraining()
+        assert pretraining is not None
         assert isinstance(model, MaskedAutoencoder)
         rows = [list(to_rgb(part)) for part in pretraining.reconstruct(model, batch)]  # 0 is the mean colour
-        return {"reconstruction": grid(rows, gap=2, edge=1)}
+        return {"reconstruction": captioned(grid(rows, gap=2, edge=1), rows=("original", "masked", "reconstruction"))}
 
 
 class ClassificationMetrics(Metrics):

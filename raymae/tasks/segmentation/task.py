@@ -28,7 +28,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores
 from raymae.tasks.colours import to_rgb
-from raymae.tasks.pictures import grid, palette
+from raymae.tasks.pictures import captioned, grid, palette
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window
 from raymae.tasks.segmentation.schema import SCHEMA
@@ -164,14 +164,19 @@ class Segmentation(Task):
         image_BHXC, label_BHX = to_rgb(batch["image"]), batch["label"].cpu().numpy()
         predicted_BHX = self.predict(model, batch).nan_to_num(IGNORED).long().cpu().numpy()
         rows = zip(image_BHXC, colours[label_BHX], colours[predicted_BHX], strict=True)
-        return {"prediction": grid(list(rows), gap=2)}
+        there = sorted({*np.unique(label_BHX), *np.unique(predicted_BHX)} - {IGNORED})
+        legend = [(self.data.classes[index], colours[index]) for index in there]
+        legend += [("not labelled", colours[IGNORED])] if (label_BHX == IGNORED).any() else []
+        return {"prediction": captioned(grid(list(rows), gap=2), columns=("input", "truth", "prediction"),
+                                        legend=legend)}
 
     def _reconstruction(self, model: MaskedAutoencoder) -> np.ndarray:
         scenes = self.data.val.take(range(min(NUM_PICTURES, len(self.data.val))))
         source = Crops(Scenes(scenes.names, scenes.images), self.device, self.pretrain_grid.size[0])
         batch, pretraining = source.batch(torch.arange(len(source)), None), self.pretraining()
         assert pretraining is not None
-        return grid(list(zip(*map(to_rgb, pretraining.reconstruct(model, batch)), strict=True)), gap=2)
+        rows = list(zip(*map(to_rgb, pretraining.reconstruct(model, batch)), strict=True))
+        return captioned(grid(rows, gap=2), columns=("original", "masked", "reconstruction"))
 
 
 class SegmentationMetrics(Metrics):

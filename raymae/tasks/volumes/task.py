@@ -22,7 +22,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores
-from raymae.tasks.pictures import grid, most_labelled, slice_picture
+from raymae.tasks.pictures import LABELS, captioned, grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
 from raymae.tasks.volumes.boxes import Boxes, Preparation, VolumeSplits, resized, volume_splits, whole_volumes
@@ -160,7 +160,7 @@ class Volumes(Task):
             cells = [column[row, 0].float().cpu().numpy() for column in columns]
             low, high = np.percentile(cells[0][:, :, middle], (1, 99))
             rows.append([slice_picture(cell, middle, window=(float(low), float(high))) for cell in cells])
-        return grid(rows, gap=4)
+        return captioned(grid(rows, gap=4), columns=("original", "masked", "reconstruction"))
 
     @torch.no_grad()
     def _prediction(self, model: nn.Module) -> np.ndarray:
@@ -171,7 +171,8 @@ class Volumes(Task):
                 batch["image"][0, 0], batch["label"][0], self.predict(model, batch)[0].nan_to_num()))
             at = most_labelled(truth)
             rows.append([slice_picture(image, at), slice_picture(image, at, truth), slice_picture(image, at, said)])
-        return grid(rows, gap=4)
+        legend = [(name, LABELS[index % len(LABELS)]) for index, name in enumerate(self.data.classes[1:])]
+        return captioned(grid(rows, gap=4), columns=("input", "truth", "prediction"), legend=legend)
 
 
 class DiceMetrics(Metrics):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import math
 import re
@@ -168,17 +169,19 @@ def test_pictures_of_each_arms_best(content: ReportContent, make_store: Make, tm
 
 def test_pictures_of_one_kind_are_one_figure(make_store: Make, tmp_path: Path) -> None:
     store = make_store()
+    png = b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR" + bytes([0, 0, 0, 3, 0, 0, 0, 2])
+    data = base64.b64encode(png).decode()
     folder = tmp_path / "ett" / "pictures"
     folder.mkdir()
     for arm, score in (("scratch", 0.5), ("mae", 0.25)):
         store.add_trial(trial(f"{arm}-0", arm=arm, val_mse=score))
         store.add_trial(trial(f"{arm}-0-seed0", arm=arm, stage="replicate", val_mse=score, test_mse=score))
-        (folder / f"{arm}-0-seed0-forecast.png").write_bytes(b"x")
-    (folder / "mae-0-seed0-before.png").write_bytes(b"x")
+        (folder / f"{arm}-0-seed0-forecast.png").write_bytes(png)
+    (folder / "mae-0-seed0-before.png").write_bytes(png)
     content = collect(store)
     assert content.pictures == {
-        "forecast": (Picture("mae", "mae-0-seed0", "eA=="), Picture("scratch", "scratch-0-seed0", "eA==")),
-        "before": (Picture("mae", "mae-0-seed0", "eA=="),),
+        "forecast": (Picture("mae", "mae-0-seed0", data, 3, 2), Picture("scratch", "scratch-0-seed0", data, 3, 2)),
+        "before": (Picture("mae", "mae-0-seed0", data, 3, 2),),
     }
     page = page_of(content)
     assert page.count(">forecast</h3>") == 1

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shlex
 import time
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -103,6 +104,64 @@ def test_axes_are_read_by_people(plain: str, chromium: Any) -> None:
     assert ticks["response-1"][:4] == ["8", "12", "16", "24"]
     assert chromium.execute_script("return document.getElementById('response-1').layout.xaxis.type") == "category"
     assert {"0.0001", "0.001", "0.01"} <= set(ticks["response-2"])
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_links_land_on_their_sections(plain: str, chromium: Any, size: tuple[int, int]) -> None:
+    show(chromium, plain, size)
+    links = [link.get_attribute("href") for link in chromium.find_elements("css selector", "nav a")]
+    for target in [link.split("#")[1] for link in links]:
+        chromium.get("about:blank")  # nothing has been drawn or loaded on the way
+        chromium.get(f"{plain}#{target}")
+        until(lambda: chromium.execute_script("return document.documentElement.dataset.ready"))
+        time.sleep(0.3)  # what comes into view is drawn
+        top, left = chromium.execute_script("""
+            const root = document.documentElement;
+            return [document.getElementById(arguments[0]).getBoundingClientRect().top,
+                    root.scrollHeight - root.clientHeight - root.scrollTop]""", target)
+        assert abs(top) < 2 or (left < 2 and 0 < top < size[1]), target
+
+
+@pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
+def test_ticks_stand_beside_each_other(plain: str, chromium: Any, size: tuple[int, int]) -> None:
+    show(chromium, plain, size)
+    scroll_through(chromium)
+    axes = chromium.execute_script("""
+        return [...document.querySelectorAll(".plot")].map((plot) => [plot.id,
+            [...plot.querySelectorAll(".xtick text")].map((one) => [one.textContent, one.getBoundingClientRect().left,
+                                                                    one.getBoundingClientRect().right])])""")
+    for name, ticks in axes:
+        if name == "plot-parallel":  # its names are slanted
+            continue
+        ticks.sort(key=lambda tick: tick[1])
+        assert [(a[0], b[0]) for a, b in pairwise(ticks) if a[2] > b[1]] == [], name
+        assert name != "response-2" or len(ticks) > 1  # the learning rate
+
+
+def test_paper_has_every_figure_and_the_whole_tables(plain: str, chromium: Any) -> None:
+    show(chromium, plain, dark=True)
+    until(lambda: chromium.execute_script("return document.documentElement.dataset.ready"))
+    chromium.execute_script("""
+        addEventListener("beforeprint", () => {
+            window.printed = {empty: [...document.querySelectorAll(".plot:not(.none)")].filter((one) =>
+                                  !one.querySelector(".main-svg")).map((one) => one.id),
+                              folded: document.querySelectorAll("details:not([open]):not(#columns)").length,
+                              rows: document.querySelectorAll("#table tbody tr").length,
+                              page: getComputedStyle(document.body).backgroundColor};
+        })""")
+    trials = int(chromium.find_element("id", "shown").text.split()[0])
+    chromium.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
+    printed = chromium.execute_script("return window.printed")
+    assert printed == {"empty": [], "folded": 0, "rows": trials, "page": "rgb(255, 255, 255)"}
+    until(lambda: len(rows(chromium)) == min(50, trials))  # what is on the screen is as it was
+    assert chromium.execute_script("return document.documentElement.className") == ""
+
+
+def test_compute_stands_beside_the_score(plain: str, chromium: Any) -> None:
+    show(chromium, plain, PHONE)
+    cells = chromium.find_elements("css selector", "#arms .scroll:first-of-type thead th")
+    names = [cell.get_attribute("textContent") for cell in cells]
+    assert names[2:5] == ["test mse", "95 % interval", "compute"]
 
 
 def test_an_arm_has_one_colour(plain: str, chromium: Any) -> None:
