@@ -10,7 +10,7 @@ contain, the interaction of seed and example, is counted once. Degrees of freedo
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -111,8 +111,7 @@ class Evidence:
             # the test examples are the same at every look, so theirs is one interval, and the chances add up
             half = anytime.half_width(self.n, self.seeds * self.n, alpha if over_units is None else alpha / 2)
             return half if over_units is None else half + _quantile(alpha / 2, self.units_df) * math.sqrt(over_units)
-        variance, df = self._total(over_units)
-        return _quantile(alpha, df) * math.sqrt(variance)
+        return max(_quantile(alpha, df) * math.sqrt(variance) for variance, df in self._both(over_units))
 
     def p(self, *, units: bool = True) -> float | None:
         """p-value of no difference; None where there is no interval."""
@@ -120,8 +119,7 @@ class Evidence:
         if self.seeds is None and over_units is None:
             return None
         if not self.sequential or self.seeds is None:
-            variance, df = self._total(over_units)
-            return _tail(abs(self.value), variance, df, 2)
+            return max(_tail(abs(self.value), variance, df, 2) for variance, df in self._both(over_units))
         if over_units is None:
             return anytime.p_value(self.n, self.value, self.seeds * self.n)
         return _least_alpha(lambda alpha: (self.half_width(alpha) or 0.0) < abs(self.value))
@@ -132,16 +130,17 @@ class Evidence:
             return None
         room = margin - abs(self.value)
         if not self.sequential or self.seeds is None:
-            variance, df = self._total(self.units)
-            return _tail(room, variance, df, 1)
+            return max(_tail(room, variance, df, 1) for variance, df in self._both(self.units))
         return _least_alpha(lambda alpha: (self.half_width(alpha) or 0.0) < room)
 
-    def _total(self, units: float | None) -> tuple[float, float]:
-        """Variance of the difference and its degrees of freedom."""
-        parts = [(self.seeds or 0.0, self.seeds_df), (units or 0.0, self.units_df)]
-        variance = sum(part for part, _ in parts)
-        below = sum(part**2 / df for part, df in parts if part)
-        return variance, variance**2 / below if below else math.inf
+    def _both(self, units: float | None) -> list[tuple[float, float]]:
+        """Variance of the difference and its degrees of freedom: over seeds and examples, and over seeds alone.
+
+        The wider of the two counts: with two or three seeds their variance is hardly known, and adding a known one to
+        it must not make the interval narrower.
+        """
+        alone = [] if self.seeds is None else [(self.seeds, self.seeds_df)]
+        return alone if units is None else [_sum(((self.seeds or 0.0, self.seeds_df), (units, self.units_df))), *alone]
 
     def detectable(self, alpha: float) -> float | None:
         """The least true difference that a sweep like this one finds with 80 % power; None where it finds none."""
@@ -160,11 +159,11 @@ class Evidence:
             half = anytime.half_width(round(n), seeds * n, alpha if self.units is None else alpha / 2)
             half += _quantile(alpha / 2, self.units_df) * math.sqrt(units)
             return half + float(stats.norm.ppf(POWER)) * math.sqrt(seeds + units)
-        df = [(seeds, self.seeds_df * (n - 1) / max(self.n - 1, 1) if self.n > 1 else math.inf),
-              (units, self.units_df * more_units)]
-        below = sum(part**2 / each for part, each in df if part)
-        total_df = (seeds + units) ** 2 / below if below else math.inf
-        return (_quantile(alpha, total_df) + float(stats.t.ppf(POWER, total_df))) * math.sqrt(seeds + units)
+        seeds_df = self.seeds_df * (n - 1) / max(self.n - 1, 1)
+        known = [_sum(((seeds, seeds_df), (units, self.units_df * more_units)))]
+        known += [] if self.seeds is None else [(seeds, seeds_df)]
+        return max((_quantile(alpha, df) + float(stats.t.ppf(POWER, df))) * math.sqrt(variance)
+                   for variance, df in known)
 
     def more_seeds(self, alpha: float) -> int | None:
         """Replicates per arm for 80 % power at the observed difference; None where no number is enough."""
@@ -290,6 +289,13 @@ def holm_level(p_values: Sequence[float | None], index: int) -> float:
     assert own is not None
     before = sum(p is not None and (p, place) < (own, index) for place, p in enumerate(p_values))
     return (1 - LEVEL) / (sum(p is not None for p in p_values) - before)
+
+
+def _sum(parts: Iterable[tuple[float, float]]) -> tuple[float, float]:
+    """The sum of variances, each with its degrees of freedom, and the sum's (Satterthwaite 1946, jstor:3002019)."""
+    held = [(part, df) for part, df in parts if part]
+    variance, below = math.fsum(part for part, _ in held), math.fsum(part**2 / df for part, df in held)
+    return variance, variance**2 / below if below else math.inf
 
 
 def _quantile(alpha: float, df: float) -> float:

@@ -136,6 +136,13 @@ def test_the_root_of_a_mean() -> None:
     assert spread == pytest.approx(mean_U.std(ddof=1) / math.sqrt(80) / (2 * math.sqrt(mean_U.mean())), rel=0.1)
 
 
+def test_two_seeds_do_not_get_a_narrower_interval_by_test_examples() -> None:
+    few = Evidence(-4.2, 2, 1.0, 1.9, 1.0, 72.0)
+    (low, high), (alone_low, alone_high) = few.interval() or (0, 0), few.interval(units=False) or (0, 0)
+    assert (low, high) == (alone_low, alone_high)
+    assert few.p() == few.p(units=False)
+
+
 # -- looks -------------------------------------------------------------------------------------------------------------
 
 
