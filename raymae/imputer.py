@@ -5,6 +5,7 @@ Shape suffixes: R rows, C columns.
 
 from __future__ import annotations
 
+import datetime as dt
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,8 +20,8 @@ from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
 from raymae.data.missing import hide_cells
-from raymae.data.tables import Table, table_of
-from raymae.errors import ResultsError
+from raymae.data.tables import Table, measured, table_of
+from raymae.errors import DataError, ResultsError, unknown
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.spec.space import Scalar
@@ -40,6 +41,7 @@ PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a sm
 MANY, MOST = 20_000, 5  # with 20 times the passes the 442 rows of diabetes have r2 .15 in place of .22
 LOOKS, PATIENCE = 20, 6  # evaluations of a fit on its held-out cells; so many without a better one end it
 OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
+REMEDY = "convert it to numbers, with NaN where a cell is missing, or name it in categorical"
 FEWEST = 10  # observed cells a column keeps, or nothing of it is held out
 
 
@@ -50,16 +52,16 @@ class NoBetterThanMeanWarning(UserWarning):
 class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fill missing cells by a masked autoencoder over columns, trained on the observed cells of `fit`'s table.
 
-    Numbers and categories (text, booleans, or columns named in `categorical`) are understood. Observed cells come back
-    as they were. A category that `fit` has not met tells nothing about its row's other cells and is kept. A pandas
-    frame in gives a pandas frame out.
+    Numbers, dates, durations and categories (text, booleans, or columns named in `categorical`) are understood. Observed
+    cells come back as they were. A category that `fit` has not met tells nothing about its row's other cells and is
+    kept. A pandas frame in gives a pandas frame out.
 
     Args:
         settings: Parameters of the task `imputation` under the arm `mae`, as in a sweep file; what is not named is
             `DEFAULTS` and `PASSES`, then the task's own default.
         categorical: Columns of numbers that are categories, by name.
         held_out: Share of the observed cells that are kept aside while training, to choose the weights by;
-            `scores_["rmse"]` is the error on them.
+            `scores_["rmse"]` is the error on them. 0 holds none out: weights and scores then go by what is seen.
         random_state: Seed, or a numpy RandomState.
 
     Attributes:
@@ -107,11 +109,17 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             y: Ignored.
 
         Raises:
-            DataError: A column without any observed cell, or one that cannot be understood.
-            ValueError: Unknown settings, or an array of the wrong form.
+            DataError: A column without any observed cell, one that cannot be understood, or an unknown one in
+                `categorical`.
+            ValueError: Unknown settings, `held_out` out of range, or an array of the wrong form.
         """
         frame = self._checked(X, reset=True)
-        table = table_of(frame, categorical=tuple(self.categorical))
+        for name in self.categorical:
+            if name not in frame.columns:
+                raise DataError(f"categorical: {unknown('column', name, map(str, frame.columns))}")
+        if not 0 <= self.held_out < 1:
+            raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
+        table = table_of(frame, categorical=tuple(self.categorical), remedy=REMEDY)
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
         where = TrialData(DataSpec(name="table"), "real")
@@ -179,7 +187,8 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         return {name: value for name, value in params.items() if applies(Imputation.schema.params, name, ARM, kind)}
 
     def _prepared(self, table: Table, seed: int) -> IncompleteTable:
-        hidden_RC = hide_cells(table.values_RC, "mcar", self.held_out, seed)
+        hidden_RC = hide_cells(table.values_RC, "mcar", self.held_out, seed) if self.held_out else \
+            np.zeros(table.values_RC.shape, dtype=bool)
         observed_C = (~np.isnan(table.values_RC)).sum(axis=0)
         hidden_RC[:, observed_C - hidden_RC.sum(axis=0) < FEWEST] = False
         every = np.arange(len(table.values_RC))
@@ -228,5 +237,25 @@ def _filled(series: pd.Series, missing_R: np.ndarray, new_R: np.ndarray) -> pd.S
     """The series with something in its missing cells; observed ones keep their values, and types where they can."""
     series = series.astype("Float64") if pd.api.types.is_integer_dtype(series.dtype) else series.copy()
     new = new_R[missing_R]
+    if isinstance(series.dtype, pd.CategoricalDtype):  # of a part of a table, which may lack what fit has met
+        known = set(series.cat.categories)
+        series = series.cat.add_categories([value for value in dict.fromkeys(new) if value not in known])
+    elif measured(series)[1] and new_R.dtype != object:
+        new = _as_time(series, new)
     series[missing_R] = new.astype(series.dtype) if isinstance(series.dtype, np.dtype) else new
     return series
+
+
+def _as_time(series: pd.Series, days: np.ndarray) -> Any:
+    """Days as what a column of dates or durations holds, to the second."""
+    spans = pd.to_timedelta(np.round(days * 86_400), unit="s")
+    if pd.api.types.is_timedelta64_dtype(series.dtype):
+        return spans.astype(series.dtype)
+    moments = pd.Timestamp(0, tz="UTC") + spans
+    if isinstance(series.dtype, pd.DatetimeTZDtype):
+        return moments.tz_convert(series.dtype.tz)
+    moments = moments.tz_localize(None)
+    if pd.api.types.is_datetime64_dtype(series.dtype):
+        return moments.astype(series.dtype)
+    first = series.dropna().iloc[0] if series.notna().any() else None
+    return np.array([moment.date() if type(first) is dt.date else moment for moment in moments], dtype=object)

@@ -97,6 +97,49 @@ def test_columns_that_say_nothing() -> None:
         imputer.transform(frame.iloc[:1].astype({"median_income": object}).assign(median_income="rich"))
 
 
+def test_a_part_of_a_table_may_lack_categories_that_fit_has_met() -> None:
+    frame = pd.DataFrame({"x": np.arange(60.0), "k": ["hi"] * 54 + ["lo"] * 6})
+    part = frame[-6:].assign(k=pd.Categorical(["lo", None] * 3))  # converted by itself
+    filled = MAEImputer(TINY).fit(frame.astype({"k": "category"})).transform(part)
+    assert set(filled["k"]) == {"lo", "hi"}
+    assert filled["k"][::2].tolist() == ["lo"] * 3
+
+
+@pytest.mark.parametrize("num_rows", [100, 400])
+def test_numbers_are_numbers_in_a_column_of_objects(num_rows: int) -> None:
+    values = np.random.default_rng(0).normal(size=num_rows).astype(object)
+    values[::7] = None
+    imputer = MAEImputer(TINY).fit(pd.DataFrame({"o": values, "y": np.arange(num_rows)}))
+    assert imputer._task.data.table.categories == ((), ())
+    assert not imputer.transform(pd.DataFrame({"o": values, "y": np.arange(num_rows)})).isna().any().any()
+    with pytest.raises(DataError, match=r"column 'o' has numbers in .* but row 2 holds 'much'; convert it to numb"):
+        imputer.fit(pd.DataFrame({"o": ["1.5", "much", *map(str, range(50))], "y": range(52)}))
+
+
+@pytest.mark.parametrize("column", [
+    pd.Series(pd.date_range("2020-01-01", periods=60, freq="h")), pd.Series(pd.to_timedelta(range(60), unit="h")),
+    pd.Series(pd.date_range("2020-01-01", periods=60, tz="Europe/Oslo")),
+    pd.Series(pd.date_range("2020-01-01", periods=60).date),
+], ids=["moments", "durations", "zone", "dates"])
+def test_dates_and_durations_are_filled_with_their_like(column: pd.Series) -> None:
+    frame = pd.DataFrame({"when": column, "y": np.arange(60.0)})
+    frame.loc[10:12, "when"] = None
+    filled = MAEImputer(TINY).fit_transform(frame)["when"]
+    assert filled.dtype == frame["when"].dtype
+    assert filled[:10].tolist() == column[:10].tolist()
+    assert column.min() <= filled[11] <= column.max()
+
+
+def test_arguments_that_cannot_be_meant() -> None:
+    with pytest.raises(DataError, match="categorical: unknown column 'ocean'; allowed: households"):
+        MAEImputer(TINY, categorical=["ocean"]).fit(frame_of(50))
+    with pytest.raises(DataError, match="column 'code' holds number and text cells; make them one type"):
+        MAEImputer(TINY).fit(pd.DataFrame({"code": [1, "1"] * 20, "y": range(40)}))
+    with pytest.raises(ValueError, match="held_out must be at least 0 and below 1, got 1"):
+        MAEImputer(TINY, held_out=1).fit(frame_of(50))
+    assert MAEImputer(TINY, held_out=0).fit(frame_of(50)).scores_["rmse"] > 0
+
+
 @settings(max_examples=12, deadline=None, suppress_health_check=list(HealthCheck))
 @given(rows=st.integers(1, 30), columns=st.integers(1, 4), share=st.sampled_from([0.0, 0.3, 0.8]),
        draw=st.sampled_from(["mean", "median", "sample"]), seed=st.integers(0, 99))

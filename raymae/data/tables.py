@@ -254,7 +254,8 @@ def _refuse_nearly_numeric(column: Any, decimal: str, told: _Told) -> None:
 
 def _categories(column: Any, told: _Told) -> tuple[np.ndarray, tuple[Any, ...]]:
     present = column.notna().to_numpy()
-    kinds = sorted({_kind(value).__name__ for value in column[present]})
+    names_of = {Number: "number", str: "text", bool: "boolean"}
+    kinds = sorted({names_of.get(_kind(value), _kind(value).__name__) for value in column[present]})
     if len(kinds) > 1:
         raise DataError(f"{told} holds {' and '.join(kinds)} cells; make them one type")
     try:
