@@ -52,9 +52,9 @@ class NoBetterThanMeanWarning(UserWarning):
 class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
     """Fill missing cells by a masked autoencoder over columns, trained on the observed cells of `fit`'s table.
 
-    Numbers, dates, durations and categories (text, booleans, or columns named in `categorical`) are understood. Observed
-    cells come back as they were. A category that `fit` has not met tells nothing about its row's other cells and is
-    kept. A pandas frame in gives a pandas frame out.
+    Numbers, dates, durations and categories (text, booleans, or columns named in `categorical`) are understood.
+    Observed cells come back as they were. A category that `fit` has not met tells nothing about its row's other cells
+    and is kept. A pandas frame in gives a pandas frame out.
 
     Args:
         settings: Parameters of the task `imputation` under the arm `mae`, as in a sweep file; what is not named is
