@@ -22,11 +22,18 @@ import difflib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
+MAX_LINES = 40
+MAX_LINE = 2_000
+
 
 class RayMAEError(Exception):
     """Base of all errors raised on purpose. The message is complete: rule, value, origin, what to do."""
 
     exit_code = 1
+
+    def __str__(self) -> str:
+        """The message, no longer than a screen and without control characters: a name may hold any."""
+        return on_a_screen(super().__str__())
 
 
 @dataclass(frozen=True)
@@ -44,7 +51,7 @@ class Problem:
     message: str
 
     def __str__(self) -> str:
-        return f"{self.where}: {self.key}{': ' if self.key else ''}{self.message}"
+        return printable(f"{self.where}: {self.key}{': ' if self.key else ''}{self.message}")
 
 
 class SpecError(RayMAEError):
@@ -100,6 +107,19 @@ class CheckpointError(TrialError):
 
 class TransferError(TrialError):
     """Pretrained encoder weights did not reach the fine-tuned network key by key."""
+
+
+def printable(text: str) -> str:
+    """Text in which control characters, line ends among them, are written as Python writes them."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else repr(c)[1:-1] for c in text)
+
+
+def on_a_screen(text: str) -> str:
+    """A message of at most MAX_LINES lines, each of at most MAX_LINE characters, without control characters."""
+    lines = [printable(line) for line in text.split("\n")]
+    if len(lines) > MAX_LINES:
+        lines = [*lines[:MAX_LINES - 1], f"… and {len(lines) - MAX_LINES + 1} more lines"]
+    return "\n".join(line if len(line) <= MAX_LINE else f"{line[:MAX_LINE - 1]}…" for line in lines)
 
 
 def unknown(what: str, name: object, allowed: Iterable[str]) -> str:

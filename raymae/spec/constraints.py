@@ -10,6 +10,7 @@ import operator
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from raymae.errors import shorten
 from raymae.spec.space import Scalar
 
 MAX_LENGTH = 300
@@ -50,6 +51,14 @@ class Constraint:
                 raise ValueError(f"{text!r} holds {type(node).__name__}; allowed are names, numbers, text, lists, "
                                  "arithmetic, comparisons, and, or, not")
 
+    def __eq__(self, other: object) -> bool:
+        """Whether the other is the same text."""
+        return isinstance(other, Constraint) and self.text == other.text
+
+    def __hash__(self) -> int:
+        """By its text."""
+        return hash(self.text)
+
     def holds(self, values: Mapping[str, Scalar]) -> bool:
         """Whether the constraint holds; it does where a parameter it names does not exist.
 
@@ -79,7 +88,11 @@ def _value(node: ast.AST, values: Mapping[str, Scalar]) -> Any:
         case ast.UnaryOp(op=op, operand=operand):
             return _UNARY[type(op)](_value(operand, values))
         case ast.BinOp(left=left, op=op, right=right):
-            return _BINARY[type(op)](_value(left, values), _value(right, values))
+            a, b = _value(left, values), _value(right, values)
+            for operand in (a, b):
+                if not isinstance(operand, (bool, int, float)):  # 'a' * 999999999999 and '%9999999d' % 1 fill memory
+                    raise TypeError(f"arithmetic is for numbers, got {shorten(operand)}")
+            return _BINARY[type(op)](a, b)
         case ast.Compare(left=left, ops=ops, comparators=comparators):
             found = _value(left, values)
             for compare, comparator in zip(ops, comparators, strict=True):

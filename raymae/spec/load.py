@@ -12,12 +12,12 @@ from pydantic import ValidationError
 from raymae.errors import Problem, SpecError, unknown
 from raymae.spec.check import problems
 from raymae.spec.explain import explain
-from raymae.spec.read import Tree, apply_overrides, parse_yaml, place
+from raymae.spec.read import MAX_BYTES, Tree, apply_overrides, parse_yaml, place, too_long
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema
 from raymae.spec.uri import is_uri
 
-MAX_BYTES = 1_000_000
+MAX_EXPLAINED = 100  # of many thousand unknown keys: a screen shows fewer
 
 
 def load_sweep(
@@ -39,12 +39,13 @@ def load_sweep(
     """
     path = Path(path)
     try:
-        raw = path.read_bytes()
+        with path.open("rb") as file:  # a pipe is fine; a device that never ends is not
+            raw = file.read(MAX_BYTES + 1)
     except OSError as error:
         reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
         raise SpecError([Problem(str(path), "", f"cannot read the sweep file: {reason}")]) from None
     if len(raw) > MAX_BYTES:
-        raise SpecError([Problem(str(path), "", f"a sweep file holds at most {MAX_BYTES} bytes, this has {len(raw)}")])
+        raise SpecError([too_long(str(path))])
     try:
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -54,9 +55,13 @@ def load_sweep(
         return spec
     try:
         own = (path.parent / Path(spec.data.path).expanduser()).resolve()
+        special = own.exists() and not (own.is_file() or own.is_dir())
     except (OSError, RuntimeError) as error:  # ~ of a user that does not exist, links in a circle
         message = f"is not a path on this machine: {error}, got {spec.data.path!r}"
         raise SpecError([Problem(str(path), "data.path", message)]) from None
+    if special:
+        message = f"must be a file or a folder, got {str(own)!r}, which is a device, a pipe or a socket"
+        raise SpecError([Problem(str(path), "data.path", message)])
     return spec.model_copy(update={"data": spec.data.model_copy(update={"path": str(own)})})
 
 
@@ -83,8 +88,9 @@ def parse_sweep(
     try:
         spec = SweepSpec.model_validate(tree)
     except ValidationError as error:
-        found = [problem(*explain(item)) for item in error.errors(include_url=False)]
-        for item in error.errors(include_url=False):
+        errors = error.errors(include_url=False)
+        found = [problem(*explain(item)) for item in errors[:MAX_EXPLAINED]]
+        for item in errors:
             _remove(tree, item["loc"])
         try:  # what is left may hold errors of the second kind: show them now, not on the next try
             spec = SweepSpec.model_validate(tree)
@@ -94,7 +100,8 @@ def parse_sweep(
         try:
             schema = schema_of(spec.task)
         except KeyError as error:
-            found.append(problem("task", unknown("task", spec.task, error.args[0])))
+            names, *cause = error.args
+            found.append(problem("task", cause[0] if cause else unknown("task", spec.task, names)))
         else:
             found += [problem(key, message) for key, message in problems(spec, schema)]
     if found:

@@ -12,15 +12,22 @@ from typing import Any, NoReturn
 from ruamel.yaml import YAML
 from ruamel.yaml.comments import CommentedMap, CommentedSeq
 from ruamel.yaml.error import YAMLError
+from ruamel.yaml.events import AliasEvent, CollectionEndEvent, CollectionStartEvent, NodeEvent
 
 from raymae.errors import Problem, SpecError, line_of, one_line, shorten
 
+MAX_BYTES = 100_000
 MAX_DEPTH = 32
-MAX_VALUES = 50_000  # aliases of aliases multiply
+MAX_VALUES = 5_000  # aliases of aliases multiply
 PLAIN_TAGS = {"map", "seq", "str", "int", "float", "bool", "null"}
 MAX_INT = 2**63 - 1  # what a Parquet column of integers holds
 
 Tree = dict[str, Any]  # plain values by key, as they nest
+
+
+def too_long(origin: str) -> Problem:
+    """That a text is longer than a sweep file may be."""
+    return Problem(origin, "", f"a sweep file holds at most {MAX_BYTES} bytes, this has more")
 
 
 def parse_yaml(text: str, origin: str, lines: dict[str, int]) -> Any:
@@ -33,10 +40,13 @@ def parse_yaml(text: str, origin: str, lines: dict[str, int]) -> Any:
     if other is not None:  # 1.1 would read `on` as true and 010 as 8
         line = text.count("\n", 0, other.start()) + 1
         raise SpecError([Problem(f"{origin}:{line}", "", f"must be YAML 1.2, got {other[0].strip()!r}")])
+    if len(text.encode(errors="replace")) > MAX_BYTES:
+        raise SpecError([too_long(origin)])
     yaml = YAML(typ="rt", pure=True)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # an anchor may be defined anew
+            _measure(text, origin)
             tree = yaml.load(io.StringIO(text))
     except YAMLError as error:
         mark = getattr(error, "problem_mark", None) or getattr(error, "context_mark", None)
@@ -56,6 +66,36 @@ def parse_yaml(text: str, origin: str, lines: dict[str, int]) -> Any:
             raise SpecError([Problem(f"{origin}:{line}", "", message)]) from None
         raise SpecError([Problem(origin, "", f"not valid YAML 1.2: {error or type(error).__name__}")]) from None
     return _plain(tree, "", lines, origin, itertools.count(1), 0)
+
+
+def _measure(text: str, origin: str) -> None:
+    """Refuse a text that grows without bound when it is loaded, event by event, before anything is built of it.
+
+    Raises:
+        SpecError: It is nested too deep, or holds too many values once aliases are replaced by what they stand for.
+    """
+    sizes: dict[str, int] = {}  # values below each anchor
+    around: list[tuple[str | None, int]] = []  # the anchors of the lists and mappings that are open, values before each
+    total = 0
+    for event in YAML(typ="rt", pure=True).parse(io.StringIO(text)):
+        where = f"{origin}:{event.start_mark.line + 1}"
+        if isinstance(event, AliasEvent):
+            total += sizes.get(event.anchor, 1)
+        elif isinstance(event, CollectionEndEvent):
+            anchor, before = around.pop()
+            if anchor is not None:
+                sizes[anchor] = total - before
+        elif isinstance(event, NodeEvent):
+            total += 1
+            if isinstance(event, CollectionStartEvent):
+                around.append((event.anchor, total - 1))
+            elif event.anchor is not None:
+                sizes[event.anchor] = 1
+        if len(around) > 2 * MAX_DEPTH:  # a little too deep is refused below, with its key
+            raise SpecError([Problem(where, "", f"nested deeper than {MAX_DEPTH} levels")])
+        if total > 2 * MAX_VALUES:  # a key and its value are two
+            message = f"a sweep file holds at most {MAX_VALUES} values (do aliases multiply?)"
+            raise SpecError([Problem(where, "", message)])
 
 
 def place(origin: str, key: str, lines: Mapping[str, int]) -> str:

@@ -79,7 +79,7 @@ class SearchSpec(Model):
     """How configurations are proposed and which trials are ended early."""
 
     algorithm: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"] = "tpe"
-    num_trials: int = Field(16, ge=1, description="Trials per arm. Every arm gets the same number.")
+    num_trials: int = Field(16, ge=1, le=100_000, description="Trials per arm. Every arm gets the same number.")
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
         "asha", description="Ends trials early. hyperband is the asynchronous one: asha with several brackets. pbt is "
         "population-based training: the worst trials make way for changed copies of the best."
@@ -93,8 +93,9 @@ class SearchSpec(Model):
     )
     reduction_factor: float = Field(3.0, gt=1, description="asha: about one in so many trials goes on at each rung.")
     max_concurrent: int | None = Field(None, ge=1, description="Trials at once; null is as many as the resources hold.")
-    seed: int = Field(0, ge=0, description="Seed of the search. Trial k of every arm, counted from 0, is trained on "
-                      "seed 1000 * seed + k; a trial of a population that goes on from another keeps that one's.")
+    seed: int = Field(0, ge=0, le=10**12, description="Seed of the search. Trial k of every arm, counted from 0, is "
+                      "trained on seed 1000 * seed + k; a trial of a population that goes on from another keeps that "
+                      "one's.")
     warm_start: list[str] = Field(
         default_factory=list, description="Results folders of earlier sweeps whose trials the search learns from."
     )
@@ -109,8 +110,8 @@ class SearchSpec(Model):
 class ResourceSpec(Model):
     """What one trial gets. Fractions of a device are shares of it."""
 
-    workers: int = Field(1, ge=1, description="Ray Train workers per trial.")
-    cpus_per_worker: float = Field(1.0, gt=0)
+    workers: int = Field(1, ge=1, le=10_000, description="Ray Train workers per trial.")
+    cpus_per_worker: float = Field(1.0, ge=0.001)
     gpus_per_worker: float = Field(0.0, ge=0)
     report_timeout_s: float | None = Field(
         None, gt=0, description="A trial whose next report takes longer is failed and its workers are replaced."
@@ -120,6 +121,8 @@ class ResourceSpec(Model):
     @field_validator("gpus_per_worker")
     @classmethod
     def _whole_above_one(cls, value: float) -> float:
+        if 0 < value < 0.001:
+            raise ValueError(f"must be 0 or at least 0.001, got {value}")
         if value > 1 and value != int(value):
             raise ValueError(f"must be a fraction below 1 or a whole number of GPUs, got {value}")
         return value
@@ -155,7 +158,7 @@ class RoundsSpec(Model):
     """Replicates in rounds, until the primary comparison is decided."""
 
     min: int = Field(5, ge=2, description="Replicates of the first round, and of each one after it.")
-    max: int = Field(40, ge=2, description="Replicates after which the comparison stays undecided.")
+    max: int = Field(40, ge=2, le=10_000, description="Replicates after which the comparison stays undecided.")
     until: Literal["decided"] = Field(
         "decided", description="Intervals then are a confidence sequence, which holds at every look."
     )
@@ -168,7 +171,7 @@ class RoundsSpec(Model):
 
 
 Replicates = Annotated[
-    Annotated[int, Field(ge=0), Tag("number")] | Annotated[RoundsSpec, Tag("rounds")],
+    Annotated[int, Field(ge=0, le=10_000), Tag("number")] | Annotated[RoundsSpec, Tag("rounds")],
     Discriminator(lambda value: "rounds" if isinstance(value, (Mapping, RoundsSpec)) else "number"),
 ]
 

@@ -15,6 +15,9 @@ from pydantic.config import JsonDict
 
 from raymae.spec.space import Scalar
 
+MAX_DEPTH = 128  # blocks, and below it values: a digit too many in a file must not be built before it is refused
+MAX_WIDTH = 8192
+
 Mode = Literal["min", "max"]
 ArmKind = Literal["pretrained", "trained", "reference"]
 

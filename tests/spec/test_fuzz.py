@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from ruamel.yaml import YAML
 
-from raymae.errors import SpecError
+from raymae.errors import MAX_LINE, MAX_LINES, SpecError
 from raymae.spec import SweepSpec, arm_plan, parse_sweep, trial_config
 from raymae.spec.space import combinations
 from raymae.tasks import schema_of
@@ -22,11 +22,12 @@ QUICK = {"derandomize": True, "deadline": None, "database": None, "suppress_heal
 SHIPPED = [YAML(typ="safe", pure=True).load(path.read_text()) for path in sorted((ROOT / "sweeps").rglob("*.yaml"))]
 NAMES = ["name", "arms", "space", "lr", "when", "arm", "mae", "mask_ratio", "patch_size", "lookback", "uniform",
          "int", "choice", "loguniform", "step", "settings", "training", "epochs", "task", "forecasting", "grid"]
-NUMBERS = [0, 1, -1, 2**31, 2**63 - 1, 2**63, -(2**64), 10**400, 0.0, -0.0, 0.5, 1e308, math.nan, math.inf]
+NUMBERS = [0, 1, -1, 2**31, 2**63 - 1, 2**63, -(2**64), 10**400, 0.0, -0.0, 0.5, 1e308, math.nan, math.inf, 1e-320]
+HOSTILE = ["\x1b[2J", "/dev/zero", "'a' * 999999999 != arm", "raymae.tasks.base:Task", "a\nb", "x" * 5000, "\u202e"]
 PARAMS = list(schema_of("forecasting").params.model_fields)
 scalars = st.one_of(
     st.none(), st.booleans(), st.sampled_from(NUMBERS), st.integers(), st.floats(), st.sampled_from(NAMES),
-    st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8),
+    st.sampled_from(HOSTILE), st.text(st.characters(exclude_categories=("Cs", "Cc")), max_size=8),
 )
 trees = st.recursive(
     scalars,
@@ -53,7 +54,9 @@ def check(text: str, *overrides: str) -> SweepSpec | None:
     try:
         spec = parse_sweep(text, "f.yaml", overrides, schema_of=schema_of)
     except SpecError as error:
-        str(error).encode()  # can be printed
+        lines = str(error).encode().decode().splitlines()  # can be printed
+        assert len(lines) <= MAX_LINES
+        assert all(line.isprintable() and len(line) <= MAX_LINE for line in lines)
         return None
     assert SweepSpec.model_validate(spec.to_json()) == spec
     schema = schema_of(spec.task)

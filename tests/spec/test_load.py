@@ -109,7 +109,7 @@ NOT_A_SWEEP = {
     "huger integer": (field("training", "{epochs: " + "9" * 5000 + "}"), 9, "whole numbers go up to"),
     "beyond Parquet": (field("search", "{seed: 9223372036854775808}"), 8, "search.seed: whole numbers go up to"),
     "deep": (field("settings", "{target: " + "[" * 40 + "]" * 40 + "}"), 9, "settings.target: nested deeper than 32"),
-    "deeper": (field("settings", "{target: " + "[" * 500 + "]" * 500 + "}"), None, "nested deeper than 32 levels"),
+    "deeper": (field("settings", "{target: " + "[" * 500 + "]" * 500 + "}"), 9, "nested deeper than 32 levels"),
     "YAML 1.1": ("%YAML 1.1\n---\n" + BASE, 1, "must be YAML 1.2, got '%YAML 1.1'"),
 }
 
@@ -134,16 +134,16 @@ def test_yaml_1_2_may_be_declared(load: Load) -> None:
 def test_aliases_that_multiply(refuse: Refuse) -> None:
     bomb = "a0: &a0 [x]\n" + "".join(f"a{n}: &a{n} [{', '.join([f'*a{n - 1}'] * 9)}]\n" for n in range(1, 12))
     (line,) = refuse(bomb)
-    assert re.match(r"f.yaml:\d+: a\d+: a sweep file holds at most 50000 values", line)
+    assert re.match(r"f.yaml:\d+: a sweep file holds at most 5000 values", line)
 
 
 def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (tmp_path / "latin.yaml").write_bytes(b"name: \xe4\n")
     (tmp_path / "utf16.yaml").write_bytes(BASE.encode("utf-16"))
-    (tmp_path / "huge.yaml").write_bytes(b"#" * 1_000_001)
+    (tmp_path / "huge.yaml").write_bytes(b"#" * 100_001)
     for name, message in [
         ("missing.yaml", "no such file"), ("", "Is a directory"), ("latin.yaml", "must be UTF-8 text: "),
-        ("utf16.yaml", "must be UTF-8 text"), ("huge.yaml", "at most 1000000 bytes, this has 1000001"),
+        ("utf16.yaml", "must be UTF-8 text"), ("huge.yaml", "at most 100000 bytes, this has more"),
         ("latin.yaml/x", "Not a directory"),
     ]:
         with pytest.raises(SpecError, match=f"^{re.escape(str(tmp_path / name))}: .*{message}"):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from raymae.data.groups import pattern_problems
-from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
+from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
 ARMS = {
@@ -28,8 +28,8 @@ class ClassificationParams(TrainingParams):
     group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
                            "it, matches is the patient or place, who is in one split")
     patch_size: int = param(8, "side of a token", unit="pixels", kinds=LEARNING, ge=1)
-    encoder_dim: int = param(192, "width of the encoder", kinds=LEARNING, ge=8)
-    encoder_depth: int = param(9, "blocks of the encoder", kinds=LEARNING, ge=1)
+    encoder_dim: int = param(192, "width of the encoder", kinds=LEARNING, ge=8, le=MAX_WIDTH)
+    encoder_depth: int = param(9, "blocks of the encoder", kinds=LEARNING, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(6, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
     drop_path: float = param(0.1, "stochastic depth of the last block, while fine-tuning", kinds=LEARNING, ge=0, lt=1)
@@ -47,8 +47,8 @@ class ClassificationParams(TrainingParams):
     norm_target: bool = param(True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
     pretrain_crop: float = param(0.35, "least share of the area that a random crop keeps while pretraining; 1 is no "
                                        "crop", kinds=("pretrained",), gt=0, le=1)
-    decoder_dim: int = param(128, "width of the decoder", kinds=("pretrained",), ge=8)
-    decoder_depth: int = param(2, "blocks of the decoder", kinds=("pretrained",), ge=1)
+    decoder_dim: int = param(128, "width of the decoder", kinds=("pretrained",), ge=8, le=MAX_WIDTH)
+    decoder_depth: int = param(2, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
     decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
     compile: bool = param(False, "compile the networks with torch.compile: minutes once, then faster steps on a GPU",
                           kinds=LEARNING)

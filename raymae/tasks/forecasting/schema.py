@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from raymae.spec.space import Scalar
-from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
+from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
 TOKEN_ARMS = ("mae", "scratch")
@@ -51,8 +51,8 @@ class ForecastingParams(TrainingParams):
     )
     dropout: float = param(0.1, "dropout inside the network", arms=TOKEN_ARMS, ge=0, lt=1)
     patch_size: int = param(12, "steps per token", unit="steps", arms=TOKEN_ARMS, ge=1)
-    encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8)
-    encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
+    encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8, le=MAX_WIDTH)
+    encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(4, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
@@ -64,10 +64,10 @@ class ForecastingParams(TrainingParams):
         "all", "pretrain on every channel in turn with the same weights, or on the target only", kinds=("pretrained",)
     )
     norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
-    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=8)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
+    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=8, le=MAX_WIDTH)
+    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
     decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
-    rnn_dim: int = param(48, "hidden width of the recurrent arms", arms=RECURRENT_ARMS, ge=1)
+    rnn_dim: int = param(48, "hidden width of the recurrent arms", arms=RECURRENT_ARMS, ge=1, le=MAX_WIDTH)
     rnn_depth: int = param(1, "layers of the recurrent arms", arms=RECURRENT_ARMS, ge=1)
 
 

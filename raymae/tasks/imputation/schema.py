@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
+from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
 TOKEN_ARMS = ("mae", "scratch")
@@ -90,11 +90,11 @@ class ImputationParams(TrainingParams):
     visible_weight: float = param(
         0.1, "weight of the pretraining loss on visible cells, beside 1 on hidden ones", kinds=("pretrained",), ge=0
     )
-    encoder_dim: int = param(32, "width of the encoder", arms=TOKEN_ARMS, ge=4)
-    encoder_depth: int = param(1, "blocks of the encoder", arms=TOKEN_ARMS, ge=1)
+    encoder_dim: int = param(32, "width of the encoder", arms=TOKEN_ARMS, ge=4, le=MAX_WIDTH)
+    encoder_depth: int = param(1, "blocks of the encoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(2, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
-    decoder_dim: int = param(32, "width of the decoder", arms=TOKEN_ARMS, ge=4)
-    decoder_depth: int = param(2, "blocks of the decoder", arms=TOKEN_ARMS, ge=1)
+    decoder_dim: int = param(32, "width of the decoder", arms=TOKEN_ARMS, ge=4, le=MAX_WIDTH)
+    decoder_depth: int = param(2, "blocks of the decoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     decoder_heads: int = param(2, "attention heads of the decoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)

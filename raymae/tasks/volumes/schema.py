@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from raymae.data.groups import pattern_problems
-from raymae.spec.task import Arm, Objective, Published, TaskSchema, TrainingParams, param
+from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
 Box = tuple[int, int, int]
@@ -39,8 +39,8 @@ class VolumesParams(TrainingParams):
     )
     patch_size: int = param(8, "side of a token, after shrinking: 2, 4, 8 or 16", unit="voxels", kinds=LEARNING, ge=2,
                             le=16)
-    encoder_dim: int = param(96, "width of the encoder", kinds=LEARNING, ge=6)
-    encoder_depth: int = param(4, "blocks of the encoder", kinds=LEARNING, ge=1)
+    encoder_dim: int = param(96, "width of the encoder", kinds=LEARNING, ge=6, le=MAX_WIDTH)
+    encoder_depth: int = param(4, "blocks of the encoder", kinds=LEARNING, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
     feature_size: int = param(8, "width of UNETR's finest level", kinds=LEARNING, ge=1)
@@ -57,8 +57,8 @@ class VolumesParams(TrainingParams):
     norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
     pretrain_boxes: int = param(0, "boxes per pretraining epoch; 0: one of each volume", kinds=("pretrained",), ge=0)
     unlabelled: bool = param(True, "volumes without labels join pretraining", kinds=("pretrained",))
-    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=6)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1)
+    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=6, le=MAX_WIDTH)
+    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
     decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
 
 
