@@ -126,8 +126,9 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
         for folder, kind, listed in (("imagesTr", np.int16, names), ("labelsTr", np.uint8, names),
                                      ("imagesTs", np.int16, [f"owner{owner:02d}_9" for owner in range(12)])):
             (tmp_path / "own" / folder).mkdir(parents=True)
-            for name in listed:
-                volume = nibabel.Nifti1Image(np.ones((4, 4, 4), kind), np.eye(4))
+            for index, name in enumerate(listed):  # images differ, labels are foreground
+                value = index + (100 if folder == "imagesTs" else 0) if kind is np.int16 else 1
+                volume = nibabel.Nifti1Image(np.full((4, 4, 4), value, kind), np.eye(4))
                 nibabel.save(volume, tmp_path / "own" / folder / f"{name}.nii.gz")
 
     def imputation() -> None:

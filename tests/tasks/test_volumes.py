@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -261,13 +260,18 @@ def test_a_real_ct_is_resampled_windowed_and_joined_by_unlabelled_ones(
         pytest.skip(f"needs {source}")
     drawn: Any = nibabel.load(source / "example_seg_fast_force_split.nii.gz")
     liver = (np.asarray(drawn.dataobj) == 5).astype(np.uint8)
+    scan: Any = nibabel.load(source / "example_ct.nii.gz")
+
+    def shifted(units: int) -> Any:  # no two are copies of each other
+        return nibabel.Nifti1Image((np.asarray(scan.dataobj) + units).astype(np.int16), scan.affine)
+
     (tmp_path / "labelsTr").mkdir()
     for index in range(3):
         (tmp_path / "imagesTr").mkdir(exist_ok=True)
-        shutil.copy(source / "example_ct.nii.gz", tmp_path / "imagesTr" / f"img{index}.nii.gz")
+        nibabel.save(shifted(index), tmp_path / "imagesTr" / f"img{index}.nii.gz")
         nibabel.save(nibabel.Nifti1Image(liver, drawn.affine), tmp_path / "labelsTr" / f"label{index}.nii.gz")
     (tmp_path / "imagesTs").mkdir()
-    shutil.copy(source / "example_ct.nii.gz", tmp_path / "imagesTs" / "img9.nii.gz")
+    nibabel.save(shifted(9), tmp_path / "imagesTs" / "img9.nii.gz")
     data = {"name": "BTCV", "source": "real", "path": str(tmp_path)}
     task = make_task("mae", data=data, spacing="6x6x9", num_classes=2)
     assert Volumes.validate(task.config.data, task.config.params) == (
@@ -293,7 +297,7 @@ def test_bad_files_fail_before_a_sweep_starts(tmp_path: Path, make_config: Calla
     for index in range(3):
         for folder, stem, shape in (("imagesTr", "img", (4, 4, 4)), ("labelsTr", "label", (4, 4, 4 + index // 2))):
             (tmp_path / folder).mkdir(exist_ok=True)
-            nibabel.save(nibabel.Nifti1Image(np.zeros(shape, np.uint8), np.eye(4)),
+            nibabel.save(nibabel.Nifti1Image(np.full(shape, index, np.uint8), np.eye(4)),
                          tmp_path / folder / f"{stem}{index}.nii.gz")
     config = make_config("volumes", "mae", data={"name": "BTCV", "source": "real", "path": str(tmp_path)})
     with pytest.raises(DataError, match=r"label2.nii.gz: has shape 4x4x5, but its image .*img2.nii.gz has 4x4x4"):

@@ -6,6 +6,7 @@ Shape suffixes: B batch, C channels, K classes, XYZ voxels along the three axes 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +20,9 @@ from torch.nn import functional as F
 from raymae.data.groups import counted
 from raymae.data.shelf import WORKER
 from raymae.data.synthetic.volumes import CLASSES, synthetic_volumes
-from raymae.data.volumes import Scan, VolumeSet, read_scan, read_volume_set, split_scans
+from raymae.data.volume_files import Scan, read_scan
+from raymae.data.volumes import VolumeSet, read_volume_set, split_scans
+from raymae.errors import DataError
 from raymae.tasks.base import Batch
 from raymae.tasks.volumes.schema import Box
 from raymae.tasks.whole import Whole
@@ -33,15 +36,17 @@ class Preparation(NamedTuple):
     Attributes:
         spacing: Voxel size in mm along X, Y and Z; None leaves it as it is.
         intensity: `ct` scales a window to [0, 1], `volume` standardises every volume by itself, `auto` is `ct` where
-            the data set says CT.
+            the data set says CT, channel by channel.
         window: Hounsfield units that become 0 and 1.
         num_classes: With the background; 0 for what the data set says.
+        fold: See `read_volume_set`.
     """
 
     spacing: tuple[float, float, float] | None
     intensity: str
     window: tuple[float, float]
     num_classes: int
+    fold: int = 0
 
 
 class Volume(NamedTuple):
@@ -63,20 +68,23 @@ class VolumeSplits:
         self.how, self.device = how, device
         self.found: VolumeSet | None = None
         self._is_read = False
+        self._channels: tuple[int, Path] | None = None  # of the first volume that was read
         self._splits: dict[str, tuple[Volume, ...]] = {}
         if path is None:
             names = (Scan(f"{index:03d}", Path(), None) for index in range(len(synthetic_volumes())))
             self.scans = {**split_scans(names), "unlabelled": ()}
             self.classes: tuple[str, ...] = CLASSES
         else:
-            self.found = read_volume_set(path, num_classes=how.num_classes, group=group)
+            self.found = read_volume_set(path, num_classes=how.num_classes, group=group, fold=how.fold)
             self.scans = self.found.splits
             self.classes = self.found.classes
 
     def split(self, name: str) -> tuple[Volume, ...]:
         """`train`, `val`, `test` or `unlabelled`."""
         if name not in self._splits:
-            self._splits[name] = tuple(self._volume(scan) for scan in self.scans[name])
+            found = tuple(self._volume(scan) for scan in self.scans[name])
+            self._check_foreground(name, [len(volume.foreground) for volume in found])
+            self._splits[name] = found
         return self._splits[name]
 
     def groups(self, *names: str) -> tuple[str, ...] | None:
@@ -102,16 +110,55 @@ class VolumeSplits:
     def check(self) -> str:
         """Read every file as it is, once, and describe the splits in one line."""
         if self.found is not None and not self._is_read:
-            for scan in (scan for scans in self.scans.values() for scan in scans):
-                read_scan(scan, len(self.classes))
+            for name, scans in self.scans.items():
+                labels = [self._read(scan)[1] for scan in scans]
+                self._check_foreground(name, [int(np.count_nonzero(label)) for label in labels if label is not None])
             self._is_read = True
         counts = " / ".join(f"{len(self.scans[name])} {name}" for name in ("train", "val", "test", "unlabelled"))
         notes = [f"{counts} volumes", f"{len(self.classes) - 1} classes: {', '.join(self.classes[1:])}",
                  counted({name: self.groups(name) for name in ("train", "val", "test")})]
         if self.found is not None:
-            scored = len(self.found.unlabelled) - len(self.scans["unlabelled"])
-            notes += [self.found.note, f"{scored} unlabelled left out, whose group is scored" if scored else ""]
+            groups = {scan.group for name in ("val", "test") for scan in self.scans[name]} - {None}
+            scored = sum(scan.group in groups for scan in self.found.unlabelled)
+            notes += [self._intensities(), self.found.note,
+                      f"{scored} unlabelled left out, whose group is scored" if scored else ""]
         return "; ".join(filter(None, notes))
+
+    def _check_foreground(self, split: str, voxels: Sequence[int]) -> None:
+        """Refuse a split whose Dice is the mean of nothing."""
+        if split != "unlabelled" and not any(voxels):
+            purpose = {"train": "learn", "val": "select by", "test": "score"}[split]
+            where = "the data set" if self.found is None else self.found.folder
+            raise DataError(f"{where}: no {split} volume holds a foreground class, so there is nothing to {purpose}; "
+                            "add volumes that hold one, or other splits: by the list, settings.group or settings.fold")
+
+    def _read(self, scan: Scan) -> tuple[np.ndarray, np.ndarray | None, np.ndarray]:
+        """Read a volume of as many channels as all others, and as are named."""
+        assert self.found is not None
+        image_CXYZ, label_XYZ, affine = read_scan(scan, len(self.classes), self.found.values)
+        channels, names = len(image_CXYZ), self.found.modalities
+        self._channels = self._channels or (channels, scan.image)
+        if channels != self._channels[0]:
+            raise DataError(f"{scan.image}: has {_many(channels)}, but {self._channels[1]} has {self._channels[0]}; "
+                            "every volume needs the same")
+        if channels < len(names):
+            raise DataError(f"{scan.image}: has {_many(channels)}, but the list names {len(names)}: "
+                            f"{', '.join(names)}; correct the list, or add the file's others")
+        return image_CXYZ, label_XYZ, affine
+
+    def _is_ct(self, channel: int) -> bool:
+        """Whether a channel is in Hounsfield units: as the setting says, or else the data set."""
+        if self.how.intensity != "auto":
+            return self.how.intensity == "ct"
+        names = () if self.found is None else self.found.modalities
+        return channel < len(names) and re.search(r"(?<![A-Z])CT(?![A-Z])", names[channel].upper()) is not None
+
+    def _intensities(self) -> str:
+        """Say in a dry run what becomes of each of several channels."""
+        if self._channels is None or self._channels[0] == 1:
+            return ""
+        return "channels: " + ", ".join("CT window" if self._is_ct(channel) else "standardised"
+                                        for channel in range(self._channels[0]))
 
     def _volume(self, scan: Scan) -> Volume:
         if self.found is None:
@@ -119,7 +166,7 @@ class VolumeSplits:
             image: Tensor = torch.as_tensor(image_CXYZ)
             label: Tensor | None = torch.as_tensor(label_XYZ)
         else:
-            image, label = self._transform(*read_scan(scan, len(self.classes)))
+            image, label = self._transform(*self._read(scan))
         foreground = torch.empty(0, dtype=torch.int64)
         if label is not None:
             label = label.to(self.device)
@@ -139,15 +186,17 @@ class VolumeSplits:
                 steps.append(Spacing(pixdim=self.how.spacing, mode=mode))
             return Compose(steps)
 
-        ct = self.how.intensity == "ct" or (self.how.intensity == "auto" and self.found is not None and self.found.ct)
         low, high = self.how.window
-        scale = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True) if ct else NormalizeIntensity(channel_wise=True)
+        window, own = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True), NormalizeIntensity(channel_wise=True)
         place = torch.as_tensor(affine)
-        image: Any = scale(grid("bilinear")(MetaTensor(image_CXYZ, affine=place)))
+        whole: Any = grid("bilinear")(MetaTensor(image_CXYZ, affine=place))
+        parts: list[Any] = [(window if self._is_ct(channel) else own)(whole[channel : channel + 1])
+                            for channel in range(len(whole))]
+        image = torch.cat([part.as_tensor().float() for part in parts]).contiguous()
         if label_XYZ is None:
-            return image.as_tensor().float().contiguous(), None
+            return image, None
         label: Any = grid("nearest")(MetaTensor(label_XYZ[None].astype(np.float32), affine=place))
-        return image.as_tensor().float().contiguous(), label.as_tensor()[0].round().to(torch.uint8).contiguous()
+        return image, label.as_tensor()[0].round().to(torch.uint8).contiguous()
 
     @cached_property
     def atlas(self) -> Tensor:
@@ -159,6 +208,10 @@ class VolumeSplits:
         for label in labels:
             summed += resized(F.one_hot(label.long(), len(self.classes)).movedim(-1, 0).float(), sides)
         return summed / len(labels)
+
+
+def _many(channels: int) -> str:
+    return f"{channels} channel{'s' if channels > 1 else ''}"
 
 
 def resized(x_KXYZ: Tensor, size: Sequence[int]) -> Tensor:

@@ -25,13 +25,14 @@ class VolumesParams(TrainingParams):
     spacing: str = param("native", "voxel size to resample to, such as `1.5x1.5x2`, or `native`", unit="mm")
     intensity: Literal["auto", "ct", "volume"] = param(
         "auto", "ct: window_low to window_high become 0 to 1; volume: every volume has mean 0 and deviation 1; auto: "
-        "ct where the data set says CT"
+        "ct in the channels that the data set calls CT"
     )
     window_low: float = param(-175.0, "what becomes 0 in a CT", unit="Hounsfield units")
     window_high: float = param(250.0, "what becomes 1 in a CT", unit="Hounsfield units")
     num_classes: int = param(0, "classes with the background; 0: what the data set says", ge=0, le=255)
     group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
                            "it, matches is the patient, who is in one split; empty: what is known of the data set")
+    fold: int = param(0, "where the data set's list has folds: the one that is scored; the next is selected on", ge=0)
     roi_size: str = param("32x48x32", "box that the network sees, as `96x96x96`", unit="voxels", kinds=LEARNING)
     shrink: int = param(
         1, "the network works on means over cubes of this side; labels, loss and scores keep the full resolution",

@@ -218,7 +218,7 @@ class DiceMetrics(Metrics):
 
 
 def _volumes(data: TrialData, p: Any, device: torch.device) -> VolumeSplits:
-    how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes)
+    how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes, p.fold)
     return volume_splits(path_of(data), how, p.group, device)
 
 
