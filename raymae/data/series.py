@@ -1,23 +1,29 @@
-"""Time series from CSV files: one date column, numeric channels, regular steps. Every complaint names the line."""
+"""Time series from CSV files: dates, numeric channels, regular steps. Every complaint names the line."""
 
 from __future__ import annotations
 
-import csv
-import io
 import os
 import re
-from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
-from typing import NoReturn
+from typing import TYPE_CHECKING, NoReturn
 
 import numpy as np
 
+from raymae.data.dates import look_like_dates, parse_dates
+from raymae.data.delimited import Cells, as_numbers, missing_words, read_cells, without_missing
+from raymae.data.steps import Steps, regular_steps
 from raymae.errors import DataError, unknown
+from raymae.spec.sweep import Reading, joined, listed
 
-_UNPADDED = re.compile(r"(\d{4})[-/](\d{1,2})[-/](\d{1,2})(?:[ T](\d{1,2}):(\d{2})(?::(\d{2}))?)?")
+if TYPE_CHECKING:
+    import pyarrow as pa
+
+DATE = "date"  # the column of dates where none is named; where there is none so called, the only one like it
+FOUND_OUT = Reading()
+STEPS_OF_A_DAY = "steps without a calendar"
+_TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?(\s*[AaPp]\.?[Mm]\.?)?")
 
 
 @dataclass(frozen=True, eq=False)
@@ -29,8 +35,11 @@ class Series:
         channels: C names.
         target_index: Which channel is forecast and scored.
         times: datetime64[s] (T,), ascending, UTC if the file has time zones.
-        step_s: Seconds between rows.
+        step_s: Seconds between rows; the usual ones where steps are equal on a calendar only.
         origin: The file, for messages; or `synthetic`.
+        calendar: `months` or `business days` where steps are equal on it only; `steps` where times are only counted,
+            a day for each; else "".
+        notes: What a person should know of how it was read.
     """
 
     values_TC: np.ndarray
@@ -39,157 +48,161 @@ class Series:
     times: np.ndarray
     step_s: int
     origin: str
+    calendar: str = ""
+    notes: tuple[str, ...] = ()
 
 
-def read_series(path: str | os.PathLike[str], *, target: str, date_column: str = "date") -> Series:
-    """Read a CSV file whose columns, except the date column, are all numeric channels.
+def read_series(
+    path: str | os.PathLike[str], *, target: str, date_column: str = DATE, reading: Reading = FOUND_OUT
+) -> Series:
+    """Read a text file whose columns, except those of dates, are all numeric channels.
 
     Args:
-        path: UTF-8, comma-separated, with a header line.
+        path: With a header line.
         target: The channel to forecast.
-        date_column: Its dates are written year first (ISO 8601 or 2016/7/1 13:00).
+        date_column: Its dates; several columns that make a date together are separated by commas.
+        reading: How the file is written, and which columns are read.
 
     Raises:
         DataError: The file is missing or malformed; names file, line and column.
     """
     path = Path(path)
-    raw, text = _text(path)
-    header = _header(path, text)
-    channels = tuple(name for name in header if name != date_column)
-    if date_column not in header:
-        raise DataError(f"{path}:1: {unknown('date column', date_column, header)}")
+    cells = read_cells(path, reading, "series")
+    columns, notes = _columns(cells)
+    dated = _dated(cells, columns, date_column)
+    notes += [f"dates in {', '.join(map(repr, dated))}"] if dated != (DATE,) and date_column == DATE else []
+    for name in (*reading.columns, *reading.drop):
+        if name not in columns:
+            raise DataError(f"{path}:{cells.first}: {unknown('column', name, columns)}")
+    channels = tuple(name for name in columns if name not in dated and name not in reading.drop
+                     and name in (reading.columns or columns))
     if target not in channels:
-        raise DataError(f"{path}:1: {unknown('target', target, channels)}")
-    values_TC, dates = _cells(path, raw, text, header, date_column)
-    times, step_s = _times(path, text, dates, date_column)
-    return Series(values_TC, channels, channels.index(target), times, step_s, str(path))
+        raise DataError(f"{path}:{cells.first}: {unknown('target', target, channels)}")
+    if len(cells.columns[0]) < 2:
+        raise DataError(f"{path} holds {len(cells.columns[0])} rows below its header; a series needs at least two")
+    values_TC, told = _values(cells, [columns[name] for name in channels], channels, reading)
+    steps, counted, ways = _times(cells, [columns[name] for name in dated], dated, reading)
+    notes = [*cells.notes, *notes, *ways, *steps.notes, *told]
+    ordered_TC = np.ascontiguousarray(values_TC[::-1] if steps.turned else values_TC)
+    return Series(ordered_TC, channels, channels.index(target), steps.times, steps.step_s, str(path),
+                  "steps" if counted else steps.calendar, tuple(notes))
 
 
-def _text(path: Path) -> tuple[bytes, str]:
-    try:
-        raw = path.read_bytes()
-    except OSError as error:
-        reason = "no such file" if isinstance(error, FileNotFoundError) else (error.strerror or str(error))
-        raise DataError(f"cannot read the series {path}: {reason}") from None
-    if not raw.strip(b"\xef\xbb\xbf \t\r\n"):
-        raise DataError(f"{path} is empty; a series needs a header line and at least two rows")
-    try:
-        text = raw.decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        line = raw.count(b"\n", 0, error.start) + 1
-        raise DataError(f"{path}:{line}: must be UTF-8 text: {error.reason} at byte {error.start}") from None
-    if "\0" in text:
-        raise DataError(f"{path} must be a text file, it holds zero bytes; is it compressed or UTF-16?")
-    return raw, text
+def _columns(cells: Cells) -> tuple[dict[str, pa.Array], list[str]]:
+    """The columns by name, without those that have neither name nor cells, and what is said of them."""
+    import pyarrow.compute as pc
 
-
-def _header(path: Path, text: str) -> list[str]:
-    header = next(cells for _, cells in _lines(text))
-    if len(header) < 2:
-        raise DataError(f"{path}:1: needs a date column and at least one channel, separated by commas; got {header}")
-    if "" in header:
-        raise DataError(f"{path}:1: column {header.index('') + 1} has no name; name it, or drop it if it is an index")
-    twice = [name for name, count in Counter(header).items() if count > 1]
+    where, columns, notes = f"{cells.path}:{cells.first}", {}, []
+    if len(cells.names) < 2:
+        raise DataError(f"{where}: needs a date column and at least one channel, separated by commas; got "
+                        f"{list(cells.names)}")
+    twice = {name: None for name in cells.names if name and cells.names.count(name) > 1}
     if twice:
-        raise DataError(f"{path}:1: column names must differ, {', '.join(map(repr, twice))} occurs more than once")
-    return header
+        raise DataError(f"{where}: column names must differ, {', '.join(map(repr, twice))} occurs more than once")
+    for place, (name, column) in enumerate(zip(cells.names, cells.columns, strict=True), start=1):
+        if not name and pc.all(pc.equal(column, "")).as_py():
+            notes.append(f"column {place}, without a name or a cell, left out")
+        elif not name and not look_like_dates(column.slice(0, 50).to_pylist()):
+            raise DataError(f"{where}: column {place} has no name; name it, or drop it if it is an index")
+        else:
+            columns[name] = column
+    return columns, notes
 
 
-def _lines(text: str) -> Iterator[tuple[int, list[str]]]:
-    """Every row that is not blank, the header included, with the number of the line it ends on."""
-    reader = csv.reader(io.StringIO(text, newline=""))
-    return ((reader.line_num, cells) for cells in reader if cells)
+def _dated(cells: Cells, columns: dict[str, pa.Array], date_column: str) -> tuple[str, ...]:
+    """The columns that hold the dates."""
+    named = (date_column,) if date_column in columns else listed(date_column)
+    unknown_ones = [name for name in named if name not in columns]
+    if not unknown_ones:
+        return named
+    if date_column == DATE:
+        found = [name for name, column in columns.items() if look_like_dates(column.slice(0, 50).to_pylist())]
+        if len(found) == 1:
+            return (found[0],)
+    raise DataError(f"{cells.path}:{cells.first}: {unknown('date column', unknown_ones[0], columns)}; set "
+                    "settings.date_column")
 
 
-def _line_of(text: str, row: int) -> tuple[int, list[str]]:
-    """Line number and cells of a data row, counted from 0."""
-    return next(item for index, item in enumerate(_lines(text)) if index == row + 1)
-
-
-def _cells(path: Path, raw: bytes, text: str, header: list[str], date_column: str) -> tuple[np.ndarray, list[str]]:
-    import pyarrow as pa
-    from pyarrow import csv as pa_csv
-
-    types = {name: pa.string() if name == date_column else pa.float64() for name in header}
-    try:
-        table = pa_csv.read_csv(
-            pa.py_buffer(raw),
-            read_options=pa_csv.ReadOptions(use_threads=False),  # trials are many, cores are few
-            convert_options=pa_csv.ConvertOptions(column_types=types),
-        )
-    except pa.ArrowInvalid as error:
-        _explain(path, text, header, date_column, str(error))
-    if table.num_rows < 2:
-        raise DataError(f"{path} holds {table.num_rows} rows below its header; a series needs at least two")
-    names = [name for name in header if name != date_column]
-    values_TC = np.column_stack([table[name].to_numpy() for name in names]).astype(np.float64, copy=False)
-    odd_TC = ~np.isfinite(values_TC)
+def _values(
+    cells: Cells, columns: Sequence[pa.Array], names: Sequence[str], reading: Reading
+) -> tuple[np.ndarray, list[str]]:
+    words, parts = missing_words(reading), []
+    for name, column in zip(names, columns, strict=True):
+        numbers, wrong = as_numbers(column, cells.decimal)
+        if wrong.any():  # words, which may stand for missing cells
+            numbers, wrong = as_numbers(without_missing(column, words)[0], cells.decimal)
+        if wrong.any():
+            _refuse_text(cells, name, column, int(np.argmax(wrong)))
+        parts.append(numbers)
+    values_TC = np.column_stack(parts)
+    odd_TC = np.isinf(values_TC)
     if odd_TC.any():
-        row, column = map(int, np.argwhere(odd_TC)[0])
-        where = f"{path}:{_line_of(text, row)[0]}: column {names[column]!r}"
-        if np.isinf(values_TC[row, column]):
-            raise DataError(f"{where} is infinite; {int(np.isinf(values_TC).sum())} such cells, correct or drop them")
-        num_missing = int(np.isnan(values_TC).sum())
-        raise DataError(f"{where} is missing; {num_missing} such cells in all; fill them, or drop the column")
-    return np.ascontiguousarray(values_TC), table[date_column].to_pylist()
+        row, column_ = map(int, np.argwhere(odd_TC)[0])
+        raise DataError(f"{cells.path}:{cells.line_of(row)}: column {names[column_]!r} is infinite; "
+                        f"{int(odd_TC.sum())} such cells, correct or drop them")
+    missing_TC = np.isnan(values_TC)
+    if not missing_TC.any():
+        return values_TC, []
+    row, column_ = map(int, np.argwhere(missing_TC)[0])
+    if reading.fill is None:
+        raise DataError(f"{cells.path}:{cells.line_of(row)}: column {names[column_]!r} is missing; "
+                        f"{int(missing_TC.sum())} such cells in all ({missing_TC.mean():.1%}); set data.fill to "
+                        "interpolate or last, or leave the column out by data.drop")
+    if missing_TC.all(axis=0).any():
+        name = names[int(np.argmax(missing_TC.all(axis=0)))]
+        raise DataError(f"{cells.path}: column {name!r} has no cell to fill from; leave it out by data.drop")
+    filled_TC = np.column_stack([_filled(values_T, reading.fill) for values_T in values_TC.T])
+    return filled_TC, [f"{missing_TC.mean():.2%} of the cells missing, filled by data.fill={reading.fill}"]
 
 
-def _explain(path: Path, text: str, header: list[str], date_column: str, reason: str) -> NoReturn:
-    """Find what pyarrow could not read, which says the column at best, and say the line."""
-    for line, cells in list(_lines(text))[1:]:
-        if len(cells) != len(header):
-            raise DataError(f"{path}:{line}: has {len(cells)} cells, the header has {len(header)}")
-        for name, cell in zip(header, cells, strict=True):
-            if name != date_column and cell and not _is_number(cell):
-                raise DataError(f"{path}:{line}: column {name!r} must be numeric, got {cell!r}; drop or encode it")
-    raise DataError(f"{path} cannot be read as CSV: {reason}")
+def _filled(values_T: np.ndarray, fill: str) -> np.ndarray:
+    """A channel without gaps; before its first cell and after its last one stands that cell."""
+    rows, known = np.arange(len(values_T)), np.flatnonzero(~np.isnan(values_T))
+    if fill == "interpolate":
+        return np.interp(rows, known, values_T[known])
+    before = np.searchsorted(known, rows, side="right") - 1
+    result: np.ndarray = values_T[known[before.clip(0)]]
+    return result
 
 
-def _is_number(cell: str) -> bool:
-    try:
-        float(cell)
-    except ValueError:
-        return cell in {"NA", "N/A", "n/a", "#N/A", "#NA", "NULL", "null"}  # pyarrow's words for a missing cell
-    return "_" not in cell
+def _refuse_text(cells: Cells, name: str, column: pa.Array, row: int) -> NoReturn:
+    cell = column[row].as_py()
+    other = f"data.drop: [{joined([name])}]"
+    if _TIME_OF_DAY.fullmatch(cell):
+        other = f"settings.date_column: [{DATE}, {joined([name])}] if it belongs to the date, else {other}"
+    raise DataError(f"{cells.path}:{cells.line_of(row)}: column {name!r} must be numeric, got {cell!r}; drop or encode "
+                    f"it: set {other}, or name the columns to read under data.columns")
 
 
-def _times(path: Path, text: str, dates: list[str], date_column: str) -> tuple[np.ndarray, int]:
-    parsed = [_date(cell) for cell in dates]
-    if None in parsed:
-        row = parsed.index(None)
-        raise DataError(f"{path}:{_line_of(text, row)[0]}: {date_column} {dates[row]!r} is not a date; write it as "
-                        f"2016-07-01 13:00:00 ({parsed.count(None)} such cells)")
-    micros = np.array(parsed, dtype="datetime64[us]").astype(np.int64)
-    gaps = np.diff(micros)
+def _times(
+    cells: Cells, columns: Sequence[pa.Array], names: Sequence[str], reading: Reading
+) -> tuple[Steps, bool, list[str]]:
+    """The steps, whether they are only counted, and how dates are written."""
+    path, name = cells.path, " + ".join(names)
+    dates = columns[0].to_pylist() if len(columns) == 1 else [_joined(row) for row in zip(
+        *(column.to_pylist() for column in columns), strict=True)]
+    found = parse_dates(dates, reading.date_format, f"{path}: column {name!r}")
+    moments = [moment for moment in found.moments if moment is not None]
+    if len(moments) < len(dates):
+        row = found.moments.index(None)
+        form = f"data.date_format={reading.date_format} does not fit it" if reading.date_format else \
+            "write it as 2016-07-01 13:00:00, or set data.date_format"
+        raise DataError(f"{path}:{cells.line_of(row)}: {name} {dates[row]!r} is not a date; {form} "
+                        f"({len(dates) - len(moments)} such cells)")
 
-    def complain(row: int, rule: str) -> NoReturn:
-        first, second = _line_of(text, row)[0], _line_of(text, row + 1)[0]
-        raise DataError(f"{path}:{second}: {rule}: {dates[row]!r} (line {first}) is followed by {dates[row + 1]!r}")
+    def tell(row: int, rule: str) -> str:
+        first, second = cells.line_of(row), cells.line_of(row + 1)
+        return (f"{path}:{second}: {rule}: {dates[row]!r} (line {first}) is followed by {dates[row + 1]!r}")
 
-    if (gaps == 0).any():
-        complain(int(np.argmax(gaps == 0)), f"a timestamp occurs twice in a row, {int((gaps == 0).sum())} times in all")
-    if (gaps < 0).any():
-        complain(int(np.argmax(gaps < 0)), "timestamps must ascend; sort the rows by date")
-    values, counts = np.unique(gaps, return_counts=True)
-    usual = int(values[np.argmax(counts)])
-    if (gaps != usual).any():
-        complain(int(np.argmax(gaps != usual)), f"steps must be equal, mostly {usual / 1e6:g} s here, "
-                 f"{int((gaps != usual).sum())} differ; resample the series or fill the gap")
-    if usual % 1_000_000 or micros[0] % 1_000_000:
-        raise DataError(f"{path}: timestamps must be whole seconds, got steps of {usual / 1e6:g} s")
-    return (micros // 1_000_000).astype("datetime64[s]"), usual // 1_000_000
+    steps = regular_steps(moments, reading.timezone, tell, str(path))
+    return steps, found.counted, [STEPS_OF_A_DAY if found.counted else found.way] if found.way else []
 
 
-def _date(cell: str) -> datetime | None:
-    """A date written year first; never a guess between day and month. None if it is not one."""
-    try:
-        value = datetime.fromisoformat(cell)
-    except ValueError:
-        match = _UNPADDED.fullmatch(cell.strip())
-        if match is None:
-            return None
-        try:
-            value = datetime(*(int(part or 0) for part in match.groups()))  # type: ignore[arg-type]
-        except ValueError:
-            return None
-    return value if value.tzinfo is None else value.astimezone(UTC).replace(tzinfo=None)
+def _joined(parts: tuple[str, ...]) -> str:
+    """Parts of a date as one text: year, month and day with dashes between, where they are numbers, then the time."""
+    days = [part for part in parts[:3] if part.isdigit()]
+    rest = list(parts[len(days):]) if len(days) > 1 else list(parts)
+    if len(days) > 1:
+        rest = [f"{part}:00" if part.isdigit() else part for part in rest]
+        return " ".join(["-".join(days), *rest])
+    return " ".join(rest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import zoneinfo
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
@@ -24,6 +25,14 @@ class Reading(Model):
     missing: tuple[str, ...] = Field((), description="Words that stand for a missing cell, beside the usual ones.")
     not_missing: tuple[str, ...] = Field((), description="Usual words for a missing cell that are values here, such as "
                                          "NA for Namibia.")
+    date_format: str | None = Field(None, min_length=1, description="Of a series' dates, as for strptime: %d/%m/%Y "
+                                    "%H:%M. Found out by default, where day and month cannot be mistaken.")
+    timezone: str | None = Field(None, description="Whose local time a series' dates are, such as Europe/Oslo: hours "
+                                 "that summer time leaves out or repeats are then no gaps.")
+    fill: Literal["interpolate", "last"] | None = Field(
+        None, description="What stands for a series' missing cells, for every arm: a line between the cells before and "
+        "after, which looks ahead, or the cell before. By default missing cells are an error."
+    )
     columns: tuple[str, ...] = Field((), description="The only columns that are read.")
     drop: tuple[str, ...] = Field((), description="Columns that are left out, such as an identifier.")
 
@@ -42,6 +51,15 @@ class Reading(Model):
             "".encode(value or "utf-8")
         except (LookupError, ValueError):
             raise ValueError(f"must be an encoding that Python knows, such as latin-1, got {value!r}") from None
+        return value
+
+    @field_validator("timezone")
+    @classmethod
+    def _on_earth(cls, value: str | None) -> str | None:
+        try:
+            zoneinfo.ZoneInfo(value or "UTC")
+        except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError):
+            raise ValueError(f"must be a time zone such as Europe/Oslo, got {value!r}") from None
         return value
 
     @model_validator(mode="after")

@@ -27,7 +27,8 @@ class ForecastingParams(TrainingParams):
     """Parameters of forecasting; those of every training loop are inherited."""
 
     target: str = param("OT", "the channel to forecast")
-    date_column: str = param("date", "the CSV's column of timestamps")
+    date_column: str = param("date", "the file's column of dates, by default the only one like it; a list where "
+                                     "several make a date together, as of date and time")
     protocol: Literal["report", "field"] = param(
         "report",
         "report: 70/20/10 % in time, scaled to [-1, 1] by the training range; field: 12/4/4 months of hours, "

@@ -62,7 +62,7 @@ class Forecasting(Task):
         blocks = " / ".join(f"{math.ceil(len(splits[name]) / series.blocks(splits[name])):,} {name}"
                             for name in ("train", "val", "test"))
         return (f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps; "
-                f"{blocks} groups: blocks of time")
+                + "; ".join([f"{blocks} groups: blocks of time", *series.notes]))
 
     def load(self, split: str) -> Windows:
         """Windows of a split."""
@@ -212,4 +212,5 @@ class ForecastMetrics(Metrics):
 
 
 def _series(data: TrialData, p: ForecastingParams, device: torch.device) -> ScaledSeries:
-    return scaled_series(data.name, path_of(data), p.target, p.date_column, p.protocol, p.horizon, device)
+    return scaled_series(data.name, path_of(data), p.target, p.date_column, p.protocol, p.horizon, device,
+                         data.where.reading())

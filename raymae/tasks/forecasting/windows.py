@@ -16,11 +16,12 @@ import torch
 from torch import Generator, Tensor
 
 from raymae.data.scaling import Scaler
-from raymae.data.series import Series, read_series
+from raymae.data.series import FOUND_OUT, Series, read_series
 from raymae.data.shelf import WORKER
 from raymae.data.splits import protocol_splits
 from raymae.data.synthetic.series import synthetic_series
 from raymae.errors import DataError
+from raymae.spec.sweep import Reading
 from raymae.tasks.base import Batch
 
 NUM_TIME_FEATURES = 6
@@ -70,7 +71,9 @@ class ScaledSeries:
     Attributes:
         values_CT: Float32, on the protocol's scale.
         times: Of every step, datetime64[s].
-        time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1].
+        time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1]; of months, two of
+            the month of the year; 0 of what there is no calendar for.
+        notes: What a person should know of how the series was read.
         change_C: Root mean square of one-step changes in the training part.
         unit_C: Root mean square of changes over 1..horizon steps in the training part.
     """
@@ -82,14 +85,15 @@ class ScaledSeries:
         if protocol == "field" and self.step_s != 3600:
             raise DataError(f"{name}: settings.protocol=field splits by months of hours, but rows are {self.step_s} s "
                             "apart; use protocol=report")
-        self.times = series.times
+        self.times, self.notes = series.times, series.notes
         train = self.splits(2)["train"]
         self.num_train = int(train[-1]) + horizon
         values_TC = np.roll(series.values_TC, -series.target_index, axis=1)
         scaler = Scaler.fit(values_TC[: self.num_train], "minmax" if protocol == "report" else "standard")
         scaled_TC = scaler.transform(values_TC)
         self.values_CT = torch.as_tensor(scaled_TC.T.copy(), dtype=torch.float32, device=device)
-        self.time_FT = torch.as_tensor(_time_features(series.times), dtype=torch.float32, device=device)
+        time_FT = _time_features(series.times, series.calendar)
+        self.time_FT = torch.as_tensor(time_FT, dtype=torch.float32, device=device)
         self.change_C = self._typical_change((1,))
         self.unit_C = self._typical_change(tuple(range(1, horizon + 1)))
 
@@ -132,7 +136,13 @@ class ScaledSeries:
         return squares.mean(dim=0).sqrt().clamp(min=1e-6).float()
 
 
-def _time_features(times: Any) -> np.ndarray:
+def _time_features(times: Any, calendar: str) -> np.ndarray:
+    if calendar == "steps":
+        return np.zeros((NUM_TIME_FEATURES, len(times)))
+    if calendar == "months":
+        year = 2 * np.pi * (times.astype("datetime64[M]").astype(np.int64) % 12) / 12
+        rest = [np.zeros(len(times))] * (NUM_TIME_FEATURES - 4)
+        return np.stack([np.sin(year), np.cos(year), np.sin(2 * year), np.cos(2 * year), *rest])
     seconds = times.astype("datetime64[s]").astype(np.int64)
     day, week = 2 * np.pi * (seconds % DAY_S) / DAY_S, 2 * np.pi * (seconds % WEEK_S) / WEEK_S
     return np.stack([np.sin(day), np.cos(day), np.sin(2 * day), np.cos(2 * day), np.sin(week), np.cos(week)])
@@ -140,10 +150,10 @@ def _time_features(times: Any) -> np.ndarray:
 
 @WORKER.keeps(8)
 def scaled_series(name: str, path: str | None, target: str, date_column: str, protocol: Literal["report", "field"],
-                  horizon: int, device: torch.device) -> ScaledSeries:
+                  horizon: int, device: torch.device, reading: Reading = FOUND_OUT) -> ScaledSeries:
     """Read once per process: a worker keeps its data from trial to trial."""
     if path is None:
         series = synthetic_series(target=target)
     else:
-        series = read_series(Path(path), target=target, date_column=date_column)
+        series = read_series(Path(path), target=target, date_column=date_column, reading=reading)
     return ScaledSeries(series, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))
