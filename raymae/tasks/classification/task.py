@@ -135,7 +135,8 @@ class Classification(Task):
     def pictures(self, model: nn.Module, phase: Literal["pretrain", "test"]) -> dict[str, np.ndarray]:
         """`reconstruction`: validation images in columns; original, masked, and hidden patches filled in below.
         `prediction`: test images with their true and their predicted class."""
-        source = self.load("val" if phase == "pretrain" else "test")
+        # `load` is for scoring, and the test split is scored once
+        source = ImageSource(self.data, self._rows("val" if phase == "pretrain" else "test"), Augmentation())
         batch = source.batch(torch.linspace(0, len(source) - 1, min(NUM_PICTURED, len(source))).long(), None)
         if phase == "test":
             truths, predictions = ([self.data.classes[index] for index in label_B.tolist()]
