@@ -33,8 +33,9 @@ INSIDE = {  # the same one level down: what each part of a room may import of it
                {"plan"}, {"timing"}, {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
     "data": [{"delimited", "frames", "series", "images", "class_folders", "split_names", "file_trees", "pixels",
-              "twins", "scenes", "scene_splits", "volumes", "volume_files", "volume_lists", "tables", "splits",
-              "subsets", "groups", "scaling", "missing", "kept", "shelf", "find", "synthetic", "dates", "steps"}],
+              "twins", "scenes", "scene_labels", "scene_splits", "volumes", "volume_files", "volume_lists", "tables",
+              "splits", "subsets", "groups", "scaling", "missing", "kept", "shelf", "find", "synthetic", "dates",
+              "steps"}],
 }
 WITHOUT = {  # what a part must do without, although its room may have it
     "search.messages": {"ray", "optuna", "torch"},

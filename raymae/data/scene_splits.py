@@ -18,13 +18,15 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 
 from raymae.data.groups import group_of, named_groups, shared, split_anew
-from raymae.data.scenes import Scenes, pairs, read_classes, read_pairs
+from raymae.data.scene_labels import ADE20K, IGNORED, Labelling, read_classes
+from raymae.data.scenes import Scenes, not_pictures, pairs, read_pairs
 from raymae.data.shelf import WORKER
+from raymae.data.twins import copies_note, file_keys, kept_apart
 from raymae.errors import DataError
 
 HELD_OUT = 0.18  # of the training images, for selection
@@ -55,26 +57,56 @@ class SceneSplits:
 
 
 @WORKER.keeps(4)
-def read_scenes(folder: Path, image_size: int, group: str = "") -> SceneSplits:
+def read_scenes(
+    folder: Path, image_size: int, group: str = "", labelling: Labelling = ADE20K,
+) -> SceneSplits:
     """Read a data set once per process.
 
     Args:
         folder: Holds `images`, `annotations` and `objectInfo*.txt`.
         image_size: Length of every image's shorter side, in pixels, to which it is resized.
         group: A pattern of file names without their endings that says which belong together; see `named_groups`.
+        labelling: What the numbers in label maps mean.
 
     Raises:
         DataError: A file is missing, damaged, of the wrong size or holds an impossible label, or a name has no group;
             names the file.
     """
-    classes = read_classes(folder)
+    classes = read_classes(folder, labelling)
     files = [pairs(folder, split) for split in ("training", "validation")]
-    names = [image.stem for listed in files for image, _ in listed]
+    names = [image.stem for listed in files for image, _ in listed.values()]
     pattern = group or (CAMVID if all(group_of(CAMVID, name) for name in names) else "")
     if pattern:
         named_groups(pattern, names, str(folder))  # fails before anything is decoded
-    official = [read_pairs(listed, image_size, len(classes)) for listed in files]
-    return split_scenes(classes, *official, name=str(folder), pattern=pattern)
+    official = [read_pairs([*listed.values()], image_size, len(classes), labelling, names=tuple(listed))
+                for listed in files]
+    splits = _without_copies(split_scenes(classes, *official, name=str(folder), pattern=pattern), str(folder))
+    _check_labelled(splits, str(folder))
+    return replace(splits, note="; ".join(filter(None, (splits.note, not_pictures(folder)))))
+
+
+def _without_copies(splits: SceneSplits, where: str) -> SceneSplits:
+    """Leave out of each split the images of which a later one has a copy, and say so."""
+    parts = {"train": splits.train, "val": splits.val, "test": splits.test}
+    keys = iter(file_keys([path for part in parts.values() for path in part.sources]))
+    content = {name: [next(keys) for _ in part.sources] for name, part in parts.items()}
+    note = copies_note(content, {name: part.names for name, part in parts.items()})
+    if not note:
+        return splits
+    kept = {name: part.take(kept_apart(content)[name]) for name, part in parts.items()}
+    empty = [name for name, part in kept.items() if not len(part)]
+    if empty:
+        raise DataError(f"{where}: no image is left for {empty[0]}: {note}; give every split images of its own")
+    return replace(splits, train=kept["train"], val=kept["val"], test=kept["test"],
+                   note="; ".join(filter(None, (splits.note, note))))
+
+
+def _check_labelled(splits: SceneSplits, where: str) -> None:
+    """Refuse a split of which no pixel counts: its scores would be the mean of nothing."""
+    for name, part in (("train", splits.train), ("val", splits.val), ("test", splits.test)):
+        if part.labels and not any((label != IGNORED).any() for label in part.labels):
+            raise DataError(f"{where}: no pixel of {name} is labelled: every one is {part.labelling.ignore}, which is "
+                            "ignored; correct the label maps, or settings.ignore_label and settings.first_label")
 
 
 def split_scenes(
@@ -99,7 +131,7 @@ def split_scenes(
         held = max(1, round(HELD_OUT * len(training)))
         return SceneSplits(classes, training.take(sorted(order[held:])), training.take(sorted(order[:held])),
                            validation)
-    training, validation = (replace(scenes, groups=named_groups(pattern, scenes.names, name))
+    training, validation = (replace(scenes, groups=named_groups(pattern, _stems(scenes), name))
                             for scenes in (training, validation))
     both = shared(training.groups, validation.groups)
     sizes = {"train": (1 - HELD_OUT) * len(training), "val": HELD_OUT * len(training)}
@@ -118,13 +150,20 @@ def split_scenes(
     return SceneSplits(classes, **parts, pattern=pattern, scored=scored, note="; ".join(notes))
 
 
+def _stems(scenes: Scenes) -> list[str]:
+    """The names of files, without folders, in which a drive is looked for."""
+    return [PurePosixPath(name).name for name in scenes.names]
+
+
 def _joined(training: Scenes, validation: Scenes) -> Scenes:
     """Both lists as one, drive by drive in the order of names; names that both have get their folder's."""
     alike = {*training.names} & {*validation.names}
     names = tuple(f"{split}/{name}" if name in alike else name
                   for split, scenes in (("training", training), ("validation", validation)) for name in scenes.names)
-    every = Scenes(names, training.images + validation.images, training.labels + validation.labels,
-                   training.groups + validation.groups, training.files + validation.files)
+    every = replace(
+        training, names=names, images=training.images + validation.images, labels=training.labels + validation.labels,
+        groups=training.groups + validation.groups, files=training.files + validation.files,
+        sources=training.sources + validation.sources)
     return every.take(sorted(range(len(every)), key=lambda i: (every.groups[i], every.names[i].rpartition("/")[2], i)))
 
 

@@ -1,8 +1,8 @@
 """Images with a class for every pixel, in the layout of ADE20K.
 
-    objectInfo*.txt                              a header, then one class per line
-    images/{training,validation}/*.jpg           or .jpeg, .png
-    annotations/{training,validation}/*.png      one channel: 0 = other, ignored; 1..K = the classes in order
+    objectInfo*.txt                              a header, then one class per line, its number first
+    images/{training,validation}/*.jpg           or what else `pixels` reads, also in folders below
+    annotations/{training,validation}/*.png      one channel: 0 = other, ignored; 1..K = the classes; see `scene_labels`
 
 Everything is decoded once, resized and kept as bytes: small sets in memory, large ones in a file in the cache that is
 mapped. How images become splits is said in `scene_splits`.
@@ -19,25 +19,29 @@ import shutil
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import TYPE_CHECKING
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
 
+from raymae.data.class_folders import left_out
+from raymae.data.file_trees import HIDDEN, folder_files
 from raymae.data.find.locate import cache_folder
 from raymae.data.groups import group_of
 from raymae.data.kept import built_once
-from raymae.data.pixels import SUFFIXES, as_rgb, upright, upright_size
+from raymae.data.pixels import SUFFIXES, WIDE, as_rgb, is_picture, upright, upright_size
+from raymae.data.scene_labels import ADE20K, IGNORED, LAYOUT, Labelling
 from raymae.data.shelf import WORKER
+from raymae.data.twins import file_keys
 from raymae.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
-IGNORED = 255  # what label 0 becomes; class 1..K becomes 0..K-1
 FORMAT = 2  # of the decoded cache; part of its key
 IN_MEMORY_BYTES = 1 << 29  # larger sets are mapped from a file, which all workers of a machine share
-LAYOUT = "expected the layout of ADE20K: images/{training,validation} and annotations/{training,validation}"
+Value = TypeVar("Value")
+LOSSY = ("JPEG", "MPO", "WEBP", "JPEG2000", "AVIF")  # formats that change a label map's numbers along edges
 
 
 @dataclass(frozen=True)
@@ -45,12 +49,14 @@ class Scenes:
     """Images, and their label maps where they have any.
 
     Attributes:
-        names: File names without suffix.
+        names: File names without suffix, with the folders they lie in below the split's.
         images: `[H, X, 3]`, uint8, each of its own size.
         labels: `[H, X]`, uint8: 0..K-1, or `IGNORED`; empty for images without labels.
         groups: The drive or place of each; empty where none is known.
         files: Of labelled images the files of the label maps, which `native_label` reads in their own size; empty where
             there are none, as of generated images.
+        sources: The files of the images; empty where there are none.
+        labelling: What the numbers in `files` mean.
     """
 
     names: tuple[str, ...]
@@ -58,42 +64,25 @@ class Scenes:
     labels: tuple[np.ndarray, ...] = ()
     groups: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    sources: tuple[Path, ...] = ()
+    labelling: Labelling = ADE20K
 
     def __len__(self) -> int:
         return len(self.images)
 
     def take(self, chosen: Sequence[int]) -> Scenes:
         """Some of them, in this order."""
-        labels = tuple(self.labels[i] for i in chosen) if self.labels else ()
-        groups = tuple(self.groups[i] for i in chosen) if self.groups else ()
-        files = tuple(self.files[i] for i in chosen) if self.files else ()
-        names, images = tuple(self.names[i] for i in chosen), tuple(self.images[i] for i in chosen)
-        return Scenes(names, images, labels, groups, files)
+        chosen = list(chosen)
+
+        def of(values: tuple[Value, ...]) -> tuple[Value, ...]:
+            return tuple(values[i] for i in chosen) if values else ()
+
+        return replace(self, names=of(self.names), images=of(self.images), labels=of(self.labels),
+                       groups=of(self.groups), files=of(self.files), sources=of(self.sources))
 
 
-def read_classes(folder: Path) -> tuple[str, ...]:
-    """The names in `objectInfo*.txt`: of every line after the header, what follows the last tab.
-
-    Raises:
-        DataError: There is no such file, or it is not text, or it names no class or more than 254.
-    """
-    found = sorted(folder.glob("objectInfo*.txt"))
-    if not found:
-        raise DataError(f"{folder} has no objectInfo*.txt, which says how many classes there are: a header line, then "
-                        f"a line `1<tab>wall` for every class; {LAYOUT}")
-    try:
-        lines = found[0].read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{found[0]} cannot be read: {error}") from None
-    classes = tuple(line.rpartition("\t")[2].strip() for line in lines[1:] if line.strip())
-    if not 0 < len(classes) < IGNORED:
-        raise DataError(f"{found[0]} names {len(classes)} classes after its header line; 1 to {IGNORED - 1} are "
-                        "possible")
-    return classes
-
-
-def pairs(folder: Path, split: str) -> list[tuple[Path, Path | None]]:
-    """Every image of an official split with its label map, sorted by name.
+def pairs(folder: Path, split: str) -> dict[str, tuple[Path, Path | None]]:
+    """Every image of an official split with its label map, by name, ascending.
 
     Raises:
         DataError: A folder is missing or empty, or a file has no partner.
@@ -107,7 +96,7 @@ def pairs(folder: Path, split: str) -> list[tuple[Path, Path | None]]:
         if stem not in images:
             raise DataError(f"{path} has no image {stem} in {folder / 'images' / split}; add it, or move the label map "
                             "away")
-    return [(path, masks[stem]) for stem, path in images.items()]
+    return {stem: (path, masks[stem]) for stem, path in images.items()}
 
 
 def unlabelled_folder(folder: Path) -> Path:
@@ -128,7 +117,7 @@ def unlabelled_folder(folder: Path) -> Path:
 @WORKER.keeps(4)
 def read_unlabelled(
     folder: Path, image_size: int, without: frozenset[str] = frozenset(), pattern: str = "",
-    apart: frozenset[str] = frozenset(),
+    apart: frozenset[str] = frozenset(), scored: tuple[Path, ...] = (),
 ) -> Scenes:
     """Images to pretrain on.
 
@@ -138,23 +127,43 @@ def read_unlabelled(
         without: Names that are left out, for they are in a split that is scored.
         pattern: Says the group in a name, see `group_of`; an image without is its own. "" where no group is known.
         apart: Groups that are left out, for they are in a split that is scored.
+        scored: Files of images that are scored, of which copies are left out.
 
     Raises:
         DataError: The folder is missing or empty, or a file is damaged.
     """
-    group = {stem: (pattern and group_of(pattern, stem)) or stem for stem in _listed(folder)}
-    files = [(path, None) for stem, path in _listed(folder).items() if stem not in without and group[stem] not in apart]
-    found = read_pairs(files, image_size, 0)
+    listed = _listed(folder)
+    group = {name: (pattern and group_of(pattern, PurePosixPath(name).name)) or name for name in listed}
+    chosen = {name: path for name, path in listed.items() if name not in without and group[name] not in apart}
+    keys = file_keys([*chosen.values(), *scored])
+    taken = {*keys[len(chosen):]}
+    chosen = {name: path for (name, path), key in zip(chosen.items(), keys, strict=False) if key not in taken}
+    found = read_pairs([(path, None) for path in chosen.values()], image_size, 0, names=tuple(chosen))
     return replace(found, groups=tuple(group[name] for name in found.names)) if pattern else found
 
 
 def _listed(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise DataError(f"{folder} does not exist; {LAYOUT}")
-    found = {path.stem: path for path in sorted(folder.iterdir()) if path.suffix.lower() in SUFFIXES}
+    found: dict[str, Path] = {}
+    for path in sorted(folder / name for name in _files(folder) if is_picture(name)):
+        other = found.setdefault(path.relative_to(folder).with_suffix("").as_posix(), path)
+        if other != path:
+            raise DataError(f"{other} and {path} are two files of one name; remove one")
     if not found:
         raise DataError(f"{folder} is empty: it holds no {', '.join(SUFFIXES[:8])}, … file")
     return found
+
+
+def _files(folder: Path) -> list[str]:
+    return [name for name in folder_files(folder) if not name.endswith("/") and not HIDDEN.search(name)]
+
+
+def not_pictures(folder: Path) -> str:
+    """Say in a dry run which files of the official splits are no pictures, or ""."""
+    names = [f"{kind}/{split}/{name}" for kind in ("images", "annotations") for split in ("training", "validation")
+             for name in _files(folder / kind / split) if not is_picture(name)]
+    return left_out(sorted(names))
 
 
 # -- decoding ----------------------------------------------------------------------------------------------------------
@@ -178,8 +187,18 @@ class _Plan:
         return image, flat[3 * pixels :].reshape(self.size) if self.mask is not None else None
 
 
-def read_pairs(files: Sequence[tuple[Path, Path | None]], image_size: int, num_classes: int) -> Scenes:
+def read_pairs(
+    files: Sequence[tuple[Path, Path | None]], image_size: int, num_classes: int,
+    labelling: Labelling = ADE20K, *, names: tuple[str, ...] = (),
+) -> Scenes:
     """Decode images with their label maps.
+
+    Args:
+        files: Of every image, and of its label map.
+        image_size: Length of every image's shorter side, in pixels, to which it is resized.
+        num_classes: K.
+        labelling: What the numbers in label maps mean.
+        names: Of every image; those of the files if empty.
 
     Raises:
         DataError: A file is damaged, of the wrong size or holds an impossible label; names the file.
@@ -190,7 +209,8 @@ def read_pairs(files: Sequence[tuple[Path, Path | None]], image_size: int, num_c
 
     def decode(store: np.ndarray) -> None:
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
-            for _ in pool.map(lambda row: _decode(row[0], store[row[1]], num_classes), zip(plans, flats, strict=True)):
+            rows = zip(plans, flats, strict=True)
+            for _ in pool.map(lambda row: _decode(row[0], store[row[1]], num_classes, labelling), rows):
                 pass
 
     total = ends[-1] if ends else 0
@@ -198,11 +218,12 @@ def read_pairs(files: Sequence[tuple[Path, Path | None]], image_size: int, num_c
         store = np.empty(total, np.uint8)
         decode(store)
     else:
-        store = _mapped(_key(plans, image_size, num_classes), total, decode)
+        store = _mapped(_key(plans, image_size, num_classes, labelling), total, decode)
     parts = [plan.parts(store[flat]) for plan, flat in zip(plans, flats, strict=True)]
-    return Scenes(tuple(plan.image.stem for plan in plans), tuple(image for image, _ in parts),
+    return Scenes(names or tuple(plan.image.stem for plan in plans), tuple(image for image, _ in parts),
                   tuple(label for _, label in parts if label is not None),
-                  files=tuple(plan.mask for plan in plans if plan.mask is not None))
+                  files=tuple(plan.mask for plan in plans if plan.mask is not None),
+                  sources=tuple(plan.image for plan in plans), labelling=labelling)
 
 
 def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.ndarray:
@@ -225,8 +246,8 @@ def _mapped(key: str, total: int, decode: Callable[[np.ndarray], None]) -> np.nd
     return np.memmap(path, np.uint8, "r", shape=(total,))
 
 
-def _key(plans: Sequence[_Plan], image_size: int, num_classes: int) -> str:
-    lines = [f"{FORMAT} {image_size} {num_classes}"]
+def _key(plans: Sequence[_Plan], image_size: int, num_classes: int, labelling: Labelling) -> str:
+    lines = [f"{FORMAT} {image_size} {num_classes} {labelling.first} {labelling.ignore}"]
     for plan in plans:
         lines += [f"{path} {path.stat().st_size} {path.stat().st_mtime_ns}" for path in (plan.image, plan.mask) if path]
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16]
@@ -238,18 +259,21 @@ def _plan(image: Path, mask: Path | None, image_size: int) -> _Plan:
         columns, rows = upright_size(opened)
     if mask is not None:
         with _opened(mask) as opened:
-            size, mode = upright_size(opened), opened.mode
+            size, mode, kind = upright_size(opened), opened.mode, opened.format
+        if kind in LOSSY:
+            raise DataError(f"{mask} is a label map saved as {kind}, which blurs its numbers along every edge into "
+                            "other classes; save label maps as PNG, from what they were made of")
         if size != (columns, rows):
             raise DataError(f"{mask} is {size[0]} x {size[1]} pixels, its image {image} is {columns} x {rows}; "
                             "they must be of one size")
-        if mode not in ("L", "P", "1", "I", "I;16"):
+        if mode not in ("L", "P", "1", *WIDE):
             raise DataError(f"{mask} has colour mode {mode}; a label map has one channel, with 0 = ignored and a "
                             "number for every class")
     scale = image_size / min(rows, columns)
     return _Plan(image, mask, (max(1, round(rows * scale)), max(1, round(columns * scale))))
 
 
-def _decode(row: _Plan, flat: np.ndarray, num_classes: int) -> None:
+def _decode(row: _Plan, flat: np.ndarray, num_classes: int, labelling: Labelling) -> None:
     from PIL import Image
 
     size = (row.size[1], row.size[0])
@@ -260,16 +284,12 @@ def _decode(row: _Plan, flat: np.ndarray, num_classes: int) -> None:
     if row.mask is None or label_HX is None:
         return
     values = _values(row.mask)
-    if int(values.min()) < 0 or int(values.max()) > num_classes:
-        worst = int(values.max()) if int(values.max()) > num_classes else int(values.min())
-        raise DataError(f"{row.mask} holds label {worst}; allowed are 0 (ignored) and 1 to {num_classes}, the classes "
-                        "of objectInfo*.txt")
-    mask = Image.fromarray(values.astype(np.uint8))
-    resized = np.asarray(mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))
-    label_HX[:] = resized - np.uint8(1)  # 1..K → 0..K-1, once; 0 wraps to IGNORED
+    labelling.check(values, num_classes, row.mask)
+    mask = Image.fromarray(labelling.coded(values))
+    label_HX[:] = np.asarray(mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))
 
 
-def native_label(path: Path) -> np.ndarray:
+def native_label(path: Path, labelling: Labelling) -> np.ndarray:
     """A label map of `Scenes.files` in the size of its file: uint8 `[H, X]`, 0..K-1 or `IGNORED`.
 
     It is read anew each time: a large set's would not fit into memory.
@@ -277,13 +297,13 @@ def native_label(path: Path) -> np.ndarray:
     Raises:
         DataError: The file is damaged, since it was decoded for training.
     """
-    return _values(path).astype(np.uint8) - np.uint8(1)
+    return labelling.coded(_values(path))
 
 
 def _values(mask: Path) -> np.ndarray:
-    """What a label map's file holds, 0 for ignored."""
+    """The numbers that a label map's file holds."""
     with _opened(mask) as opened:
-        return np.asarray(_loaded(opened, mask, upright))
+        return np.asarray(_loaded(opened, mask, upright)).astype(np.int64)
 
 
 def _opened(path: Path) -> Image.Image:

@@ -116,7 +116,8 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
                 Image.new(mode, (16, 16), 1 if mode == "L" else (index, 0, 0)).save(path)
         (tmp_path / "own" / "unlabelled_images").mkdir()
         for owner in range(12):
-            Image.new("RGB", (16, 16)).save(tmp_path / "own" / "unlabelled_images" / f"owner{owner:02d}_9.png")
+            path = tmp_path / "own" / "unlabelled_images" / f"owner{owner:02d}_9.png"
+            Image.new("RGB", (16, 16), (200, owner, 0)).save(path)
         (tmp_path / "own" / "objectInfo.txt").write_text("Idx\tName\n1\tsky\n2\tground\n")
 
     def volumes() -> None:

@@ -12,18 +12,25 @@ import pytest
 from PIL import Image
 
 from raymae.data import scenes as module
+from raymae.data.scene_labels import IGNORED, Labelling, read_classes
 from raymae.data.scene_splits import HELD_OUT, SceneSplits, read_scenes
-from raymae.data.scenes import IGNORED, class_pixels, pairs, read_classes, read_unlabelled, unlabelled_folder
+from raymae.data.scenes import class_pixels, pairs, read_unlabelled, unlabelled_folder
 from raymae.data.shelf import WORKER
 from raymae.data.synthetic.scenes import scenes_content, synthetic_scenes
 from raymae.errors import DataError
 
 NUM_CLASSES = 3
+RNG = np.random.default_rng(1)
 
 
 def save(path: Path, array: np.ndarray, **options: int) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     Image.fromarray(array).save(path, **options)
+
+
+def unlike(rows: int, columns: int) -> np.ndarray:
+    """An image that no other is like."""
+    return RNG.integers(0, 256, (rows, columns, 3), np.uint8)
 
 
 @pytest.fixture
@@ -118,7 +125,7 @@ def drives(tmp_path: Path) -> Callable[..., Path]:
         for drive, (training, validation) in counts.items():
             for index in range(training + validation):
                 split = "training" if index < training else "validation"
-                save(root / "images" / split / f"{drive}_f{index:04d}.png", np.full((4, 4, 3), index, np.uint8))
+                save(root / "images" / split / f"{drive}_f{index:04d}.png", unlike(4, 4))
                 save(root / "annotations" / split / f"{drive}_f{index:04d}.png", np.ones((4, 4), np.uint8))
         (root / "objectInfo.txt").write_text("Idx\tName\n1\tsky\n")
         return root
@@ -185,7 +192,7 @@ def test_no_image_without_labels_is_of_a_drive_that_is_scored(drives: Callable[.
     folder = drives(a=(9, 9), b=(9, 0), c=(1, 0))
     splits = read_scenes(folder, 4, "^([abc])")
     for name in ("a_f0099", "b_f0099", "c_f0099", "street"):
-        save(folder / "unlabelled_images" / f"{name}.png", np.zeros((4, 4, 3), np.uint8))
+        save(folder / "unlabelled_images" / f"{name}.png", unlike(4, 4))
     more = read_unlabelled(folder / "unlabelled_images", 4, frozenset(), splits.pattern, splits.scored)
     assert dict(zip(more.names, more.groups, strict=True)) == {"a_f0099": "a", "street": "street"}
 
@@ -300,5 +307,90 @@ def test_no_folder_of_images_without_labels(folder: Path) -> None:
 
 
 def test_pairs_are_sorted_by_name(folder: Path) -> None:
-    assert [image.stem for image, _ in pairs(folder, "training")] == [f"training_{index}" for index in range(5)]
+    assert [*pairs(folder, "training")] == [f"training_{index}" for index in range(5)]
     assert len(read_classes(folder)) == NUM_CLASSES
+
+
+# -- label maps as tools write them ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("text", "first", "wanted"), [
+    ("Idx\tName\n0\tbackground\n1\tsky\n2\troad, way\n3\tcar\n", 1, ("sky", "road, way", "car")),
+    ("Idx\tName\n3\tcar\n1\tsky\n2\troad, way\n", 1, ("sky", "road, way", "car")),
+    ("1\tsky\n2\troad, way\n3\tcar\n", 1, ("sky", "road, way", "car")),  # no header
+    ("Idx Name\n1 sky\n3 car\n", 1, ("sky", "label 2", "car")),
+    ("Name\nsky\nroad, way\ncar\n", 1, ("sky", "road, way", "car")),
+    ("Idx\tName\n0\tsky\n1\tcar\n255\tvoid\n", 0, ("sky", "car")),
+])
+def test_classes_are_named_by_their_number(text: str, first: int, wanted: tuple[str, ...], folder: Path) -> None:
+    (folder / "objectInfo.txt").write_text(text)
+    assert read_classes(folder, Labelling(first, 0 if first else 255)) == wanted
+
+
+@pytest.mark.parametrize(("text", "message"), [
+    ("Idx\tName\n1\tsky\n1\tcar\n", "names 1 twice, 'sky' and 'car'"),
+    ("Idx\tName\n1\tsky\ncar\n", "the line 'car' does not begin with a number"),
+])
+def test_class_lists_that_are_half_numbered_are_refused(text: str, message: str, folder: Path) -> None:
+    (folder / "objectInfo.txt").write_text(text)
+    with pytest.raises(DataError, match=rf"objectInfo\.txt:? {message}"):
+        read_classes(folder)
+
+
+def test_another_first_class_and_another_ignored_label(folder: Path) -> None:
+    for path in (folder / "annotations").rglob("*.png"):
+        values = np.asarray(Image.open(path)).copy()
+        save(path, np.where(values == 3, 255, values).astype(np.uint8))
+    (folder / "objectInfo.txt").write_text("Idx\tName\n0\tground\n1\tsky\n2\tcar\n")
+    message = r"holds label 255; allowed are 0 \(ignored\) and 1 to 2, .*settings\.ignore_label and settings\.first_la"
+    with pytest.raises(DataError, match=message):
+        read_scenes(folder, 20)
+    scenes = read_scenes(folder, 20, "", Labelling(0, 255)).test
+    stored = np.asarray(Image.open(folder / "annotations/validation/validation_1.png"))
+    assert np.array_equal(scenes.labels[1], np.where(stored == 255, IGNORED, stored))
+    assert np.array_equal(module.native_label(scenes.files[1], scenes.labelling), scenes.labels[1])
+
+
+@pytest.mark.parametrize("ending", ["jpg", "webp"])
+def test_a_lossy_label_map_is_refused(ending: str, folder: Path) -> None:
+    path = folder / "annotations" / "training" / "training_1.png"
+    Image.open(path).convert("L" if ending == "jpg" else "RGB").save(path.with_suffix(f".{ending}"))
+    path.unlink()
+    with pytest.raises(DataError, match=rf"training_1\.{ending} is a label map saved as .*, which blurs its numbers"):
+        read_scenes(folder, 16)
+
+
+def test_scenes_in_folders_of_towns_are_read_and_others_said(folder: Path) -> None:
+    for kind in ("images", "annotations"):
+        for index in (2, 3):
+            path = next((folder / kind / "training").glob(f"training_{index}.*"))
+            path.parent.joinpath("town").mkdir(exist_ok=True)
+            path.rename(path.parent / "town" / path.name)
+    (folder / "images" / "training" / "notes.txt").write_text("sunny")
+    splits = read_scenes(folder, 16)
+    assert sorted(splits.train.names + splits.val.names) == [
+        "town/training_2", "town/training_3", "training_0", "training_1", "training_4"]
+    assert splits.note == "left out as no images: 1 .txt, such as images/training/notes.txt"
+    save(folder / "images" / "training" / "town" / "training_2.png", unlike(4, 4))
+    with pytest.raises(DataError, match=r"training_2\.jpg and .*training_2\.png are two files of one name"):
+        pairs(folder, "training")
+
+
+def test_no_scene_is_in_two_splits(folder: Path) -> None:
+    for kind, ending in (("images", "jpg"), ("annotations", "png")):
+        shutil.copy(folder / kind / "validation" / f"validation_0.{ending}", folder / kind / "training" / f"x.{ending}")
+    splits = read_scenes(folder, 16)
+    assert "x" not in splits.train.names + splits.val.names
+    assert "left out, as test has the same, such as x, which is validation_0" in splits.note
+    shutil.copytree(folder / "images" / "validation", folder / "unlabelled_images")
+    save(folder / "unlabelled_images" / "new.png", unlike(20, 20))
+    scored = splits.val.sources + splits.test.sources
+    assert read_unlabelled(folder / "unlabelled_images", 16, scored=scored).names == ("new",)
+
+
+def test_a_split_without_a_labelled_pixel_is_said(folder: Path) -> None:
+    for path in (folder / "annotations" / "validation").iterdir():
+        with Image.open(path) as mask:
+            save(path, np.zeros(mask.size[::-1], np.uint8))
+    with pytest.raises(DataError, match="no pixel of test is labelled: every one is 0, which is ignored"):
+        read_scenes(folder, 16)

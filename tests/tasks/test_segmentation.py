@@ -12,7 +12,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torchmetrics.classification import MulticlassConfusionMatrix, MulticlassJaccardIndex
 
-from raymae.data.scenes import IGNORED, Scenes
+from raymae.data.scene_labels import IGNORED
+from raymae.data.scenes import Scenes
 from raymae.models.tokens import sincos_positions
 from raymae.spec import TrialConfig
 from raymae.tasks.colours import PAD, standardise, to_rgb

@@ -14,7 +14,7 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
-from raymae.data.scenes import IGNORED
+from raymae.data.scene_labels import IGNORED
 from raymae.spec import TrialConfig
 from raymae.tasks import task_class
 from raymae.tasks.base import Batch, Source

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import numpy as np
 
+from raymae.data.scene_labels import IGNORED
 from raymae.data.scene_splits import SceneSplits, split_scenes
-from raymae.data.scenes import IGNORED, Scenes
+from raymae.data.scenes import Scenes
 from raymae.data.shelf import WORKER
 
 CLASSES = ("sky", "ground", "disc", "box", "wedge")

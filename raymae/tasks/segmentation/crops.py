@@ -15,7 +15,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from raymae.data.scenes import IGNORED, Scenes, native_label
+from raymae.data.scene_labels import IGNORED
+from raymae.data.scenes import Scenes, native_label
 from raymae.tasks.base import Batch
 from raymae.tasks.colours import PAD, jitter, standardise
 from raymae.tasks.whole import Whole
@@ -126,7 +127,8 @@ class WholeScenes:
         """As `Whole` makes it, `image` standardised; `native` [B, H, X], uint8, is padded to the largest in it, and
         `native_size` [B, 2] is each without padding."""
         files = self.scenes.files or self.scenes.labels
-        natives = [native_label(file) if isinstance(file, Path) else file for file in (files[i] for i in index_B)]
+        natives = [native_label(file, self.scenes.labelling) if isinstance(file, Path) else file
+                   for file in (files[i] for i in index_B)]
         rows, columns = (max(native.shape[axis] for native in natives) for axis in (0, 1))
         native_BHX = np.full((len(natives), rows, columns), IGNORED, np.uint8)
         for row, native in enumerate(natives):

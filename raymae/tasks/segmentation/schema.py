@@ -24,6 +24,9 @@ class SegmentationParams(TrainingParams):
     group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
                            "it, matches is the drive or place, which is in one split; empty: what is known of the data "
                            "set")
+    first_label: int = param(1, "number in label maps of the first class", ge=0, le=65535)
+    ignore_label: int = param(0, "number in label maps of pixels that nobody labelled; 255 with first_label 0 in the "
+                                 "way of VOC and Cityscapes", ge=0, le=65535)
     crop_size: int = param(128, "edge of the crops that are learned from and of the windows that are scored",
                            unit="pixels", kinds=LEARNING, ge=16)
     crops: int = param(1, "crops of every image in an epoch", kinds=LEARNING, ge=1)

@@ -17,8 +17,9 @@ from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
 from raymae.data.groups import counted
+from raymae.data.scene_labels import IGNORED, Labelling
 from raymae.data.scene_splits import SceneSplits, read_scenes
-from raymae.data.scenes import IGNORED, Scenes, class_pixels, read_unlabelled, unlabelled_folder
+from raymae.data.scenes import Scenes, class_pixels, read_unlabelled, unlabelled_folder
 from raymae.data.subsets import labelled
 from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import Encoder, MaskedAutoencoder
@@ -245,7 +246,9 @@ def _folder(data: TrialData) -> Path | None:
 
 
 def _splits(folder: Path | None, p: Any) -> SceneSplits:
-    return synthetic_scenes(p.image_size) if folder is None else read_scenes(folder, p.image_size, p.group)
+    if folder is None:
+        return synthetic_scenes(p.image_size)
+    return read_scenes(folder, p.image_size, p.group, Labelling(p.first_label, p.ignore_label))
 
 
 def _extra(folder: Path | None, p: Any) -> Scenes:
@@ -254,4 +257,5 @@ def _extra(folder: Path | None, p: Any) -> Scenes:
         return Scenes((), ())
     splits = _splits(folder, p)
     without = frozenset(splits.val.names + splits.test.names)
-    return read_unlabelled(unlabelled_folder(folder), p.image_size, without, splits.pattern, splits.scored)
+    return read_unlabelled(unlabelled_folder(folder), p.image_size, without, splits.pattern, splits.scored,
+                           splits.val.sources + splits.test.sources)
