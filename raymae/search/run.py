@@ -13,7 +13,7 @@ from raymae.results.store.layout import DRIVER_LOG, TRIALS
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
-from raymae.results.views.tensorboard import LiveEvents
+from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.resume import restore, warm_start
 from raymae.search.engine.connection import Cluster, connected
@@ -75,7 +75,7 @@ def run_sweep(
         stack.enter_context(beating(conductor))
         columns = store.manifest.columns[TRIALS]
         conductor.add_observer(stack.enter_context(
-            LiveEvents(store.location, plan.schema.objective.val, columns, conductor.warn)))
+            LiveEvents(store.location, plan.schema.objective.val, columns, varied(spec), conductor.warn)))
         if ended or interrupted:
             display.continuing(ended, interrupted)
         if not conductor.finished():
@@ -112,13 +112,13 @@ def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
     with (
         interruptible(conductor.interrupt),
         display.live(conductor.progress),
-        connected(_log_file(conductor.store), _worker_environment(spec), plan.address) as cluster,
+        connected(_log_file(conductor.store), _worker_environment(spec), plan.address, _about(conductor)) as cluster,
     ):
         if plan.address:
             conductor.use_slots(cluster.slots(spec.resources, spec.search.max_concurrent))
             display.waiting(cluster.room(spec.resources), conductor.slots)
         conductor.connected(cluster.dashboard)
-        display.connected(cluster.dashboard)
+        display.connected(cluster.dashboard, conductor.store.location)
         if spec.fair.by != "epochs" and not conductor.store.manifest.times_epochs:
             display.equalising(spec.fair.by)
             conductor.store.keep_times(measured(plan))
@@ -151,6 +151,11 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: boo
             stack.enter_context(shared(conductor, name, partial(cluster.capacity, spec.resources)))
         trainable = tune.with_parameters(WarmTrial, options=options)
         run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(release, mailbox))
+
+
+def _about(conductor: Conductor) -> dict[str, str]:
+    """The sweep, as the dashboard's list of jobs shows it."""
+    return {"sweep": conductor.spec.name, "task": conductor.spec.task, "results": conductor.store.location}
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:

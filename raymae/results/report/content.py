@@ -147,6 +147,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
                            if arm.kind == "reference" and arm.val.score is not None},
             "trials": figures.trial_columns(last, objective, [param.name for param in params]),
             "responses": figures.responses(search, params, objective),
+            "scored": figures.scored(search, objective),
             "progress": figures.progress(all_search, objective),
             "learning": figures.learning(search, store.reports(), objective),
         },
@@ -163,13 +164,13 @@ def _importance_missing(verdict: Verdict, importance: Importance | None, search:
     """Which arms have no importance of their parameters, and what they lack."""
     if importance is None:
         return "Computed by `raymae report`, which writes this page to the sweep's folder."
-    completed = search[search["status"] == "completed"]["arm"].value_counts()
-    short = [f"{arm.arm} has {int(completed.get(arm.arm, 0))}" for arm in verdict.arms
+    scored = figures.scored(search, verdict.objective)
+    short = [f"{arm.arm} has {scored.get(arm.arm, 0)}" for arm in verdict.arms
              if arm.kind != "reference" and arm.arm not in importance]
     if not short:
         return ""
     state = "Arms are missing" if importance else "Not computed"
-    return (f"{state}: it takes {figures.ENOUGH} completed search trials of an arm in which a parameter was searched; "
+    return (f"{state}: it takes {figures.WEIGHED} search trials of an arm in which a parameter was searched; "
             f"so far {', '.join(short)}.")
 
 

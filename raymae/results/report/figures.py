@@ -26,6 +26,7 @@ Line = tuple[list[Any], list[Any]]
 MAX_PARAMS = 16
 CURVES_PER_ARM, POINTS_PER_CURVE, POINTS_OF_PROGRESS = 12, 60, 200
 BINS, ENOUGH, FEW = 8, 8, 8
+WEIGHED = 4  # search trials of an arm, for the importance of its parameters
 ERROR_LENGTH = 300
 
 
@@ -78,6 +79,12 @@ def _param(name: str, spec: SweepSpec, values: pd.Series) -> Param:
         return Param(name, number, True, False)
     low, high = float(values.min()), float(values.max())
     return Param(name, True, False, low > 0 and (isinstance(space, LogUniform) or high / low > 30))
+
+
+def scored(search: pd.DataFrame, objective: Objective) -> dict[str, int]:
+    """From arm to its search trials with a score, those that were stopped early included."""
+    rows = search[search["status"].isin(["completed", "stopped"]) & search[objective.val].notna()]
+    return {str(arm): int(count) for arm, count in rows["arm"].value_counts().items()}
 
 
 def trial_columns(last: pd.DataFrame, objective: Objective, names: Sequence[str]) -> dict[str, list[Any]]:

@@ -306,7 +306,7 @@
     const arms = names.filter((arm) => shares[arm]);
     const all = [...new Set(arms.flatMap((arm) => Object.keys(shares[arm])))];
     all.sort((a, b) => Math.max(...arms.map((arm) => shares[arm][a] ?? 0)) - Math.max(...arms.map((arm) => shares[arm][b] ?? 0)));
-    return [arms.map((arm) => ({type: "bar", orientation: "h", name: label(arm), y: all.map(label),
+    return [arms.map((arm) => ({type: "bar", orientation: "h", name: `${label(arm)}, n = ${data.scored[arm] ?? 0}`, y: all.map(label),
                                 x: all.map((name) => shares[arm][name] ?? null), marker: {color: color(arm)},
                                 hovertemplate: `${label(arm)}: %{y} %{x:.1%}<extra></extra>`})),
             layout(axis("share", {tickformat: ".0%", rangemode: "tozero"}), axis("", {type: "category"}), {barmode: "group"})];

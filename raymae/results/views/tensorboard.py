@@ -10,7 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from time import time as now
@@ -18,10 +18,11 @@ from time import time_ns
 from typing import Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import Row, is_metric, last_attempts, param_columns
+from raymae.results.store.columns import Row, is_metric, last_attempts
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES, TENSORBOARD, TRIALS, picture_name
 from raymae.results.store.store import Store
+from raymae.spec.sweep import SweepSpec
 
 FLUSH_S = 10.0
 
@@ -32,11 +33,15 @@ class Events:
     Args:
         folder: Where; made as needed.
         metrics: The metrics that HPARAMS shows, such as `val_mse` and `test_mse`.
-        columns: The columns of `trials` with their types; its parameters are what HPARAMS shows.
+        columns: The columns of `trials` with their types.
+        shown: The parameters that HPARAMS shows, before `arm`, `stage` and `seed`; see `varied`.
     """
 
-    def __init__(self, folder: Path, metrics: tuple[str, ...], columns: Mapping[str, str]) -> None:
+    def __init__(
+        self, folder: Path, metrics: tuple[str, ...], columns: Mapping[str, str], shown: Sequence[str]
+    ) -> None:
         self._folder, self._metrics, self._columns = folder, metrics, columns
+        self._shown = [name for name in shown if name in columns]
         self._described = False
         self._writers: dict[str, Any] = {}
         self._flushed = 0.0
@@ -64,8 +69,8 @@ class Events:
         """
         from tensorboardX.summary import Summary, hparams
 
-        values: dict[str, object] = {"arm": row["arm"], "stage": row["stage"], "seed": int(row["seed"])}
-        values |= {name: _plain(row[name]) for name in param_columns(row) if not _missing(row[name])}
+        values: dict[str, object] = {name: _plain(row[name]) for name in self._shown if not _missing(row.get(name))}
+        values |= {"arm": row["arm"], "stage": row["stage"], "seed": int(row["seed"])}
         scores = {name: float(row[name]) for name in self._metrics if _is_finite(row.get(name))}
         for summary in hparams(values, dict.fromkeys(self._metrics, 0.0))[1:]:  # the first is the experiment's
             self._write(row["trial_id"], summary, 0)
@@ -87,8 +92,8 @@ class Events:
         from tensorboardX.summary import hparams
 
         kinds: dict[str, object] = {"bool": True, "string": ""}
-        shown = {"arm": "", "stage": "", "seed": 0.0}
-        shown |= {name: kinds.get(self._columns[name], 0.0) for name in param_columns(self._columns)}
+        shown = {name: kinds.get(self._columns[name], 0.0) for name in self._shown}
+        shown |= {"arm": "", "stage": "", "seed": 0.0}
         self._described = True
         self._write("", hparams(shown, dict.fromkeys(self._metrics, 0.0))[0], 0)
         self._writers.pop("").close()
@@ -108,6 +113,12 @@ class Events:
             self._writers[trial_id] = EventsWriter(str(folder / "events"), suffix)
         self._writers[trial_id].write_event(
             Event(summary=summary, step=step, wall_time=now() if time is None else time))
+
+
+def varied(spec: SweepSpec) -> list[str]:
+    """The parameters that differ between trials: the searched ones, then those that arms fix for themselves."""
+    fixed = (name for values in spec.arms.values() for name in values)
+    return list(dict.fromkeys([*spec.space, *fixed, *(["epochs"] if spec.fair.by != "epochs" else [])]))
 
 
 def _summary(values: Mapping[str, float]) -> Any:
@@ -160,7 +171,8 @@ def export(store: Store, folder: Path) -> int:
             raise ResultsError(f"{folder}: holds something already; name a folder that is new or empty")
         results, objective = Folder(store.root), store.objective()
         names = results.names(PICTURES)
-        events = Events(folder, (objective.val, objective.test), store.manifest.columns[TRIALS])
+        events = Events(folder, (objective.val, objective.test), store.manifest.columns[TRIALS],
+                        varied(store.spec()))
         reports = store.reports()
         reports = reports.drop_duplicates(["trial_id", "step"], keep="last")
         ended = {row["trial_id"]: row for row in _plain_rows(last_attempts(store.trials()))}
@@ -214,16 +226,20 @@ class LiveEvents:
         location: The sweep's folder; on an object store nothing is written, `raymae export` does that later.
         metric: What the sweep selects on, such as `val_mse`.
         columns: The columns of `trials` with their types.
+        shown: The parameters that HPARAMS shows.
         warn: Told of a failure.
     """
 
-    def __init__(self, location: str, metric: str, columns: Mapping[str, str], warn: Callable[[str], None]) -> None:
+    def __init__(
+        self, location: str, metric: str, columns: Mapping[str, str], shown: Sequence[str],
+        warn: Callable[[str], None],
+    ) -> None:
         self._folder = Folder(location)
         self._warn = warn
         self._events: Events | None = None
         if self._folder.local is not None:
             metrics = (metric, metric.replace("val_", "test_", 1))
-            self._events = Events(self._folder.local / TENSORBOARD, metrics, columns)
+            self._events = Events(self._folder.local / TENSORBOARD, metrics, columns, shown)
 
     def warned(self, text: str) -> None:
         """Add nothing."""

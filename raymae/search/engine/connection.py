@@ -30,6 +30,7 @@ ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
+    "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard's Train tab
     "RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S": "600",
     "RAY_DEDUP_LOGS": "0",
     "RAY_AIR_NEW_OUTPUT": "0",
@@ -154,7 +155,8 @@ def local_resources() -> tuple[float, float]:
 
 @contextmanager
 def connected(
-    log_file: Path | None = None, environment: Mapping[str, str] | None = None, address: str | None = None
+    log_file: Path | None = None, environment: Mapping[str, str] | None = None, address: str | None = None,
+    about: Mapping[str, str] | None = None,
 ) -> Iterator[Cluster]:
     """Ray for the length of a `with` block: an embedded one on this machine, or a cluster that runs already.
 
@@ -165,6 +167,7 @@ def connected(
         log_file: Where Ray's, Tune's and Train's own messages go, instead of the terminal; None drops them.
         environment: Variables for the workers.
         address: A cluster to join, as `ray.init` takes it: `auto`, or `host:port`; None starts an embedded Ray.
+        about: What the dashboard says of the job.
 
     Raises:
         ResourceError: There is no cluster at that address, or it refuses us.
@@ -182,7 +185,8 @@ def connected(
             # Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would
             # abort the process instead of ending the sweep with its verdict so far
             with signals_kept():
-                context = _embedded(scratch) if address is None else _joined(address, environment or {})
+                context = (_embedded(scratch, about or {}) if address is None
+                           else _joined(address, environment or {}, about or {}))
             _protect_token()
             total = ray.cluster_resources()
             url = context.dashboard_url or ""
@@ -197,18 +201,20 @@ def connected(
             os.close(claim)
 
 
-def _embedded(scratch: Path) -> Any:
+def _embedded(scratch: Path, about: Mapping[str, str]) -> Any:
     import ray
+    from ray.job_config import JobConfig
 
     return ray.init(
         address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
         configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-        runtime_env=_quoted_interpreter(),
+        runtime_env=_quoted_interpreter(), job_config=JobConfig(metadata=dict(about)),
     )
 
 
-def _joined(address: str, environment: Mapping[str, str]) -> Any:
+def _joined(address: str, environment: Mapping[str, str], about: Mapping[str, str]) -> Any:
     import ray
+    from ray.job_config import JobConfig
 
     train = {name: value for name, value in ENVIRONMENT.items() if name.startswith(("RAY_TRAIN", "TUNE"))}
     train["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = PATIENCE_S
@@ -217,6 +223,7 @@ def _joined(address: str, environment: Mapping[str, str]) -> Any:
         return ray.init(
             address=address, log_to_driver=False, configure_logging=False,
             runtime_env={"env_vars": {**train, **environment}, **(_quoted_interpreter() or {})},
+            job_config=JobConfig(metadata=dict(about)),
         )
     except (ConnectionError, ValueError, RuntimeError, ray.exceptions.RayError) as error:
         raise ResourceError(

@@ -20,8 +20,15 @@ class WarmTrial(tune.Trainable):
     def setup(self, config: dict[str, Any], options: GroupOptions | None = None) -> None:
         """Start the group; its first job waits for it in the mailbox."""
         assert options is not None
-        self._group = WorkerGroup(self.trial_id, options)
-        self._group.assign(config["job"])
+        job: Job = config["job"]
+        # Ray asks for an actor's name once, when it has started: the slot keeps the name of its first trial
+        self._name = f"{job.config.arm}: {job.trial_id} and later trials of its slot"
+        self._group = WorkerGroup(self.trial_id, options, name=f"{job.trial_id}-and-later")
+        self._group.assign(job)
+
+    def __repr__(self) -> str:
+        """The name in Ray's dashboard and logs."""
+        return f"raymae {self._name}" if hasattr(self, "_name") else super().__repr__()
 
     def reset_config(self, new_config: dict[str, Any]) -> bool:
         """Hand the group its next trial."""

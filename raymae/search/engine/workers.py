@@ -65,9 +65,11 @@ class WorkerGroup:
     Args:
         slot: Its name at the mailbox.
         options: What it is made of.
+        name: Its name in Ray's dashboard.
     """
 
-    def __init__(self, slot: str, options: GroupOptions) -> None:
+    def __init__(self, slot: str, options: GroupOptions, *, name: str) -> None:
+        self._name = name
         self.slot, self.mailbox, self._timeout = slot, options.mailbox, options.report_timeout_s
         self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
         self._thread.start()
@@ -95,7 +97,7 @@ class WorkerGroup:
                 num_workers=options.workers, use_gpu=options.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
-                name=f"group-{self.slot}", storage_path=options.storage,
+                name=f"{self._name}-{self.slot}", storage_path=options.storage,
                 # how often is the mailbox's decision: it knows which deaths were in vain
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             ),
@@ -191,6 +193,7 @@ def serve(config: dict[str, Any]) -> None:
         if taken is None:
             return
         serial, job = taken
+        print(f"{job.trial_id} (arm {job.config.arm}, attempt {job.attempt}) begins", flush=True)  # in the actor's log
         for message in run_job(job, rank):
             wanted = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if not wanted:

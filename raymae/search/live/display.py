@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console, RenderableType
@@ -18,6 +20,9 @@ if TYPE_CHECKING:
     from raymae.search.messages import Message
 
 
+STARTING = "workers start: each imports torch and reads the data before its first trial"
+
+
 class Display:
     """Shows a sweep to whoever started it. Make one with `for_terminal` or `silent`.
 
@@ -28,7 +33,7 @@ class Display:
 
     def __init__(self, console: Console | None, *, live: bool) -> None:
         self._console, self._is_live = console, live
-        self._note = ""
+        self._note = "starting Ray"
 
     @classmethod
     def for_terminal(cls, console: Console) -> Display:
@@ -56,7 +61,9 @@ class Display:
             self._console.print(Text(f"warning: {text}", style="yellow"))
 
     def reported(self, row: Mapping[str, Any], message: Message) -> None:
-        """Print nothing: the panel shows it."""
+        """Print nothing: the panel shows it. The workers have started."""
+        if self._note == STARTING:
+            self._note = ""
 
     def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
         """Print one line about a trial that ended, where there is no live panel."""
@@ -75,18 +82,31 @@ class Display:
         """The search learns from another sweep."""
         self._print(f"warm start: {used} trials of {folder}", always=True)
 
-    def connected(self, dashboard: str) -> None:
-        """Ray is up."""
+    def connected(self, dashboard: str, root: str) -> None:
+        """Ray is up, and the first workers start.
+
+        Args:
+            dashboard: Its address; "" where there is none.
+            root: The sweep's folder.
+        """
         self._print(f"Ray is up; dashboard {dashboard or 'off'}")
+        if dashboard:
+            self._print("  the dashboard asks for a token, which this prints: RAY_AUTH_MODE=token ray get-auth-token",
+                        always=True)
+        if "://" not in root:
+            command = shlex.join(["raymae", "serve", str(PurePath(root).parent)])
+            self._print(f"  progress and reports in a browser: {command}", always=True)
+        self._note = STARTING
+        self._print(self._note)
 
     def equalising(self, by: str) -> None:
         """The arms' epochs are timed, or their steps counted."""
-        self._note = f"measuring the arms: trained ones get as many epochs as make them equal in {by}"
+        self._note = f"workers start; measuring the arms: trained ones get as many epochs as make them equal in {by}"
         self._print(self._note)
 
     def equalised(self, times_epochs: Mapping[str, float]) -> None:
         """It is known how many times its epochs each arm gets."""
-        self._note = ""
+        self._note = STARTING
         times = ", ".join(f"{arm} {times:.3g} times" for arm, times in times_epochs.items())
         self._print(f"epochs: {times}" if times else "epochs: equal already", always=True)
 
@@ -111,8 +131,9 @@ class Display:
 
         def render() -> RenderableType:
             now = progress()
-            return panel(now.with_note(self._note) if self._note and any(
-                trial.phase is None for trial in now.running) else now)
+            # until every running trial has reported once, somebody waits for something
+            waits = not now.running or any(trial.phase is None for trial in now.running)
+            return panel(now.with_note(self._note) if self._note and waits else now)
 
         with Live(get_renderable=render, console=self._console, refresh_per_second=4, transient=True):
             yield
