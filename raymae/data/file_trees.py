@@ -60,10 +60,15 @@ def _from_folder(path: Path) -> FileTree:
 def folder_files(path: Path) -> list[str]:
     """The names of all files and empty folders (`name/`) below a folder, links followed, but none in a circle."""
     names = []
+    chains: dict[str, tuple[str, ...]] = {os.fspath(path): (os.path.realpath(path),)}  # the real folders to each one
     for folder, folders, files in os.walk(path, followlinks=True):
-        here = os.path.realpath(folder)
-        circles = [name for name in folders if os.path.islink(os.path.join(folder, name)) and
-                   f"{here}/".startswith(f"{os.path.realpath(os.path.join(folder, name))}/")]
+        chain, circles = chains.pop(folder), []
+        for name in folders:
+            below_it = os.path.join(folder, name)
+            real = os.path.realpath(below_it) if os.path.islink(below_it) else os.path.join(chain[-1], name)
+            if any(f"{passed}/".startswith(f"{real}/") for passed in chain):
+                circles.append(name)
+            chains[below_it] = (*chain, real)
         folders[:] = [name for name in folders if name not in circles]  # os.walk goes on with what is left in here
         below = Path(folder).relative_to(path)
         names += [(below / name).as_posix() for name in files]

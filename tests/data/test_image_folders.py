@@ -157,6 +157,14 @@ def test_links_in_a_circle_are_followed_once(tmp_path: Path) -> None:
     assert locate(DataSpec(name="mine", path=str(tmp_path / "set"))).fingerprint != before
 
 
+def test_two_folders_that_link_to_each_other_end(tmp_path: Path) -> None:
+    classes_in(tmp_path, "cat", "dog")
+    (tmp_path / "cat" / "x").symlink_to(tmp_path / "dog")
+    (tmp_path / "dog" / "y").symlink_to(tmp_path / "cat")
+    assert np.bincount(read(tmp_path).labels_N).tolist() == [8, 8]  # of each class its own, and the other's once
+    assert "WARNING: images in two classes: " in split(tmp_path).note
+
+
 def test_a_link_to_nowhere_is_named(tmp_path: Path) -> None:
     classes_in(tmp_path, "cat", "dog")
     (tmp_path / "cat" / "dead.png").symlink_to("/nonexistent/place")
