@@ -125,6 +125,8 @@ def _decoded(path: Path, raw: bytes, encoding: str | None, what: str) -> str:
                             f"{error.start}") from None
         raise DataError(f"{path}:{line}: must be UTF-8 text: {error.reason} at byte {error.start}; if it is text, set "
                         "data.encoding, such as cp1252 or latin-1 (Western Europe)") from None
+    except UnicodeError as error:  # of encodings that have more rules than bytes, such as utf-16 with its first mark
+        raise DataError(f"{path}: is not {encoding}, which data.encoding says: {error}") from None
     if "\0" in text:
         raise DataError(f"{path} must be a text file, it holds zero bytes; is it compressed or UTF-16?")
     return text

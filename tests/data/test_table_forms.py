@@ -67,6 +67,8 @@ def test_encodings_compression_and_comments(tmp_path: Path) -> None:
     assert read_table(write(tmp_path, *lines, encoding="utf-16")).columns[0] == "größe"
     with pytest.raises(DataError, match=r"is not ascii, which data\.encoding says"):
         read_table(write(tmp_path, *lines), reading=Reading(encoding="ascii"))
+    with pytest.raises(DataError, match=r"is not punycode, which data\.encoding says"):
+        read_table(write(tmp_path, "a,b", "1,2"), reading=Reading(encoding="punycode"))
     (tmp_path / "own.csv.gz").write_bytes(gzip.compress("\n".join(PLAIN).encode()))
     assert same(tmp_path / "own.csv.gz", tmp_path) == ()
     assert same(write(tmp_path, "# made by, a tool", "# and so on", *PLAIN), tmp_path) == (
