@@ -41,6 +41,7 @@ _REPORT_HEAD = {
 }
 _REPORT_TAIL = {"data_source": "string"}
 
+KINDS = ("string", "bool", "int64", "double", "timestamp")
 FIXED = frozenset({**_TRIAL_HEAD, **_TRIAL_TAIL})
 """Columns of `trials` that are neither a parameter nor a metric."""
 
@@ -52,6 +53,32 @@ _ALLOWED = {
     "stage": ("search", "replicate"), "status": ("completed", "stopped", "failed"),
     "phase": ("pretrain", "finetune", "test"), "data_source": ("real", "synthetic"),
 }
+
+
+def fixed_columns(dataset: str) -> Columns:
+    """The columns that a dataset of every task has, with their kinds."""
+    return {**_TRIAL_HEAD, **_TRIAL_TAIL} if dataset == "trials" else {**_REPORT_HEAD, **_REPORT_TAIL}
+
+
+def check_table(table: Any) -> None:
+    """Check rows that somebody else may have written, before anybody relies on them.
+
+    Args:
+        table: Rows of `trials` or `reports` as a `pyarrow.Table`.
+
+    Raises:
+        ValueError: A column that every row fills is empty somewhere, or holds a word that is none of its own.
+    """
+    import pyarrow.compute as pc
+
+    for name in REQUIRED["trials" if "status" in table.column_names else "reports"]:
+        if table.column(name).null_count:
+            raise ValueError(f"column `{name}` is empty in {table.column(name).null_count} of {table.num_rows} rows")
+    for name, allowed in _ALLOWED.items():
+        if name in table.column_names:
+            for value in pc.unique(table.column(name)).to_pylist():
+                if value is not None and value not in allowed:
+                    raise ValueError(f"column `{name}`: {unknown(name, value, allowed)}")
 
 
 def is_metric(column: str) -> bool:

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +15,8 @@ from urllib.parse import urlsplit, urlunsplit
 
 from raymae.errors import ResultsError
 from raymae.spec.uri import open_uri
+
+MAX_JSON = 20_000_000  # bytes
 
 
 class Folder:
@@ -107,14 +111,17 @@ class Folder:
         yield from ((info.base_name, info.is_file) for info in self.filesystem.get_file_info(selector))
 
     def read(self, name: str) -> bytes:
-        """A file's bytes.
+        """A regular file's bytes.
 
         Raises:
             FileNotFoundError: No such file.
-            OSError: The storage failed.
+            OSError: The storage failed, or there is a pipe, a device or a socket, which might never end.
         """
         if self.local is not None:
-            return (self.local / name).read_bytes()
+            path = self.local / name
+            if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+                raise OSError(errno.EINVAL, "not a regular file", str(path))
+            return path.read_bytes()
         with self.filesystem.open_input_file(self.path(name)) as stream:
             return bytes(stream.read())
 
@@ -130,8 +137,10 @@ class Folder:
         except (FileNotFoundError, NotADirectoryError):
             return None
         try:
+            if len(raw) > MAX_JSON:
+                raise ValueError(f"{len(raw)} bytes, of at most {MAX_JSON}")
             value = json.loads(raw)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise ResultsError(f"{self.uri(name)}: not valid JSON: {error}. Restore or delete it") from None
         if not isinstance(value, dict):
             raise ResultsError(f"{self.uri(name)}: must hold a JSON object, got {type(value).__name__}")

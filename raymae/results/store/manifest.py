@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
+from functools import cache
 from typing import Any, Literal
 
+from raymae.errors import ResultsError, shorten, unknown
+from raymae.results.store.columns import KINDS, REQUIRED, fixed_columns
 from raymae.spec import Arm, Objective
 from raymae.spec.task import Published
 
@@ -114,3 +117,64 @@ class Manifest:
             columns=plain["columns"], times_epochs=plain.get("times_epochs", {}),
             looked_before=plain.get("looked_before", False),
         )
+
+
+def read(plain: Mapping[str, Any], where: str) -> Manifest:
+    """The manifest in a `sweep.json`, whoever wrote it: every value that a reader relies on is of its kind.
+
+    Args:
+        plain: What the file holds.
+        where: The file, for messages.
+
+    Raises:
+        ResultsError: Something is missing, of another kind, or of another version; names the file and the key.
+    """
+    try:
+        manifest = Manifest.from_json(plain)
+    except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+        raise ResultsError(f"{where}: not written by raymae, or by another version: {error}") from None
+    checked(Manifest, manifest.to_json(), where)
+    objective = manifest.task.objective
+    scores = {name: dict.fromkeys((objective.val, objective.test), "double") for name in ("trials", "reports")}
+    for dataset in ("trials", "reports"):
+        columns, key = manifest.columns.get(dataset), f"{where}: columns.{dataset}"
+        if columns is None:
+            raise ResultsError(f"{key}: is required")
+        for name, kind in columns.items():
+            if kind not in KINDS:
+                raise ResultsError(f"{key}.{name}: {unknown('kind', kind, KINDS)}")
+        needed = dict.fromkeys((*REQUIRED[dataset], *scores[dataset]))
+        for name, kind in {**fixed_columns(dataset), **scores[dataset]}.items():
+            if (name in needed and name not in columns) or columns.get(name, kind) != kind:
+                raise ResultsError(f"{key}.{name}: must be {kind}, got {shorten(columns.get(name))}")
+    return manifest
+
+
+@cache
+def _adapter(kind: type) -> Any:
+    """What checks values against a dataclass; it takes a while to make."""
+    from pydantic import TypeAdapter
+
+    return TypeAdapter(kind)
+
+
+def checked(kind: type, plain: Mapping[str, Any], where: str) -> None:
+    """Check plain values against the fields of a dataclass, and of those in it.
+
+    Args:
+        kind: The dataclass.
+        plain: The values.
+        where: The file that they came from, for messages.
+
+    Raises:
+        ResultsError: One is of another kind; names the file and the key.
+    """
+    from pydantic import ValidationError
+
+    try:
+        _adapter(kind).validate_python(plain)
+    except ValidationError as error:
+        first = error.errors(include_url=False)[0]
+        key = ".".join(str(part) for part in first["loc"])
+        message = f"{first['msg'][0].lower()}{first['msg'][1:]}, got {shorten(first['input'])}"
+        raise ResultsError(f"{where}: {key}: {message}. Restore the file, or delete the folder") from None

@@ -14,7 +14,7 @@ from raymae.errors import ResultsError, unknown
 from raymae.results.store.columns import columns_of
 from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SCORES, SWEEP, TRIALS, VERDICT
-from raymae.results.store.manifest import Manifest, SweepData, SweepTask
+from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
 from raymae.spec import SweepSpec, TaskSchema
 
 MACHINE_DEPENDENT = ("results", "resources", "budget")
@@ -81,10 +81,7 @@ def read_manifest(folder: Folder) -> Manifest:
             raise ResultsError(not_a_sweep(folder))
     except OSError as error:
         raise ResultsError(f"{folder.root}: cannot read {SWEEP}: {error}") from None
-    try:
-        return Manifest.from_json(plain)
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ResultsError(f"{folder.uri(SWEEP)}: not written by raymae, or by another version: {error}") from None
+    return read(plain, folder.uri(SWEEP))
 
 
 def described(spec: SweepSpec, schema: TaskSchema, data: Mapping[str, str]) -> Manifest:

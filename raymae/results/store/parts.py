@@ -20,7 +20,7 @@ from collections.abc import Collection, Sequence
 from typing import Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import Columns, Row, arrow_schema, checked_row
+from raymae.results.store.columns import Columns, Row, arrow_schema, check_table, checked_row
 from raymae.results.store.folder import Folder
 
 _STAMP = "%Y%m%dT%H%M%S%fZ"
@@ -121,7 +121,7 @@ class Parts:
             return present, self._deduplicated(pa.concat_tables([table, self._load(fresh)]))
         except FileNotFoundError:
             return self._read()
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, pa.ArrowException, ValueError) as error:
             raise ResultsError(f"{self._folder.uri(self.name)}: cannot read the parts: {error}") from None
 
     def compact(self) -> None:
@@ -167,8 +167,8 @@ class Parts:
             except FileNotFoundError as error:
                 if attempt == _RELISTS:
                     raise ResultsError(f"{where}: parts keep vanishing while read: {error}") from None
-            except (OSError, pa.ArrowException) as error:
-                raise ResultsError(f"{where}: cannot read the {len(files)} parts: {error}") from None
+            except (OSError, pa.ArrowException, ValueError) as error:
+                raise ResultsError(f"{where}: cannot read the {len(files)} parts: {error}{self._odd(files)}") from None
         raise AssertionError("unreachable")
 
     def _load(self, files: Sequence[str]) -> Any:
@@ -178,7 +178,20 @@ class Parts:
         if not files:
             return schema.empty_table()
         paths = [self._folder.path(f"{self.name}/{name}") for name in files]
-        return dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._folder.filesystem).to_table()
+        found = dataset.dataset(paths, schema=schema, format="parquet", filesystem=self._folder.filesystem).to_table()
+        check_table(found)
+        return found
+
+    def _odd(self, files: Sequence[str]) -> str:
+        """Which of several parts cannot be read, for a message; "" where each can."""
+        import pyarrow as pa
+
+        for name in files:
+            try:
+                self._load([name])
+            except (OSError, pa.ArrowException, ValueError):
+                return f" ({self._folder.uri(f'{self.name}/{name}')})"
+        return ""
 
     def _deduplicated(self, table: Any) -> Any:
         import pyarrow as pa

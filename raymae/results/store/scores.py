@@ -81,7 +81,11 @@ def read_scores(folder: Folder, trials: Collection[str] | None = None) -> Any:
             raise ResultsError(f"{folder.uri(f'{SCORES}/{name}')}: cannot be read: {error}. Delete it: the verdict "
                                "then says that this replicate's examples are missing") from None
 
-    names = [name for name in folder.names(SCORES) if name.endswith(".parquet") and name[0] != "."
+    try:
+        present = folder.names(SCORES)
+    except OSError as error:
+        raise ResultsError(f"{folder.uri(SCORES)}: cannot list: {error}") from None
+    names = [name for name in present if name.endswith(".parquet") and name[0] != "."
              and (trials is None or name.removesuffix(".parquet") in trials)]
     with ThreadPoolExecutor(8) as pool:
         tables = list(pool.map(read, names))

@@ -10,7 +10,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from raymae.errors import ResultsError
+from raymae.errors import ResultsError, unknown
 from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY, Row
 from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import CONFIGS, ENVIRONMENT, REPORTS, SCORES, STATE, SWEEP, TRIALS, VERDICT, config
@@ -206,8 +206,20 @@ class Store:
         return frame
 
     def spec(self) -> SweepSpec:
-        """The sweep as it was asked for. Needs no task, hence no torch."""
-        return SweepSpec.model_validate(self.manifest.spec)
+        """The sweep as it was asked for. Needs no task, hence no torch.
+
+        Raises:
+            ResultsError: `sweep.json` holds no such sweep; names the key.
+        """
+        where = self._folder.uri(SWEEP)
+        try:
+            spec = SweepSpec.model_validate(self.manifest.spec)
+        except ValueError as error:
+            raise ResultsError(f"{where}: spec: not of this version of raymae: {error}") from None
+        for arm in spec.arms:
+            if arm not in self.manifest.task.arms:
+                raise ResultsError(f"{where}: spec.arms: {unknown('arm', arm, self.manifest.task.arms)}")
+        return spec
 
     def objective(self) -> Objective:
         """What the sweep selects on."""
@@ -239,6 +251,10 @@ class Store:
             found = pool.map(self._read, [f"{CONFIGS}/{name}" for name in names])
             return {name.removesuffix(".json"): config for name, config in zip(names, found, strict=True)
                     if config is not None}
+
+    def uri(self, name: str) -> str:
+        """A file of the folder as a user would write it."""
+        return self._folder.uri(name)
 
     def _read(self, name: str) -> dict[str, Any] | None:
         try:

@@ -13,8 +13,10 @@ from dataclasses import replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
+from raymae.errors import ResultsError
 from raymae.results.store.columns import is_test, last_attempts, param_columns
-from raymae.results.store.manifest import Manifest
+from raymae.results.store.layout import VERDICT
+from raymae.results.store.manifest import Manifest, checked
 from raymae.results.store.store import Store
 from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.statistics import LEVEL, Evidence, Side, adjusted, evidence, holm_level, statistics
@@ -49,8 +51,15 @@ def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         trials: Its `trials` dataset, where the caller has read it already.
     """
     written = store.verdict()
-    if written is not None and written["complete"] and "rule" in written:  # earlier versions had other rules
-        return Verdict.from_json(written)
+    if written is not None and written.get("complete") and "rule" in written:  # earlier versions had other rules
+        where = store.uri(VERDICT)
+        try:
+            verdict = Verdict.from_json(written)
+        except (KeyError, TypeError, AttributeError, ValueError, IndexError) as error:
+            raise ResultsError(f"{where}: not written by raymae: {error!r}. Delete it: a verdict is then computed from "
+                               "the rows") from None
+        checked(Verdict, verdict.to_json(), where)
+        return verdict
     return verdict_of(store, trials)
 
 

@@ -19,7 +19,10 @@ def number(value: float | None, decimals: int | None) -> str:
     """A number of a column whose numbers have so many decimals; None: as many as it needs itself."""
     if value is None or decimals is None:
         return significant(value)
-    return f"{value:.{decimals}f}".replace("-", "−")
+    shown = f"{value:.{decimals}f}"
+    if value < 0 and not shown.strip("-0."):  # −0.000002 to six decimals is not −0.000000
+        return significant(value, 1)
+    return shown.replace("-", "−")
 
 
 def column(values: Iterable[float | None]) -> list[str]:
@@ -73,7 +76,7 @@ def p_cell(p: float | None) -> str:
 
 def duration(seconds: float) -> str:
     """Seconds as `12.3 s`, `4 min 05 s` or `2 h 07 min`."""
-    if seconds < 60:
+    if seconds < 59.95:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"

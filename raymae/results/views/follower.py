@@ -9,7 +9,10 @@ from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from raymae.errors import ResultsError
 from raymae.results.store.columns import Row, last_attempts
+from raymae.results.store.layout import STATE
+from raymae.results.store.manifest import checked
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_now
@@ -62,7 +65,7 @@ class Follower:
                 self._seen = {"trials": ((), None), "reports": ((), None)}
             self._store, self._answer = latest, None
         written = self._store.state()  # before the rows: what it calls running may have ended since, never the reverse
-        state = None if written is None else DriverState.from_json(written)
+        state = None if written is None else _driver(written, self._store.uri(STATE))
         names: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
         for name in names:
             self._seen[name] = self._store.follow(name, *self._seen[name])
@@ -133,6 +136,25 @@ class Follower:
         if silent > max(SILENT_S, 6 * state.every_s):
             return "lost", f"no sign of life for {silent:.0f} s from its driver ({where})"
         return "running", "starting Ray" if state.dashboard is None else ""
+
+
+def _driver(written: Mapping[str, Any], where: str) -> DriverState:
+    """The driver's sign of life.
+
+    Raises:
+        ResultsError: The file holds something else.
+    """
+    try:
+        state = DriverState.from_json(written)
+        checked(DriverState, state.to_json(), where)
+        for key in ("time", "started_at"):
+            if datetime.fromisoformat(getattr(state, key)).tzinfo is None:
+                raise ValueError(f"{key} has no time zone")
+        if not 0 < state.pid < 2**31:
+            raise ValueError(f"pid is {state.pid}")
+    except (KeyError, TypeError, AttributeError, ValueError) as error:
+        raise ResultsError(f"{where}: not written by raymae: {error!r}. Delete it") from None
+    return state
 
 
 def _elapsed(state: DriverState | None, word: State) -> float | None:

@@ -121,10 +121,15 @@ def line(seen: Progress) -> RenderableType:
         score, arm = better((arm.best, arm.arm) for arm in seen.arms if arm.best is not None)
         parts.append(f"best {objective.val} {significant(score)} by {arm}")
     if seen.left_s is not None:
-        parts.append(f"about {duration(seen.left_s)} left")
+        parts.append(_left(seen.left_s))
     if seen.note:
         parts.append(seen.note)
     return Text("; ".join(parts), style=COLORS[seen.state] if seen.state != "running" else "")
+
+
+def _left(seconds: float) -> str:
+    """The time that is left; what is estimated to be none is not."""
+    return f"about {duration(seconds)} left" if seconds >= 1 else "about to end"
 
 
 def panel(seen: Progress) -> RenderableType:
@@ -152,7 +157,7 @@ def panel(seen: Progress) -> RenderableType:
     if seen.elapsed_s is not None:
         times.append(f"{duration(seen.elapsed_s)} elapsed")
     if seen.left_s is not None:
-        times.append(f"about {duration(seen.left_s)} left")
+        times.append(_left(seen.left_s))
     parts.append(Text("  ".join(times), style="dim"))
     for failure in seen.failures:
         first = (failure.error.splitlines() or [""])[0]

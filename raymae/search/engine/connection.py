@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import logging
 import os
 import shlex
 import shutil
+import stat
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -303,5 +305,6 @@ def _quiet(log_file: Path | None) -> Iterator[None]:
 def _protect_token() -> None:
     """Ray writes its authentication token readable by everybody; only its owner needs it."""
     token = Path(os.environ.get("RAY_AUTH_TOKEN_PATH", Path.home() / ".ray" / "auth_token")).expanduser()
-    if token.is_file():
-        token.chmod(0o600)
+    if token.is_file() and stat.S_IMODE(token.stat().st_mode) & 0o077:
+        with contextlib.suppress(OSError):  # a secret that is mounted read-only, whose mode its cluster answers for
+            token.chmod(0o600)
