@@ -171,7 +171,7 @@ def test_an_arm_has_one_colour(plain: str, chromium: Any) -> None:
         const found = {};
         for (const id of ["response-0", "response-2", "plot-by-trials", "plot-finetune", "plot-importance"]) {
           for (const trace of document.getElementById(id).data) {
-            (found[trace.name] ??= new Set()).add(trace.line?.color ?? trace.marker.color);
+            (found[trace.name.split(", n = ")[0]] ??= new Set()).add(trace.line?.color ?? trace.marker.color);
           }
         }
         for (const name of document.querySelectorAll("#arms .arm")) {
