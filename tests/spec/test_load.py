@@ -164,7 +164,7 @@ def test_files_that_cannot_be_read(tmp_path: Path) -> None:
     (field("arms", "{mae: {mask_rato: 0.5}}"), "f.yaml:5: arms.mae.mask_rato: unknown parameter 'mask_rato'; did you "),
     (field("arms", "[mae, scrtch]"), "f.yaml:5: arms.scrtch: unknown arm 'scrtch'; did you mean `scratch`? allowed"),
     (field("task", "forecastng"), "f.yaml:2: task: unknown task 'forecastng'; did you mean `forecasting`? allowed: "),
-    (field("size", "smal"), "f.yaml:3: size: unknown size 'smal'; did you mean `small`? allowed: debug, large, small"),
+    (field("size", "smal"), "f.yaml:3: size: unknown size 'smal'; did you mean `small`? allowed: debug, laptop, "),
     (BASE.replace("  lr:", "  drop_ot: {int: [1, 2]}\n  lr:"), "f.yaml:7: space.drop_ot: unknown parameter 'drop_ot';"),
     (BASE.replace("3e-3]", "3e-3], wen: {}"), "f.yaml:7: space.lr.wen: unknown key 'wen'; did you mean `when`? allow"),
     (field("search", "{algorithm: bayes}"), "f.yaml:8: search.algorithm: must be 'tpe', 'gp', 'cmaes', "),
