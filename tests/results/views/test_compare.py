@@ -176,7 +176,7 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
         assert about is not None, lines[number]
         assert (ROOT / about[1]).exists()
         header = cells(lines[number + 2])
-        rows = [cells(line) for line in lines[number + 4 : after] if line]
+        rows = [cells(line) for line in lines[number + 4 : after] if line.startswith("|")]
         assert all(len(row) == len(header) == len(across.HEADER) for row in rows), lines[number]
         arms = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
         arrow = {"less": "↓", "more": "↑"}[about[5]]
