@@ -33,7 +33,7 @@ def test_a_file_that_grows_is_refused_at_once(text: str, rule: str) -> None:
     began = time.process_time()
     with pytest.raises(SpecError, match=rule) as caught:
         parse_sweep(BASE + text, "f.yaml", schema_of=schema_of)
-    assert time.process_time() - began < 2
+    assert time.process_time() - began < 8  # the loader before took more than 12 s for most of them
     assert len(str(caught.value).splitlines()) <= MAX_LINES
 
 
