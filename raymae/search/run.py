@@ -68,7 +68,7 @@ def run_sweep(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
             observers=[display], extended=extend,
         )
-        conductor.lengthen(store.manifest.times_epochs)
+        conductor.lengthen(store.manifest.times_epochs or {})
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         ended, interrupted = restore(conductor, retry_failed=retry_failed)
@@ -119,11 +119,12 @@ def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
             display.waiting(cluster.room(spec.resources), conductor.slots)
         conductor.connected(cluster.dashboard)
         display.connected(cluster.dashboard, conductor.store.location)
-        if spec.fair.by != "epochs" and not conductor.store.manifest.times_epochs:
+        if spec.fair.by != "epochs" and conductor.store.manifest.times_epochs is None:
             display.equalising(spec.fair.by)
-            conductor.store.keep_times(measured(plan))
-            conductor.lengthen(conductor.store.manifest.times_epochs)
-            display.equalised(conductor.store.manifest.times_epochs)
+            times_epochs = measured(plan, conductor.warn)
+            conductor.store.keep_times(times_epochs)
+            conductor.lengthen(times_epochs)
+            display.equalised(times_epochs)
         conductor.add_observer(Metrics(spec.name, conductor.warn))
         _tune(conductor, cluster, spec, alone=plan.address is None)
 

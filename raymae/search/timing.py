@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
+from raymae.errors import one_line
 from raymae.search.plan import Plan, example_config
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.trial import TrialConfig
@@ -34,11 +35,12 @@ class EpochCost:
     finetune: float
 
 
-def measured(plan: Plan) -> dict[str, float]:
+def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
     """How many times the fine-tuning epochs each trained arm gets; arms of the same length are left out.
 
     Args:
         plan: The sweep; Ray is connected.
+        warn: Told of an arm that could not be measured: it keeps its epochs, and its trials will say what is wrong.
     """
     import ray
 
@@ -49,7 +51,12 @@ def measured(plan: Plan) -> dict[str, float]:
     if not any(plan.arms[name].arm.kind == "pretrained" for name in trained):
         return {}
     threads = max(1, int(resources.cpus_per_worker))
-    costs = {name: ray.get(remote.remote(example_config(plan, name), threads)) for name in trained}  # one at a time
+    costs: dict[str, EpochCost] = {}
+    for name in trained:  # one at a time, or they would slow each other down
+        try:
+            costs[name] = ray.get(remote.remote(example_config(plan, name), threads))
+        except ray.exceptions.RayTaskError as error:
+            warn(f"arm {name} could not be measured and keeps its epochs: {one_line(error.cause or error, 0)}")
     return times_epochs(plan.arms, costs)
 
 

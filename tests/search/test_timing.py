@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import sys
+from types import SimpleNamespace
+
 import pytest
 
 from raymae.search.plan import example_config, make_plan
-from raymae.search.timing import MOST_TIMES, EpochCost, _seconds, _steps, times_epochs
+from raymae.search.timing import MOST_TIMES, EpochCost, _seconds, _steps, measured, times_epochs
 from raymae.spec.load import parse_sweep
 from raymae.tasks import schema_of
 
@@ -47,3 +50,31 @@ def test_epochs_are_timed(plan):
     assert mae.finetune > 0
     assert scratch.pretrain == 0
     assert 0.2 < scratch.finetune / mae.finetune < 5  # the same network
+
+
+def test_an_arm_that_cannot_be_measured_keeps_its_epochs_and_the_sweep_goes_on(plan, monkeypatch):
+    class BrokenError(Exception):
+        def __init__(self):
+            self.cause = ValueError("boom\nat length")
+
+    class Remote:
+        def __init__(self, cost):
+            self.cost = cost
+
+        def __call__(self, cost):
+            return Remote(cost)
+
+        def remote(self, config, threads):
+            return config.arm
+
+    def get(arm):
+        if arm == "gru":
+            raise BrokenError
+        return EpochCost(2.0, 1.0) if arm == "mae" else EpochCost(0.0, 1.0)
+
+    errors = SimpleNamespace(RayTaskError=BrokenError)
+    ray = SimpleNamespace(remote=lambda **_: Remote(None), get=get, exceptions=errors)
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    warnings = []
+    assert measured(plan, warnings.append) == {"scratch": 4.2}
+    assert warnings == ["arm gru could not be measured and keeps its epochs: boom"]

@@ -16,7 +16,7 @@ from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES, picture_name
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline, synthetic
-from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.judge import counted, verdict_now
 from raymae.results.verdict.verdict import TrialCounts, Verdict
 from raymae.results.verdict.where import Where, where
 
@@ -135,7 +135,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         command=_command(store),
         importance=importance,
         importance_missing=_importance_missing(verdict, importance, search),
-        where=where(verdict, store.scores(set(last[last["stage"] == "replicate"]["trial_id"]))),
+        where=where(verdict, store.scores(counted(trials, objective))),
         pictures=_pictures(store, verdict, last),
         spec=json.dumps(manifest.spec, indent=1, ensure_ascii=False),
         plots={

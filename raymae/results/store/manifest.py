@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from functools import cache
 from typing import Any, Literal
 
@@ -74,7 +74,8 @@ class Manifest:
         data: The data that was found.
         task: The task.
         columns: From dataset to column to its type.
-        times_epochs: By trained arm how many times the epochs it gets, so that arms are equal in what `fair` says.
+        times_epochs: By trained arm how many times the epochs it gets, so that arms are equal in what `fair` says;
+            None until that was measured.
         looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
     """
 
@@ -84,7 +85,7 @@ class Manifest:
     data: SweepData
     task: SweepTask
     columns: Mapping[str, Mapping[str, str]]
-    times_epochs: Mapping[str, float] = field(default_factory=dict)
+    times_epochs: Mapping[str, float] | None = None
     looked_before: bool = False
 
     def to_json(self) -> dict[str, object]:
@@ -114,7 +115,7 @@ class Manifest:
                 published={arm: tuple(Published(**number) for number in numbers)
                            for arm, numbers in task.get("published", {}).items()},
             ),
-            columns=plain["columns"], times_epochs=plain.get("times_epochs", {}),
+            columns=plain["columns"], times_epochs=plain.get("times_epochs"),
             looked_before=plain.get("looked_before", False),
         )
 

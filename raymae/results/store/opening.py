@@ -54,7 +54,7 @@ def begin(
         tested = extend and verdict is not None and bool(verdict.get("pairs"))
         looked = old.get("looked_before", False) or (
             tested and verdict is not None and (verdict.get("complete", False) or longer))
-        manifest = replace(manifest, created_at=old["created_at"], times_epochs=old.get("times_epochs", {}),
+        manifest = replace(manifest, created_at=old["created_at"], times_epochs=old.get("times_epochs"),
                            looked_before=bool(looked))
     for name in ("", TRIALS, REPORTS, SCORES, CONFIGS, CHECKPOINTS, LOGS):
         folder.make(name)

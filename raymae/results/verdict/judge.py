@@ -39,8 +39,7 @@ def verdict_of(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         trials: Its `trials` dataset, where the caller has read it already.
     """
     trials = store.trials() if trials is None else trials
-    replicates = trials[(trials["stage"] == "replicate") & (trials["status"] == "completed")]
-    return judge(trials, store.spec(), store.manifest, store.scores(set(replicates["trial_id"])))
+    return judge(trials, store.spec(), store.manifest, store.scores(counted(trials, store.objective())))
 
 
 def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
@@ -121,7 +120,7 @@ def judge(
         complete=_is_complete(last, spec, arms, decided=bool(pairs) and pairs[0].verdict != "undecided"),
         pareto=None if spec.search.cost is None else pareto_front(last, objective, spec.search.cost),
         rule=Rule(
-            fair=spec.fair.by, times_epochs=dict(manifest.times_epochs), compare=spec.compare, margin=spec.margin,
+            fair=spec.fair.by, times_epochs=dict(manifest.times_epochs or {}), compare=spec.compare, margin=spec.margin,
             sequential=sequential, looked_before=manifest.looked_before and not sequential,
             units=sample.num_units if sample and sample.resampled else 0,
             groups=sample.num_groups if sample and sample.resampled else 0,
@@ -204,6 +203,17 @@ def _sample(
 def _resampled(sample: UnitSample | None, arm: str, by_seed: Mapping[int, float]) -> np.ndarray | None:
     known = sample is not None and sample.seeds.get(arm) == tuple(sorted(by_seed))
     return sample.resampled[arm] if known and sample is not None else None
+
+
+def counted(trials: pd.DataFrame, objective: Objective) -> set[str]:
+    """The replicates that a verdict counts: completed ones of each arm's best configuration.
+
+    Args:
+        trials: The `trials` dataset.
+        objective: What is selected on.
+    """
+    last = _of_the_best(last_attempts(trials), objective)
+    return set(last[(last["stage"] == "replicate") & (last["status"] == "completed")]["trial_id"])
 
 
 def _of_the_best(last: pd.DataFrame, objective: Objective) -> pd.DataFrame:

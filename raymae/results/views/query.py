@@ -11,7 +11,7 @@ from raymae.errors import QueryError
 from raymae.results.store.columns import arrow_schema
 from raymae.results.store.scores import SCORE_COLUMNS
 from raymae.results.store.store import Store, to_pandas
-from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.judge import counted, verdict_now
 from raymae.results.verdict.verdict import Verdict, plain
 from raymae.results.verdict.where import by_place
 
@@ -132,7 +132,7 @@ def _places(store: Store, *, load: bool) -> Any:
     """Where on the test set each arm scores what; its columns alone where the statement is about something else."""
     import pyarrow as pa
 
-    scores, arms = store.scores() if load else None, list(store.spec().arms)
+    scores, arms = store.scores(counted(store.trials(), store.objective())) if load else None, list(store.spec().arms)
     if scores is not None and not scores.empty:
         return pa.Table.from_pandas(by_place(scores, [arm for arm in arms if arm in set(scores["arm"])]),
                                     preserve_index=False)

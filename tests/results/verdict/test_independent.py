@@ -123,3 +123,26 @@ def test_scores_can_be_queried(stored: Store) -> None:
     found_where = where(verdict_of(stored), stored.scores())
     assert found_where is not None
     assert places == [found_where.best[0].name]
+
+
+def test_replicates_of_an_overtaken_configuration_count_nowhere(stored: Store) -> None:
+    """A longer search has found a better configuration of mae: the scores of the one before stay, but apart."""
+    from raymae.results.verdict.judge import counted
+    from raymae.results.views.query import query
+
+    stored.add_trial(trial("worse", "mae", config_id="mae", val_mse=0.6))
+    stored.add_trial(trial("better", "mae", config_id="new", val_mse=0.3))
+    score = np.full((GROUPS * EACH, 1), 9.0)
+    names = tuple(f"u{index}" for index in range(GROUPS * EACH))
+    groups = tuple(f"g{index // EACH}" for index in range(GROUPS * EACH))
+    for seed in range(2):
+        name = f"better-seed{seed}"
+        config = TrialConfig("tiny", "mae", {}, TrialData(DataSpec(name="etth1"), "real"), seed, "replicate")
+        stored.add_trial(trial(name, "mae", config_id="new", stage="replicate", seed=seed, test_mse=9.0))
+        keep_scores(Folder(stored.root), name, config, UnitTable(names, groups, ("",), score, np.ones_like(score)))
+    stored.flush()
+    found = counted(stored.trials(), stored.objective())
+    assert {name for name in found if not name.startswith(("scratch", "persistence"))} == {
+        "better-seed0", "better-seed1"}
+    assert query(stored.root, "SELECT min(mae) AS low FROM places")["low"].tolist() == [9.0]
+    assert verdict_of(stored).rule.note == ""
