@@ -8,6 +8,7 @@
     ├── InterruptedSweepError  Ctrl-C; what was done is kept
     ├── BudgetSpentError   the budget ended before the verdict; what was done is kept
     ├── QueryError         SQL over the results failed
+    ├── TaskError          a method of a task raises, or returns what the training loop cannot use
     └── TrialError         one trial failed, the sweep goes on
         ├── CheckpointError  a checkpoint is damaged or belongs to another trial
         └── TransferError  pretrained weights did not reach the fine-tuned network
@@ -95,6 +96,10 @@ class QueryError(RayMAEError):
     """SQL over the results failed."""
 
     exit_code = 2
+
+
+class TaskError(RayMAEError):
+    """A method of a task raises, or returns what the training loop cannot use: a mistake in the task's own code."""
 
 
 class TrialError(RayMAEError):

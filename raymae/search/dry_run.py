@@ -1,4 +1,5 @@
-"""What a sweep would do: trials, resources, data, and each arm's model built and run on one batch. Starts nothing."""
+"""What a sweep would do: trials, resources, data, and each arm's networks, losses and prediction on one batch. Starts
+nothing."""
 
 from __future__ import annotations
 
@@ -9,11 +10,14 @@ import torch
 from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
+from torch import Generator, Tensor, nn
 
 from raymae.search.decide.algorithms import grid
 from raymae.search.plan import Plan, example_config
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
 from raymae.tasks import task_class
+from raymae.tasks.base import Batch, Pretraining, Source, Task
+from raymae.tasks.mistakes import check_loss, named, wrong
 
 
 def describe(plan: Plan) -> dict[str, Any]:
@@ -21,6 +25,7 @@ def describe(plan: Plan) -> dict[str, Any]:
 
     Raises:
         DataError: A batch cannot be read.
+        TaskError: A method of the task raises, or returns what the training loop cannot use.
     """
     spec = plan.spec
     arms = []
@@ -58,26 +63,69 @@ def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
 
 
 def _try(plan: Plan, arm: str) -> dict[str, Any]:
-    """Build the arm's networks, run each on one batch of two, and note the shapes."""
+    """Build the arm's networks, compute each loss and the prediction once on a batch of two, and note the shapes."""
     config = example_config(plan, arm)
     task = task_class(plan.spec.task)(config, torch.device("cpu"))
-    model = task.build()
+    with named(task, "build"):
+        model = task.build()
     shapes: dict[str, list[int]] = {}
-    source = task.load("val")
-    batch = source.batch(torch.arange(min(2, len(source))), None)
-    with torch.no_grad():
-        model.eval()
-        shapes |= {key: list(value.shape) for key, value in batch.items()}
-        if task.arm.kind != "reference":  # its prediction may be a whole trial's work, such as growing a forest
-            shapes["prediction"] = list(task.predict(model, batch).shape)
+    with named(task, 'load("val")'):
+        batch = _first(task.load("val"), None)
+    shapes |= {key: list(value.shape) for key, value in batch.items()}
+    if task.arm.kind != "reference":  # its prediction may be a whole trial's work, such as growing a forest
+        shapes["prediction"] = list(_predict(task, model, batch).shape)
+        _learn(task, model)
+    with named(task, "pretraining"):
         pretraining = task.pretraining()
-        if pretraining is not None:
-            generator = torch.Generator().manual_seed(0)
-            seen = task.load("pretrain").batch(torch.arange(2), generator)
-            mask = pretraining.draw_mask(seen, generator)
-            pretraining.loss(pretraining.build(), seen, mask)
-            shapes["mask"] = list(mask.shape)
+    if pretraining is not None:
+        shapes["mask"] = list(_pretrain(task, pretraining).shape)
     return {"num_parameters": sum(p.numel() for p in model.parameters()), "shapes": shapes}
+
+
+def _first(source: Source, generator: Generator | None) -> Batch:
+    """The first two examples of a split."""
+    return source.batch(torch.arange(min(2, len(source))), generator)
+
+
+@torch.no_grad()
+def _predict(task: Task, model: nn.Module, batch: Batch) -> Tensor:
+    """Predict a batch, and hand it to the metrics."""
+    model.eval()
+    with named(task, "predict"):
+        prediction = task.predict(model, batch)
+    if not isinstance(prediction, Tensor):
+        raise wrong(task, "predict", f"returns a {type(prediction).__name__}; it must return a tensor")
+    with named(task, "metrics"):
+        metrics = task.metrics()
+        metrics.update(prediction, batch)
+        metrics.unit_scores(prediction, batch)
+    return prediction
+
+
+def _learn(task: Task, model: nn.Module) -> None:
+    """Compute the loss of fine-tuning, which is checked."""
+    with named(task, 'load("train")'):
+        batch = _first(task.load("train"), Generator().manual_seed(0))
+    model.train()
+    with named(task, "finetune_loss"):
+        loss = task.finetune_loss(model, batch)
+    check_loss(task, "finetune_loss", loss)
+
+
+@torch.no_grad()
+def _pretrain(task: Task, pretraining: Pretraining[Any]) -> Tensor:
+    """Draw a mask, and compute the loss of pretraining, which is checked."""
+    generator = Generator().manual_seed(0)
+    with named(task, 'load("pretrain")'):
+        batch = _first(task.load("pretrain"), generator)
+    with named(task, "pretraining().draw_mask"):
+        mask = pretraining.draw_mask(batch, generator)
+    with named(task, "pretraining().build"):
+        model = pretraining.build()
+    with named(task, "pretraining().loss"):
+        loss = pretraining.loss(model, batch, mask)
+    check_loss(task, "pretraining().loss", loss, learns=False)
+    return mask
 
 
 def render(description: Mapping[str, Any]) -> RenderableType:

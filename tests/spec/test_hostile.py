@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import time
 from pathlib import Path
 
@@ -89,7 +90,26 @@ def test_an_error_inside_a_user_s_own_task_module_is_shown(
     assert "own_broken_task.py, line" in str(caught.value)
 
 
-@pytest.mark.parametrize("name", ["", ":", "forecastin", "nowhere:Task", "raymae.tasks.forecasting:Nope", "os:path"])
+@pytest.mark.parametrize(("name", "said"), [
+    ("nowhere:Task", "nowhere:Task cannot be imported: there is no module nowhere, neither in the current folder nor"),
+    ("raymae.tasks.nope:Task", "there is no module raymae.tasks.nope"), ("..:Task", "'..' is no name of a module"),
+    ("raymae.tasks.forecasting:Forcasting", "did you mean `Forecasting`?"), ("os:path", "it is not derived from"),
+])
+def test_a_task_of_a_module_that_cannot_be_had_says_why(name: str, said: str) -> None:
+    with pytest.raises(KeyError) as caught:
+        task_class(name)
+    assert caught.value.args[0][-1] == "your.module:Task"
+    assert said in caught.value.args[1]
+
+
+def test_a_module_of_the_current_folder_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_found_task.py").write_text("from raymae.tasks.forecasting import Forecasting as Mine\n")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
+    assert task_class("own_found_task:Mine").schema.name == "forecasting"
+
+
+@pytest.mark.parametrize("name", ["", ":", "forecastin", "nowhere:", ":Task"])
 def test_a_name_that_is_none_lists_the_names_there_are(name: str) -> None:
     with pytest.raises(KeyError) as caught:
         task_class(name)

@@ -1,0 +1,104 @@
+"""A dry run computes both losses and the prediction of every arm once, and names what is wrong with them."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from raymae.errors import DataError, TaskError
+from raymae.search.dry_run import describe
+from raymae.search.plan import make_plan
+from raymae.spec import parse_sweep
+from raymae.tasks import TASKS, schema_of
+
+STAND_INS = {"forecasting": "ETTh1", "classification": "tiny-imagenet", "segmentation": "CamVid",
+             "imputation": "california-housing", "volumes": "Hippocampus"}
+OWN = """
+import torch
+from raymae.errors import DataError
+from raymae.tasks.base import Loss
+from raymae.tasks.forecasting import Forecasting
+
+class Mine(Forecasting):
+    def {method}(self, *given):
+        {body}
+"""
+
+
+@pytest.fixture(autouse=True)
+def no_real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("RAYMAE_DATA", raising=False)
+    monkeypatch.setenv("RAYMAE_OFFLINE", "1")
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path / "cache"))
+
+
+def tried(task: str, data: str, arms: list[str]) -> dict[str, dict[str, Any]]:
+    """What a dry run says of arms, by name."""
+    text = (f"name: tried\ntask: {task}\nsize: debug\ndata: {{name: {data}, if_unavailable: synthetic}}\n"
+            f"replicates: 1\narms: {arms}\n")
+    plan = make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of))
+    return {arm["arm"]: arm for arm in describe(plan)["arms"]}
+
+
+@pytest.mark.parametrize("task", TASKS)
+def test_every_arm_of_every_task_passes(task: str) -> None:
+    arms = schema_of(task).arms
+    found = tried(task, STAND_INS[task], [*arms])
+    assert {name: ("prediction" in arm["shapes"], "mask" in arm["shapes"]) for name, arm in found.items()} == {
+        name: (arm.kind != "reference", arm.kind == "pretrained") for name, arm in arms.items()}
+
+
+@pytest.mark.parametrize(("method", "body", "said"), [
+    ("finetune_loss", "return given[0](given[1]['windw']).mean()", "finetune_loss fails with KeyError: 'windw' ("),
+    ("finetune_loss", "return torch.zeros(())", "finetune_loss returns a Tensor; return Loss(mean, counted)"),
+    ("finetune_loss", "return Loss(torch.zeros(2), 2)",
+     "finetune_loss returns a Loss whose mean is a tensor of shape [2]; it must be a scalar tensor"),
+    ("finetune_loss", "return Loss(0.5, 2)", "finetune_loss returns a Loss whose mean is a float"),
+    ("finetune_loss", "return Loss(next(given[0].parameters()).sum() * float('nan'), 2)", "finetune_loss is nan on"),
+    ("finetune_loss", "return Loss(torch.ones(()), 2)",
+     "finetune_loss returns a loss that does not depend on the network's parameters"),
+    ("predict", "raise ValueError('no\\nway')", "predict fails with ValueError: no ("),
+    ("predict", "assert len(given) == 3", "predict fails with AssertionError ("),
+    ("predict", "return [0.0]", "predict returns a list; it must return a tensor"),
+    ("predict", "return torch.zeros(7, 3)", "metrics fails with RuntimeError: "),
+    ("build", "return torch.nn.Linear('a', 2)", "build fails with TypeError: "),
+    ("pretraining", "return 1 / 0", "pretraining fails with ZeroDivisionError: division by zero ("),
+    ("load", "raise OSError(5, 'Input/output error', 'a.csv')", 'load("val") fails with OSError: [Errno 5] Input/'),
+])
+def test_a_mistake_is_named_with_task_arm_method_and_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, method: str, body: str, said: str
+) -> None:
+    module = f"own_mistake_{abs(hash(request.node.name))}"
+    (tmp_path / f"{module}.py").write_text(OWN.format(method=method, body=body.replace("\n", "\\n")))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TaskError) as caught:
+        tried(f"{module}:Mine", "ETTh1", ["mae"])
+    message = str(caught.value)
+    assert message.startswith(f"task {module}:Mine, arm mae: {said}")
+    assert "\n" not in message
+    if " fails with " in said and method != "predict":
+        assert message.endswith(f"({tmp_path / module}.py:9)")
+
+
+def test_a_mistake_in_pretraining_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_pretraining.py").write_text(OWN.format(method="pretraining", body="return Wrong(super())") + """
+class Wrong:
+    def __init__(self, task):
+        self.whole = task.pretraining()
+    def __getattr__(self, name):
+        return getattr(self.whole, name)
+    def loss(self, model, batch, mask):
+        return Loss(mask.sum() / 0.0, 1)
+""")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(TaskError, match=r"own_pretraining:Mine, arm mae: pretraining\(\)\.loss is inf on a batch"):
+        tried("own_pretraining:Mine", "ETTh1", ["mae"])
+
+
+def test_an_error_about_data_stays_what_it_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_data_error.py").write_text(OWN.format(method="load", body="raise DataError('too short')"))
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(DataError, match=r"^too short$"):
+        tried("own_data_error:Mine", "ETTh1", ["mae"])
