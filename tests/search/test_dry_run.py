@@ -93,7 +93,7 @@ class Wrong:
         return Loss(mask.sum() / 0.0, 1)
 """)
     monkeypatch.syspath_prepend(tmp_path)
-    with pytest.raises(TaskError, match=r"own_pretraining:Mine, arm mae: pretraining\(\)\.loss is inf on a batch"):
+    with pytest.raises(TaskError, match=r"own_pretraining:Mine, arm mae: pretraining\(\)\.loss is inf on the first"):
         tried("own_pretraining:Mine", "ETTh1", ["mae"])
 
 
