@@ -18,6 +18,10 @@
 
 from __future__ import annotations
 
+import re
+
+from raymae.errors import ResultsError
+
 SWEEP = "sweep.json"
 ENVIRONMENT = "environment.json"
 STATE = "state.json"
@@ -36,9 +40,17 @@ LOGS = "logs"
 
 DRIVER_LOG = f"{LOGS}/driver.log"
 
+_TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
+
 
 def config(trial_id: str) -> str:
-    """The file of a trial's config."""
+    """The file of a trial's config.
+
+    Raises:
+        ResultsError: The name cannot be a file's.
+    """
+    if not _TRIAL_ID.fullmatch(trial_id):
+        raise ResultsError(f"a trial_id is letters, digits, dot, dash and underscore, got {trial_id!r}")
     return f"{CONFIGS}/{trial_id}.json"
 
 

@@ -9,7 +9,8 @@ from typing import Any, Literal
 
 from raymae.errors import ResultsError, shorten, unknown
 from raymae.results.store.columns import KINDS, REQUIRED, fixed_columns
-from raymae.spec import Arm, Objective
+from raymae.results.store.layout import REPORTS
+from raymae.spec import Arm, Objective, SweepSpec
 from raymae.spec.task import Published
 
 _OLD_PRIMARY = ("mae", "scratch")
@@ -87,6 +88,31 @@ class Manifest:
     columns: Mapping[str, Mapping[str, str]]
     times_epochs: Mapping[str, float] | None = None
     looked_before: bool = False
+
+    def shared(self, dataset: str) -> dict[str, object]:
+        """The columns that have the same value in every row of a dataset."""
+        row: dict[str, object] = {"sweep": self.spec["name"], "data_source": self.data.source}
+        return row if dataset == REPORTS else {
+            **row, "task": self.spec["task"], "size": self.spec["size"], "data_name": self.data.name,
+            "data_fingerprint": self.data.fingerprint}
+
+    def sweep(self, where: str) -> SweepSpec:
+        """The sweep as it was asked for.
+
+        Args:
+            where: The file that it came from, for messages.
+
+        Raises:
+            ResultsError: It is no sweep of this version; names the key.
+        """
+        try:
+            spec = SweepSpec.model_validate(self.spec)
+        except ValueError as error:
+            raise ResultsError(f"{where}: spec: not of this version of raymae: {error}") from None
+        for arm in spec.arms:
+            if arm not in self.task.arms:
+                raise ResultsError(f"{where}: spec.arms: {unknown('arm', arm, self.task.arms)}")
+        return spec
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""

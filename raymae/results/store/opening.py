@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime as dt
 import json
 from collections.abc import Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -82,6 +83,54 @@ def read_manifest(folder: Folder) -> Manifest:
     except OSError as error:
         raise ResultsError(f"{folder.root}: cannot read {SWEEP}: {error}") from None
     return read(plain, folder.uri(SWEEP))
+
+
+def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
+    """Read a JSON file of a sweep's folder; None where there is none.
+
+    Raises:
+        ResultsError: It cannot be read.
+    """
+    try:
+        return folder.read_json(name)
+    except OSError as error:
+        raise ResultsError(f"{folder.uri(name)}: cannot read: {error}") from None
+
+
+def read_configs(folder: Folder) -> dict[str, dict[str, Any]]:
+    """Read every trial's config, several at a time: an object store answers each of them late.
+
+    Returns:
+        By trial_id.
+
+    Raises:
+        ResultsError: They cannot be listed, or one cannot be read.
+    """
+    try:
+        names = [name for name in folder.names(CONFIGS) if name.endswith(".json") and name[0] != "."]
+    except OSError as error:
+        raise ResultsError(f"{folder.uri(CONFIGS)}: cannot list: {error}") from None
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda name: read_json(folder, f"{CONFIGS}/{name}"), names)
+        return {name.removesuffix(".json"): config for name, config in zip(names, found, strict=True)
+                if config is not None}
+
+
+def with_times(folder: Folder, manifest: Manifest, times_epochs: Mapping[str, float]) -> Manifest:
+    """Write down how many times the epochs each arm gets.
+
+    Returns:
+        The manifest that says so.
+
+    Raises:
+        ResultsError: It could not be written.
+    """
+    manifest = replace(manifest, times_epochs=dict(times_epochs))
+    try:
+        folder.write(SWEEP, json_bytes(manifest.to_json()))
+    except OSError as error:
+        raise cannot_write(folder, error) from None
+    return manifest
 
 
 def described(spec: SweepSpec, schema: TaskSchema, data: Mapping[str, str]) -> Manifest:

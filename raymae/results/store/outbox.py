@@ -68,6 +68,14 @@ class Outbox:
             self._files[name] = data
             self._try(self._flush_files)
 
+    def put_once(self, name: str, value: Mapping[str, object]) -> bool:
+        """Write a JSON file that another one follows in seconds; returns whether the storage took it."""
+        try:
+            self._folder.write(name, json_bytes(value))
+        except OSError:
+            return False
+        return True
+
     def flush(self) -> bool:
         """Write everything that waits; returns whether all of it is on storage."""
         with self._lock:

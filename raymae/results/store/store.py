@@ -4,18 +4,15 @@ from __future__ import annotations
 
 import logging
 import os
-import re
 from collections.abc import Callable, Collection, Mapping
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
-from raymae.errors import ResultsError, unknown
+from raymae.errors import ResultsError
+from raymae.results.store import opening
 from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY, Row
-from raymae.results.store.folder import Folder, json_bytes
-from raymae.results.store.layout import CONFIGS, ENVIRONMENT, REPORTS, SCORES, STATE, SWEEP, TRIALS, VERDICT, config
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import ENVIRONMENT, REPORTS, SCORES, STATE, SWEEP, TRIALS, VERDICT, config
 from raymae.results.store.manifest import Manifest
-from raymae.results.store.opening import begin, cannot_write, described, read_manifest
 from raymae.results.store.outbox import Outbox
 from raymae.results.store.parts import Parts
 from raymae.results.store.scores import read_scores
@@ -23,8 +20,6 @@ from raymae.spec import Objective, SweepSpec, TaskSchema
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
-
-_TRIAL_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")
 
 
 class Store:
@@ -81,9 +76,9 @@ class Store:
         Raises:
             ResultsError: Another sweep lives there, or the folder cannot be written.
         """
-        folder, manifest = Folder(root), described(spec, schema, data)
+        folder, manifest = Folder(root), opening.described(spec, schema, data)
         try:
-            manifest, continued = begin(folder, manifest, environment, fresh=fresh, extend=extend)
+            manifest, continued = opening.begin(folder, manifest, environment, fresh=fresh, extend=extend)
             store = cls(folder, manifest)
             store._outbox = Outbox(folder, store._parts[TRIALS], store._parts[REPORTS], flush_s=flush_s,
                                    warn=on_warning or logging.getLogger(__name__).warning)
@@ -91,7 +86,7 @@ class Store:
                 parts.finish_compaction()
             return store
         except OSError as error:
-            raise cannot_write(folder, error) from None
+            raise opening.cannot_write(folder, error) from None
 
     @classmethod
     def open(cls, root: str | os.PathLike[str]) -> Store:
@@ -101,12 +96,11 @@ class Store:
             ResultsError: It is not one; names sweeps nearby.
         """
         folder = Folder(root)
-        return cls(folder, read_manifest(folder))
+        return cls(folder, opening.read_manifest(folder))
 
     def add_report(self, row: Row) -> None:
         """Keep one report, written with the next part; it is checked and filled in as `add_trial` does it."""
-        manifest = self.manifest
-        self._writing().add_report({"sweep": manifest.spec["name"], "data_source": manifest.data.source, **row})
+        self._writing().add_report({**self.manifest.shared(REPORTS), **row})
 
     def add_trial(self, row: Row) -> None:
         """Write one ended trial at once, after the reports that led to it.
@@ -118,16 +112,14 @@ class Store:
         Raises:
             ResultsError: The row does not fit the columns, or the store was opened for reading.
         """
-        spec, data = self.manifest.spec, self.manifest.data
-        self._writing().add_trial({
-            "sweep": spec["name"], "task": spec["task"], "size": spec["size"], "data_name": data.name,
-            "data_source": data.source, "data_fingerprint": data.fingerprint, **row,
-        })
+        self._writing().add_trial({**self.manifest.shared(TRIALS), **row})
 
     def write_config(self, trial_id: str, plain: Mapping[str, object]) -> None:
-        """Keep the config of a trial that is about to start, so that a killed sweep can continue it."""
-        if not _TRIAL_ID.fullmatch(trial_id):
-            raise ResultsError(f"a trial_id is letters, digits, dot, dash and underscore, got {trial_id!r}")
+        """Keep the config of a trial that is about to start, so that a killed sweep can continue it.
+
+        Raises:
+            ResultsError: Its name cannot be a file's, or the config holds more than plain, finite values.
+        """
         self._writing().put(config(trial_id), plain)
 
     def keep_times(self, times_epochs: Mapping[str, float]) -> None:
@@ -137,11 +129,7 @@ class Store:
             ResultsError: It could not be written.
         """
         self._writing()
-        self.manifest = replace(self.manifest, times_epochs=dict(times_epochs))
-        try:
-            self._folder.write(SWEEP, json_bytes(self.manifest.to_json()))
-        except OSError as error:
-            raise cannot_write(self._folder, error) from None
+        self.manifest = opening.with_times(self._folder, self.manifest, times_epochs)
 
     def write_verdict(self, verdict: Mapping[str, object]) -> None:
         """Keep the answer. It must hold plain values and no NaN."""
@@ -149,12 +137,7 @@ class Store:
 
     def write_state(self, state: Mapping[str, object]) -> bool:
         """Keep the driver's sign of life; returns whether the storage took it: the next one comes in seconds."""
-        self._writing()
-        try:
-            self._folder.write(STATE, json_bytes(state))
-        except OSError:
-            return False
-        return True
+        return self._writing().put_once(STATE, state)
 
     def flush(self) -> bool:
         """Write everything that waits; what the storage refuses waits on, and False says so."""
@@ -202,8 +185,7 @@ class Store:
 
     def scores(self, trials: Collection[str] | None = None) -> pd.DataFrame:
         """Test scores example by example (see `raymae.results.store.scores`), of some replicates or of all."""
-        frame: pd.DataFrame = read_scores(self._folder, trials).to_pandas()
-        return frame
+        return read_scores(self._folder, trials).to_pandas()
 
     def spec(self) -> SweepSpec:
         """The sweep as it was asked for. Needs no task, hence no torch.
@@ -211,15 +193,7 @@ class Store:
         Raises:
             ResultsError: `sweep.json` holds no such sweep; names the key.
         """
-        where = self._folder.uri(SWEEP)
-        try:
-            spec = SweepSpec.model_validate(self.manifest.spec)
-        except ValueError as error:
-            raise ResultsError(f"{where}: spec: not of this version of raymae: {error}") from None
-        for arm in spec.arms:
-            if arm not in self.manifest.task.arms:
-                raise ResultsError(f"{where}: spec.arms: {unknown('arm', arm, self.manifest.task.arms)}")
-        return spec
+        return self.manifest.sweep(self._folder.uri(SWEEP))
 
     def objective(self) -> Objective:
         """What the sweep selects on."""
@@ -227,15 +201,15 @@ class Store:
 
     def environment(self) -> dict[str, Any]:
         """Versions, commit and device of the last start; those of earlier starts under `earlier`."""
-        return self._read(ENVIRONMENT) or {}
+        return opening.read_json(self._folder, ENVIRONMENT) or {}
 
     def verdict(self) -> dict[str, Any] | None:
         """The answer as it was written at the end of the sweep, or None."""
-        return self._read(VERDICT)
+        return opening.read_json(self._folder, VERDICT)
 
     def state(self) -> dict[str, Any] | None:
         """The driver's last sign of life (see `raymae.search.live.state_file`), or None."""
-        return self._read(STATE)
+        return opening.read_json(self._folder, STATE)
 
     def follow(self, name: Literal["trials", "reports"], seen: Collection[str], table: Any) -> tuple[Any, Any]:
         """A dataset for somebody who looks again and again; see `Parts.table_after`."""
@@ -243,24 +217,11 @@ class Store:
 
     def configs(self) -> dict[str, dict[str, Any]]:
         """The config of every trial that was started, by trial_id."""
-        try:
-            names = [name for name in self._folder.names(CONFIGS) if name.endswith(".json") and name[0] != "."]
-        except OSError as error:
-            raise ResultsError(f"{self._folder.uri(CONFIGS)}: cannot list: {error}") from None
-        with ThreadPoolExecutor(8) as pool:
-            found = pool.map(self._read, [f"{CONFIGS}/{name}" for name in names])
-            return {name.removesuffix(".json"): config for name, config in zip(names, found, strict=True)
-                    if config is not None}
+        return opening.read_configs(self._folder)
 
     def uri(self, name: str) -> str:
         """A file of the folder as a user would write it."""
         return self._folder.uri(name)
-
-    def _read(self, name: str) -> dict[str, Any] | None:
-        try:
-            return self._folder.read_json(name)
-        except OSError as error:
-            raise ResultsError(f"{self._folder.uri(name)}: cannot read: {error}") from None
 
 
 def to_pandas(table: Any) -> pd.DataFrame:

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable
 
 from raymae.results.store.store import Store
-from raymae.search.decide.algorithms import ArmStudy
 from raymae.search.decide.budget import Budget
-from raymae.search.decide.population import Population
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
+from raymae.search.decide.searches import Searches
 from raymae.search.decide.trials import Trial, Trials
 
 
@@ -26,9 +25,7 @@ class Agenda:
     Args:
         proposals: Makes the trials.
         trials: Every trial there is.
-        studies: The search of each arm.
-        populations: Of the arms that have one.
-        quota: Search trials by arm; may shrink.
+        searches: The search of each arm.
         rounds: How many replicates each arm needs.
         budget: What is left, and the slots.
         store: Where a new trial's configuration goes.
@@ -40,13 +37,11 @@ class Agenda:
     """
 
     def __init__(
-        self, proposals: Proposals, trials: Trials, studies: Mapping[str, ArmStudy],
-        populations: Mapping[str, Population], quota: Mapping[str, int], rounds: Rounds,
-        budget: Budget, store: Store, clock: Callable[[], float], *, reopened: bool = False,
+        self, proposals: Proposals, trials: Trials, searches: Searches, rounds: Rounds, budget: Budget, store: Store,
+        clock: Callable[[], float], *, reopened: bool = False,
     ) -> None:
-        self._proposals, self._trials, self._studies, self._populations = proposals, trials, studies, populations
-        self._quota, self._rounds, self._budget, self._store, self._clock = quota, rounds, budget, store, clock
-        self._reopened = reopened
+        self._proposals, self._trials, self._searches, self._rounds = proposals, trials, searches, rounds
+        self._budget, self._store, self._clock, self._reopened = budget, store, clock, reopened
         self.cut_short: set[str] = set()
         self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
         self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
@@ -67,13 +62,14 @@ class Agenda:
             self._children = [child for child in self._children if not self._is_closed(child.config.arm)]
             if self._children:
                 return self._start(self._children.pop(0))
-            shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._quota.items()
+            shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._searches.quota.items()
                       if not self._is_closed(arm) and self._budget.fits_another(arm)}
             arm = min(shares, key=lambda name: shares[name], default=None)
             if arm is not None and shares[arm] < 1:
                 trial_id = self._search_id(arm)
                 number = self._trials.num_asked(arm)
-                return self._enter(self._proposals.sampled(trial_id, arm, number, self._studies[arm].ask(trial_id)))
+                sampled = self._searches.studies[arm].ask(trial_id)
+                return self._enter(self._proposals.sampled(trial_id, arm, number, sampled))
         while True:
             ready = [(number, best) for arm in self._rounds.wanted
                      for best, number in [self._to_replicate(arm)] if best is not None and self._search_is_over(arm)]
@@ -101,7 +97,7 @@ class Agenda:
             step: Its report.
             value: Its best score so far.
         """
-        population = self._populations.get(trial.config.arm)
+        population = self._searches.populations.get(trial.config.arm)
         if population is None or trial.stage != "search":
             return False
         population.note(trial.trial_id, epoch, step, value)
@@ -114,6 +110,18 @@ class Agenda:
         self._children.append(self._enter(child))
         return True
 
+    def give_up(self, arm: str) -> str | None:
+        """Search an arm no more whose first trials all failed the same way: more of them would burn the budget.
+
+        Returns:
+            Why they failed, where it is given up now.
+        """
+        reason = self._trials.systematic_failure(arm)
+        if reason is not None:
+            quota = self._searches.quota
+            quota[arm] = min(quota[arm], len(self._trials.of(arm, "search")))
+        return reason
+
     def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
         """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
         best = self._trials.best(arm)
@@ -123,7 +131,7 @@ class Agenda:
     def _search_is_over(self, arm: str) -> bool:
         if self._trials.num_running(arm, "search"):
             return False
-        if self._is_closed(arm) or (self._trials.num_asked(arm) >= self._quota[arm]
+        if self._is_closed(arm) or (self._trials.num_asked(arm) >= self._searches.quota[arm]
                                     and not any(child.config.arm == arm for child in self._children)):
             return True
         if not self._budget.fits_another(arm):
@@ -145,5 +153,5 @@ class Agenda:
     def _start(self, trial: Trial) -> Trial:
         self._trials.start(trial, self._clock())
         if trial.is_asked:
-            self._studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+            self._searches.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
         return trial

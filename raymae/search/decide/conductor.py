@@ -11,18 +11,17 @@ import time
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import UTC, datetime
-from typing import Any, Protocol
 
 from raymae.results.store.store import Store
-from raymae.results.verdict.judge import verdict_of
 from raymae.results.views.progress import Progress
 from raymae.search.checkpoints import TrialFiles, remove_checkpoints
 from raymae.search.decide.agenda import Agenda
-from raymae.search.decide.algorithms import ArmStudy, EndStatus
+from raymae.search.decide.algorithms import EndStatus
 from raymae.search.decide.budget import Budget
-from raymae.search.decide.population import Population
+from raymae.search.decide.observers import Observer, Observers
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
+from raymae.search.decide.searches import Searches
 from raymae.search.decide.snapshot import Watched, snapshot
 from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials
 from raymae.search.messages import NOT_STARTED, Job, Message, report_row
@@ -30,22 +29,6 @@ from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
 from raymae.spec.trial import DataSource
-
-
-class Observer(Protocol):
-    """Told what happens to a sweep, after it has gone to the store. No method may raise or take long."""
-
-    def warned(self, text: str) -> None:
-        """Take something that a person should know now."""
-
-    def reported(self, row: Mapping[str, Any], message: Message) -> None:
-        """Take one report: its row, and the worker's message that it was made of."""
-
-    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
-        """Take the row of a trial that ended, and how far the sweep is with it."""
-
-    def beat(self, progress: Progress) -> None:
-        """Take how far the sweep is, every few seconds, from a thread of its own."""
 
 
 class Conductor:
@@ -64,9 +47,7 @@ class Conductor:
 
     Attributes:
         trials: Every trial.
-        studies: The search of each arm.
-        populations: Of the arms that have one.
-        quota: Search trials by arm.
+        searches: The search of each arm.
         replicates: Replicates of its best by arm.
         budget: What may be spent, and the slots.
         interrupted: Whether it was told to end.
@@ -82,45 +63,35 @@ class Conductor:
         self.spec, self.objective, self.store, self.clock = spec, objective, store, clock
         self.plans = plans = dict(plans)
         self.trials = Trials(objective)
-        self.studies = {
-            name: ArmStudy(plan, spec.search, objective, index) for index, (name, plan) in enumerate(plans.items())
-        }
-        self.populations = {
-            name: Population(plan, spec.search, objective)
-            for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.live
-        }
-        self.quota = _shrunk({name: study.num_trials for name, study in self.studies.items()}, spec.budget.num_trials)
-        self._rounds = Rounds(spec, plans, self.trials, self._is_decided)
+        self.searches = Searches(spec, plans, objective)
+        self._rounds = Rounds(spec, plans, self.trials, store)
         self.replicates = self._rounds.wanted
         self.budget = Budget(spec, self.trials, self.replicates, slots=slots, clock=clock)
         self.interrupted = self.shares_cluster = False
         self.last_event = clock()
         self._lock = threading.RLock()
-        self._observers = tuple(observers)
+        self._observers = Observers(observers)
         self._agenda = Agenda(
-            Proposals(spec, plans, source, clock), self.trials, self.studies, self.populations, self.quota,
-            self._rounds, self.budget, store, clock, reopened=extended)
+            Proposals(spec, plans, source, clock), self.trials, self.searches, self._rounds, self.budget, store, clock,
+            reopened=extended)
         self._told_cut_short = False
         self._dashboard: str | None = None
-        self._watched = Watched(spec, plans, self.quota, self.replicates, self.trials, self.budget, store.location,
-                                source, datetime.now(UTC).isoformat())
+        self._watched = Watched(spec, plans, self.searches.quota, self.replicates, self.trials, self.budget,
+                                store.location, source, datetime.now(UTC).isoformat())
 
     # -- told from outside ---------------------------------------------------------------------------------------------
 
     def add_observer(self, observer: Observer) -> None:
         """Tell one more observer from now on."""
-        self._observers = (*self._observers, observer)
+        self._observers.add(observer)
 
     def warn(self, text: str) -> None:
         """Tell the observers something that a person should know now."""
-        for observer in self._observers:
-            observer.warned(text)
+        self._observers.warned(text)
 
     def beat(self) -> None:
         """Tell the observers how far the sweep is."""
-        progress = self.progress()
-        for observer in self._observers:
-            observer.beat(progress)
+        self._observers.beat(self.progress())
 
     def progress(self) -> Progress:
         """How far the sweep is; from whatever thread."""
@@ -141,9 +112,7 @@ class Conductor:
         with self._lock:
             for arm, times in times_epochs.items():
                 self.plans[arm] = replace(self.plans[arm], times_epochs=times)
-                self.studies[arm].plan = self.plans[arm]
-                if arm in self.populations:
-                    self.populations[arm].plan = self.plans[arm]
+                self.searches.change_plan(arm, self.plans[arm])
 
     def connected(self, dashboard: str) -> None:
         """Ray is up, with a dashboard or ""."""
@@ -179,15 +148,15 @@ class Conductor:
             cut_short = bool(self._agenda.cut_short) and not self._told_cut_short
             self._told_cut_short = self._told_cut_short or cut_short
         if cut_short:
-            made, asked = sum(map(self.trials.num_asked, self.quota)), sum(self.quota.values())
+            quota = self.searches.quota
+            made, asked = sum(map(self.trials.num_asked, quota)), sum(quota.values())
             self.warn(f"the budget cuts the search short after {made} of {asked} trials: what is left of it is kept "
                       "for the replicates; an arm whose replicates have begun is searched no more")
         return trial
 
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
-        population = self.populations.get(trial.config.arm) if trial.stage == "search" else None
-        return trial.job(self.objective, self.store.location, population.every if population is not None else 0)
+        return trial.job(self.objective, self.store.location, self.searches.milestones(trial))
 
     def is_over(self) -> bool:
         """Whether nothing more is started, finished or not: interrupted, or the budget is spent."""
@@ -218,25 +187,16 @@ class Conductor:
         """Record one message of a trial's worker."""
         with self._lock:
             self.last_event = self.clock()
-            trial.last, trial.attempt, report = message, message.attempt, message.report
-            if report is None:
-                trial.error = message.failure
+            trial.take(message)
+            if message.report is None:
                 return
-            trial.best = report.best or trial.best
-            trial.wall_s = report.seconds
-            if report.phase == "finetune":
-                trial.epochs = report.epoch
-                if trial.is_asked:
-                    value = trial.best[self.objective.val]
-                    self.studies[trial.config.arm].report(trial.trial_id, report.epoch, value)
-            if report.phase == "test":
-                trial.test = {key: value for key, value in report.metrics.items() if key.startswith("test_")}
+            if message.report.phase == "finetune":
+                self.searches.report(trial)
         if message.warning:
             self.warn(f"{trial.trial_id}: {message.warning}")
         row = report_row(message, trial.config)
         self.store.add_report(row)
-        for observer in self._observers:
-            observer.reported(row, message)
+        self._observers.reported(row, message)
 
     def on_end(self, trial: Trial, error: str | None = None) -> None:
         """Record how a trial ended: completed by itself, stopped by scheduler or budget, or failed."""
@@ -252,33 +212,15 @@ class Conductor:
                 return
             trial.wall_s = trial.wall_s or self.clock() - trial.started
             self.trials.end(trial, status)
-            if trial.is_asked:
-                costs = {"wall_s": trial.wall_s, "num_parameters": trial.num_parameters, None: None}
-                self.studies[trial.config.arm].tell(
-                    trial.trial_id, status, trial.best.get(self.objective.val), costs[self.spec.search.cost])
+            self.searches.end(trial, status)
+            hopeless = self._agenda.give_up(trial.config.arm) if status == "failed" else None
         row = trial.row(datetime.now(UTC))
         self.store.add_trial(row)
         TrialFiles(self.store.location, trial.trial_id).remove()
-        if status == "failed":
-            self._give_up_hopeless(trial.config.arm)
-        progress = self.progress()
-        for observer in self._observers:
-            observer.ended(row, progress)
-
-    def _is_decided(self) -> bool:
-        """Whether the rows so far decide the primary comparison, by intervals that hold at every look."""
-        self.store.flush()
-        pairs = verdict_of(self.store).pairs
-        return not pairs or pairs[0].verdict != "undecided"
-
-    def _give_up_hopeless(self, arm: str) -> None:
-        """End an arm whose first trials all fail the same way: more of them would burn the budget."""
-        with self._lock:
-            reason = self.trials.systematic_failure(arm)
-            if reason is None:
-                return
-            self.quota[arm] = min(self.quota[arm], len(self.trials.of(arm, "search")))
-        self.warn(f"arm {arm} is given up: its first {SYSTEMATIC} trials all failed the same way: {reason}")
+        if hopeless is not None:
+            self.warn(f"arm {trial.config.arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
+                      f"{hopeless}")
+        self._observers.ended(row, self.progress())
 
 
 def _end_of(trial: Trial, cut_short: bool) -> EndStatus | None:
@@ -287,10 +229,3 @@ def _end_of(trial: Trial, cut_short: bool) -> EndStatus | None:
     if trial.error == NOT_STARTED or (trial.error is None and not final and cut_short):
         return None
     return "failed" if trial.error is not None else "completed" if final else "stopped"
-
-
-def _shrunk(quota: dict[str, int], total: int | None) -> dict[str, int]:
-    """Lower every arm's quota evenly until the sum fits the budget; every arm keeps at least one trial."""
-    while total is not None and sum(quota.values()) > total and max(quota.values()) > 1:
-        quota[max(quota, key=lambda name: quota[name])] -= 1
-    return quota

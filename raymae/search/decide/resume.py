@@ -90,7 +90,7 @@ def warm_start(conductor: Conductor, store: Store) -> int:
 
 def _remember(conductor: Conductor, trial: Trial, reports: pd.DataFrame | None) -> None:
     """Tell the arm's population how far a trial of an earlier run had come."""
-    population = conductor.populations.get(trial.config.arm)
+    population = conductor.searches.populations.get(trial.config.arm)
     if population is None or reports is None or trial.stage != "search":
         return
     best: float | None = None
@@ -109,6 +109,6 @@ def _tell(
         values = {int(epoch): float(value)
                   for epoch, value in zip(tuning["epoch"], tuning[conductor.objective.val], strict=True)}
     cost = conductor.spec.search.cost
-    conductor.studies[arm].add(
+    conductor.searches.studies[arm].add(
         row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], row[cost] if cost else None
     )

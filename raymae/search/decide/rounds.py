@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
+from raymae.results.store.store import Store
+from raymae.results.verdict.judge import verdict_of
 from raymae.search.decide.trials import Trials
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
@@ -18,16 +18,14 @@ class Rounds:
         spec: The sweep.
         plans: Its arms.
         trials: Its trials.
-        is_decided: Whether the primary comparison is decided by the replicates that there are.
+        store: Holds the rows of those that ended, by which the primary comparison is decided or not.
 
     Attributes:
         wanted: Replicates by arm; grows.
     """
 
-    def __init__(
-        self, spec: SweepSpec, plans: dict[str, ArmPlan], trials: Trials, is_decided: Callable[[], bool]
-    ) -> None:
-        self._spec, self._plans, self._trials, self._is_decided = spec, plans, trials, is_decided
+    def __init__(self, spec: SweepSpec, plans: dict[str, ArmPlan], trials: Trials, store: Store) -> None:
+        self._spec, self._plans, self._trials, self._store = spec, plans, trials, store
         self._asked, self._decided = spec.num_replicates, False
         self.wanted: dict[str, int] = {}
         self._want(self._asked)
@@ -52,6 +50,12 @@ class Rounds:
             return False
         self._want(min(self._asked + self._spec.num_replicates, self._spec.most_replicates))
         return True
+
+    def _is_decided(self) -> bool:
+        """Whether the rows so far decide the primary comparison, by intervals that hold at every look."""
+        self._store.flush()
+        pairs = verdict_of(self._store).pairs
+        return not pairs or pairs[0].verdict != "undecided"
 
     def _want(self, asked: int) -> None:
         self._asked = asked

@@ -83,6 +83,18 @@ class Trial:
         before, epochs = (int(self.config.params.get(name) or 0) for name in ("pretrain_epochs", "epochs"))
         return self.wall_s * max(1.0, (before + epochs) / (before + self.epochs)) if self.epochs else None
 
+    def take(self, message: Message) -> None:
+        """Enter what its workers say: how far and how good it is, or why it failed."""
+        self.last, self.attempt, report = message, message.attempt, message.report
+        if report is None:
+            self.error = message.failure
+            return
+        self.best, self.wall_s = report.best or self.best, report.seconds
+        if report.phase == "finetune":
+            self.epochs = report.epoch
+        if report.phase == "test":
+            self.test = {key: value for key, value in report.metrics.items() if key.startswith("test_")}
+
     def to_json(self) -> dict[str, Any]:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
         parent = {} if self.parent is None else {"parent": asdict(self.parent)}

@@ -81,12 +81,12 @@ class Clock:
         return self.now
 
 
-def conductor(*overrides, slots=2, location="/nowhere"):
+def conductor(*overrides, slots=2, location="/nowhere", store=Recorder):
     spec = parse_sweep(TEXT, "simulated.yaml", overrides, schema_of=schema_of)
     schema = schema_of(spec.task)
     plans = {name: arm_plan(spec, schema, name) for name in spec.arms}
     clock = Clock()
-    made = Conductor(spec, plans, schema.objective, Recorder(location), source="real", slots=slots, clock=clock)
+    made = Conductor(spec, plans, schema.objective, store(location), source="real", slots=slots, clock=clock)
     return made, made.store, clock
 
 
@@ -257,9 +257,9 @@ def test_stopped_trials_count_as_proposed_but_a_completed_one_is_preferred():
 def test_a_random_reference_is_searched_and_repeated_like_every_arm(scheduler):
     made, _, _ = conductor("task=imputation", "arms=[scratch, missforest, mean]", "space.mask_ratio=null",
                            "space.node_size={int: [1, 9]}", f"search.scheduler={scheduler}")
-    assert made.quota == {"scratch": 6, "missforest": 6, "mean": 1}
+    assert made.searches.quota == {"scratch": 6, "missforest": 6, "mean": 1}
     assert made.replicates == {"scratch": 3, "missforest": 3, "mean": 1}
-    assert list(made.populations) == (["scratch"] if scheduler == "pbt" else [])
+    assert list(made.searches.populations) == (["scratch"] if scheduler == "pbt" else [])
 
 
 def test_an_actor_s_death_is_a_failure_with_its_reason():
@@ -345,9 +345,7 @@ class Judged(Recorder):
 
 @pytest.mark.parametrize(("decided_at", "wanted"), [(4, 4), (5, 6), (100, 7)])
 def test_replicates_come_in_rounds_until_the_comparison_is_decided(monkeypatch, decided_at, wanted):
-    made, _, clock = conductor("replicates={min: 2, max: 7, until: decided}")
-    made.store = store = Judged("/nowhere")
-    made._agenda._store = store
+    made, store, clock = conductor("replicates={min: 2, max: 7, until: decided}", store=Judged)
 
     def verdict(_):
         counts = [sum(r["arm"] == arm and r["stage"] == "replicate" for r in store.trials)
@@ -356,7 +354,7 @@ def test_replicates_come_in_rounds_until_the_comparison_is_decided(monkeypatch, 
         word = "helps" if counts[0] >= decided_at else "undecided"
         return SimpleNamespace(pairs=[SimpleNamespace(verdict=word)])
 
-    monkeypatch.setattr("raymae.search.decide.conductor.verdict_of", verdict)
+    monkeypatch.setattr("raymae.search.decide.rounds.verdict_of", verdict)
     run(made, clock)
     for arm, count in (("mae", wanted), ("scratch", wanted), ("persistence", 1)):
         assert sum(r["arm"] == arm and r["stage"] == "replicate" for r in store.trials) == count
