@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import io
 import json
 import os
 import re
@@ -19,7 +20,8 @@ from click.testing import CliRunner, Result
 
 from raymae import __version__
 from raymae.cli import main
-from raymae.cli.base import FAMILIES
+from raymae.cli.base import FAMILIES, table
+from raymae.data import DATASETS
 from raymae.results.store.store import Store
 from raymae.search.environment import GIT
 from raymae.spec import load_sweep
@@ -122,6 +124,52 @@ def test_help_lists_commands_in_order() -> None:
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]
+
+
+def every_help() -> Iterator[tuple[str, str]]:
+    for name in ["", "data", "cluster", *OPTIONS]:
+        yield name, run(*name.split(), "--help").stdout
+
+
+def test_help_has_no_runs_of_spaces_and_no_cut_sentences() -> None:
+    for name, text in every_help():
+        lists = text.partition("\nOptions:\n")[2].splitlines()
+        for line in text.splitlines():
+            words = line.strip()
+            runs = len(re.findall(" {2,}", words))
+            assert runs <= (line in lists), f"{name}: {line!r}"  # between a name and what it means alone
+            assert "..." not in words.replace("DIR...", "").replace("[ARGS]...", ""), f"{name}: {line!r}"
+            assert "\b" not in words
+
+
+def test_every_group_and_the_top_level_have_examples() -> None:
+    for name in ("", "data", "cluster"):
+        assert re.search(r"Examples?:\n  raymae ", run(*name.split(), "--help").stdout), name
+
+
+@pytest.mark.parametrize("width", [80, 120])
+def test_tables_break_lines_between_words(width: int) -> None:
+    from rich.console import Console
+
+    rows = [{"name": name, "licence": known.licence, "verified": True, "n": None,
+             "where": f"/srv/shared/data/{name}/{known.files[0].path}"} for name, known in DATASETS.items()]
+    console = Console(width=width, record=True, file=io.StringIO())
+    console.print(table(rows, list(rows[0])))
+    lines = console.export_text().splitlines()
+    assert max(map(len, lines)) <= width
+    assert "yes" in lines[1]
+    printed = {word for line in lines for word in re.findall(r"[^\s/]+", line)}
+    for row in rows:
+        for word in re.findall(r"[^\s/]+", f"{row['name']} {row['licence']} {row['where']}"):
+            assert word in printed, f"{word} was broken"
+
+
+def test_a_table_that_cannot_fit_is_cut_nowhere() -> None:
+    from rich.console import Console
+
+    console = Console(width=30, record=True, file=io.StringIO())
+    console.print(table([{"a": "x" * 40, "b": "y" * 20}], ["a", "b"]), crop=False)
+    assert "x" * 40 + "  " + "y" * 20 in console.export_text()
 
 
 def test_help_groups_commands_by_family() -> None:

@@ -2,16 +2,22 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from collections.abc import Callable, Mapping, Sequence
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from itertools import zip_longest
 from typing import TYPE_CHECKING, Any
 
 import click
-from click.shell_completion import CompletionItem
 
+from raymae.cli import completion
 from raymae.errors import RayMAEError
 
 if TYPE_CHECKING:
+    from rich.console import Console, ConsoleOptions
+    from rich.text import Text
+
     from raymae.results.store.store import Store
     from raymae.spec.sweep import SweepSpec
 
@@ -21,9 +27,34 @@ FAMILIES = {  # the modules of this room, in the order of help
     "cluster": "Clusters", "jobs": "Jobs on a cluster",
 }
 
+MAX_SENTENCE = 200  # characters of a command's first sentence, which help wraps
+
+
+class Formatter(click.HelpFormatter):
+    """Writes help with one space between words: click puts two before a default."""
+
+    def write_dl(self, rows: Iterable[tuple[str, str]], col_max: int = 30, col_spacing: int = 2) -> None:
+        """Write names and what they mean, in two columns."""
+        super().write_dl([(name, " ".join(text.split())) for name, text in rows], col_max, col_spacing)
+
+
+class Context(click.Context):
+    """Of our commands: help goes through our formatter."""
+
+    formatter_class = Formatter
+
+
+class Command(click.Command):
+    """A command of ours."""
+
+    context_class = Context
+
 
 class Group(click.Group):
     """Turns our errors into messages and exit codes, and lists commands by family, in the order they are written."""
+
+    context_class = Context
+    command_class = Command
 
     def list_commands(self, ctx: click.Context) -> list[str]:
         """In the order in which one needs them."""
@@ -36,7 +67,7 @@ class Group(click.Group):
             command = self.commands[name]
             family = getattr(command.callback, "__module__", "").rpartition(".")[2]
             title = FAMILIES.get(family, "Commands") if ctx.parent is None else "Commands"
-            families.setdefault(title, []).append((name, command.get_short_help_str(formatter.width - 16)))
+            families.setdefault(title, []).append((name, command.get_short_help_str(MAX_SENTENCE)))
         for title, rows in families.items():
             with formatter.section(title):
                 formatter.write_dl(rows)
@@ -55,19 +86,14 @@ def example(text: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
 
     def attach(function: Callable[..., Any]) -> Callable[..., Any]:
         lines = "\n".join("  " + line for line in text.strip().splitlines())
-        function.__doc__ = f"{(function.__doc__ or '').rstrip()}\n\n\b\nExample:\n{lines}\n"
+        function.__doc__ = f"{inspect.cleandoc(function.__doc__ or '')}\n\n\b\nExample:\n{lines}\n"
         return function
 
     return attach
 
 
-def complete_folder(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem]:
-    """Let the shell complete a folder; an argument that may be a URI, too, is no `click.Path`."""
-    return [CompletionItem(incomplete, type="dir")]
-
-
 overrides = click.option(
-    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE",
+    "--set", "overrides", multiple=True, metavar="KEY.PATH=VALUE", shell_complete=completion.overrides,
     help="Override any field of the sweep file; repeatable.",
 )
 address = click.option(
@@ -75,8 +101,8 @@ address = click.option(
     help="Join a running Ray cluster: `auto` on one of its machines, or host:port. Default: a Ray of its own, here.",
 )
 as_json = click.option("--json", "as_json", is_flag=True, help="Print JSON.")
-sweep_file = click.argument("file", type=click.Path(dir_okay=False))
-results_dir = click.argument("directory", metavar="DIR", shell_complete=complete_folder)
+sweep_file = click.argument("file", type=click.Path(dir_okay=False), shell_complete=completion.sweep_files)
+results_dir = click.argument("directory", metavar="DIR", shell_complete=completion.results_folders)
 
 
 def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
@@ -139,19 +165,45 @@ def show_value(value: Any, renderable: Callable[[], Any], as_json: bool) -> None
     from rich.console import Console
 
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(renderable())
+    (console if console.is_terminal else Console(width=120)).print(renderable(), crop=False)
 
 
-def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Any:
-    """Rows as a borderless table."""
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False)
-    for name in columns:
-        table.add_column(name, overflow="fold")
+def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:
+    """Rows as a borderless table that breaks lines between words."""
     shown = {None: "–", True: "yes", False: "no"}
-    for row in rows:
-        cells = (row[name] for name in columns)
-        table.add_row(*(Text(shown[cell] if isinstance(cell, bool) or cell is None else str(cell)) for cell in cells))
-    return table
+    cells = [[shown[row[name]] if isinstance(row[name], bool) or row[name] is None else str(row[name])
+              for name in columns] for row in rows]
+    return Table(columns, cells)
+
+
+class Table:
+    """Cells under names, as wide as they need, or as narrow as their longest words where a console is narrow."""
+
+    def __init__(self, columns: Sequence[str], cells: Sequence[Sequence[str]]) -> None:
+        self._columns, self._cells = columns, cells
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Narrow the widest column until all fit; a path may end a line after a slash, nothing within a word."""
+        from rich.text import Text
+
+        rows = [[re.findall(r"\s*[^\s/]*/?", text) for text in row] for row in (self._columns, *self._cells)]
+        widths = [max(sum(map(len, cell)) for cell in column) for column in zip(*rows, strict=True)]
+        least = [max(len(part.strip()) for cell in column for part in cell) for column in zip(*rows, strict=True)]
+        while sum(widths) + 2 * (len(widths) - 1) > options.max_width and widths != least:
+            widths[max(range(len(widths)), key=lambda k: (widths[k] > least[k], widths[k]))] -= 1
+        for number, row in enumerate(rows):
+            cells = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+            for parts in zip_longest(*cells, fillvalue=""):
+                line = "  ".join(part.ljust(width) for part, width in zip(parts, widths, strict=True))
+                yield Text(line.rstrip(), "bold" if not number else "", no_wrap=True, overflow="ignore")
+
+
+def _wrapped(parts: Sequence[str], width: int) -> list[str]:
+    """Parts of a text as lines of at most a width, as far as parts are no longer."""
+    lines = [""]
+    for part in parts:
+        if lines[-1] and len((lines[-1] + part).rstrip()) > width:
+            lines.append(part.lstrip())
+        else:
+            lines[-1] += part
+    return [line.rstrip() for line in lines]

@@ -7,13 +7,15 @@ import sys
 
 import click
 
+from raymae.cli import completion
 from raymae.cli.base import Group, as_json, example, main, table
 from raymae.errors import SpecError
 
-cluster_file = click.argument("file", type=click.Path(dir_okay=False))
+cluster_file = click.argument("file", type=click.Path(dir_okay=False), shell_complete=completion.cluster_files)
 
 
 @main.group(cls=Group)
+@example("raymae cluster check cluster/aws.yaml")
 def cluster() -> None:
     """Check the file of a cluster, and prepare for it."""
 

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import click
 
+from raymae.cli import completion
 from raymae.cli.base import Group, as_json, example, main, show_value, table
 
 
@@ -21,6 +22,7 @@ def schema() -> None:
 
 
 @main.group(cls=Group)
+@example("raymae data list")
 def data() -> None:
     """Find, fetch and verify data sets."""
 
@@ -37,7 +39,7 @@ def data_list(as_json: bool) -> None:
 
 
 @data.command("fetch")
-@click.argument("name")
+@click.argument("name", shell_complete=completion.data_sets)
 @click.option("--root", type=click.Path(file_okay=False, path_type=Path), help="Folder to put it in, not the cache.")
 @example("raymae data fetch ETTh1")
 def data_fetch(name: str, root: Path | None) -> None:
@@ -48,7 +50,7 @@ def data_fetch(name: str, root: Path | None) -> None:
 
 
 @data.command("verify")
-@click.argument("name", required=False)
+@click.argument("name", required=False, shell_complete=completion.data_sets)
 @as_json
 @example("raymae data verify ETTh1")
 def data_verify(name: str | None, as_json: bool) -> None:

@@ -8,7 +8,8 @@ from pathlib import Path
 
 import click
 
-from raymae.cli.base import as_json, complete_folder, example, main, results_dir, show_value, with_importance
+from raymae.cli import completion
+from raymae.cli.base import as_json, example, main, results_dir, show_value, with_importance
 from raymae.errors import ResultsError
 
 
@@ -27,7 +28,8 @@ def results(directory: str, as_json: bool) -> None:
 
 @main.command()
 @results_dir
-@click.option("--to", metavar="FOLDER", help="Folder or URI to write to. Default: the sweep's own folder.")
+@click.option("--to", metavar="FOLDER", shell_complete=completion.folders,
+              help="Folder or URI to write to. Default: the sweep's own folder.")
 @click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.svg",
               help="Also write the verdict as a picture for a README, readable in light and dark.")
 @as_json
@@ -55,7 +57,7 @@ def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -
 
 
 @main.command()
-@click.argument("directories", metavar="DIR...", nargs=-1, required=True, shell_complete=complete_folder)
+@click.argument("directories", metavar="DIR...", nargs=-1, required=True, shell_complete=completion.results_folders)
 @click.option("--short", is_flag=True, help="One line a sweep file: the pretrained network and the same one without.")
 @click.option("--markdown", is_flag=True, help="Print Markdown.")
 @click.option("--into", type=click.Path(exists=True, dir_okay=False, path_type=Path), metavar="FILE",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from raymae.cli import completion
 from raymae.cli.base import (
     address,
     as_json,
@@ -112,7 +113,7 @@ def fork(directory: str, name: str, overrides: Sequence[str], address: str | Non
 
 @main.command()
 @sweep_file
-@click.option("--arm", required=True, help="Which arm to train.")
+@click.option("--arm", required=True, shell_complete=completion.arms, help="Which arm to train.")
 @click.option("--seed", type=int, default=None, help="Seed; search.seed of the file by default.")
 @click.option("--test", is_flag=True, help="Score the test split at the end, as a replicate does.")
 @overrides
