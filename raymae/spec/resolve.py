@@ -91,7 +91,25 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
         and name in spec.space[key].when.get("arm", [name])
     }
     live = tuple(key for key in space if is_live(schema.params, key))
-    return ArmPlan(name, arm, fixed, space, tuple(map(Constraint, spec.constraints)), live)
+    constraints = tuple(map(Constraint, spec.constraints))
+    space = {key: _possible(name, key, distribution, constraints) for key, distribution in space.items()}
+    return ArmPlan(name, arm, fixed, space, constraints, live)
+
+
+def _possible(
+    arm: str, name: str, distribution: Uniform | LogUniform | IntRange | Choice, constraints: tuple[Constraint, ...]
+) -> Uniform | LogUniform | IntRange | Choice:
+    """A choice without the values that a constraint on this parameter alone forbids the arm.
+
+    A sampler learns nothing from what it may not try: Optuna's TPE would propose a forbidden value again and again,
+    as the one it knows least about.
+    """
+    if not isinstance(distribution, Choice):
+        return distribution
+    alone = [constraint for constraint in constraints if name in constraint.names <= {"arm", name}]
+    left = [value for value in distribution.choice
+            if all(constraint.holds({"arm": arm, name: value}) for constraint in alone)]
+    return distribution.model_copy(update={"choice": left}) if left else distribution
 
 
 def trial_config(

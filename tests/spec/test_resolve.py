@@ -251,6 +251,13 @@ def test_a_reference_searches_the_parameters_that_it_has(load: Load) -> None:
     assert load(FOREST, "search.scheduler=pbt"), "what never changes while training hinders no population elsewhere"
 
 
+def test_what_a_constraint_forbids_an_arm_is_not_among_its_choices(load: Load) -> None:
+    text = space("lr: {loguniform: [3e-4, 3e-3]}", "lookback: {choice: [48, 96, 168]}")
+    spec = load(text + "constraints: [\"lookback <= 96 or arm != 'scratch'\"]\n")
+    choices = {name: arm_plan(spec, schema_of("forecasting"), name).space["lookback"] for name in ("mae", "scratch")}
+    assert {name: found.values() for name, found in choices.items()} == {"mae": [48, 96, 168], "scratch": [48, 96]}
+
+
 def test_one_and_one_point_zero_are_the_same_configuration(load: Load) -> None:
     schema = schema_of("forecasting")
     ids = set()

@@ -17,6 +17,7 @@ from raymae.spec.sweep import SearchSpec
 from raymae.spec.task import Objective
 
 MAX_DRAWS = 1000
+PATIENT_DRAWS = 50  # of a sampler that proposes what breaks a constraint, before chance takes over
 EndStatus = Literal["completed", "stopped", "failed"]
 
 
@@ -94,12 +95,14 @@ class ArmStudy:
         directions = optuna.study.StudyDirection
         better = directions.MINIMIZE if objective.mode == "min" else directions.MAXIMIZE
         optuna.logging.set_verbosity(optuna.logging.WARNING)
-        sampler = make_sampler(search, (search.seed * 1000 + index) % 2**32)
+        sampler_seed = (search.seed * 1000 + index) % 2**32
+        sampler = make_sampler(search, sampler_seed)
         self.costly = search.cost is not None
         self.study = optuna.create_study(
             directions=[better, directions.MINIMIZE] if self.costly else [better], sampler=sampler
         )
         self.num_trials = plan.num_trials(search.num_trials)
+        self._by_chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sampler_seed))
         self._asked: dict[str, optuna.Trial] = {}
         self._points = list(grid(plan)) if search.algorithm == "grid" else self._default()
         if search.algorithm == "grid":
@@ -148,18 +151,36 @@ class ArmStudy:
         return self._sample(trial_id)
 
     def _sample(self, trial_id: str) -> dict[str, Scalar]:
-        for _ in range(MAX_DRAWS):
+        """Take the sampler's first proposal that satisfies every constraint.
+
+        What breaks one is told as a failure, from which no sampler learns: where proposals go on breaking them, one
+        is drawn by chance in their place.
+
+        Raises:
+            TrialError: No draw satisfies them.
+        """
+        for number in range(MAX_DRAWS):
+            if number >= PATIENT_DRAWS:
+                drawn = self._drawn(self._by_chance.ask())
+                if not self.plan.admits(drawn):
+                    continue
+                self.study.enqueue_trial(drawn)
             trial = self.study.ask()
-            sampled: dict[str, Scalar] = {}
-            for name, distribution in self.plan.space.items():
-                if distribution.active({"arm": self.plan.name, **sampled}):
-                    sampled[name] = suggest(trial, name, distribution)
+            sampled = self._drawn(trial)
             if self.plan.admits(sampled):
                 self._asked[trial_id] = trial
                 return sampled
             self.study.tell(trial, state=optuna.trial.TrialState.FAIL)
         raise TrialError(f"arm {self.plan.name}: {MAX_DRAWS} draws in a row break a constraint; widen the space or "
                          f"loosen {[constraint.text for constraint in self.plan.constraints]}")
+
+    def _drawn(self, trial: optuna.Trial) -> dict[str, Scalar]:
+        """The values that a sampler gives to a trial, for every parameter that exists in it."""
+        sampled: dict[str, Scalar] = {}
+        for name, distribution in self.plan.space.items():
+            if distribution.active({"arm": self.plan.name, **sampled}):
+                sampled[name] = suggest(trial, name, distribution)
+        return sampled
 
     def _values(self, value: float | None, cost: float | None) -> list[float] | None:
         """What a completed trial is judged by, or None where something is missing or not finite."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import random
 
 import optuna
 import pytest
@@ -51,6 +52,24 @@ def test_proposals_lie_in_the_space_and_respect_conditions(algorithm):
         made.report(str(number), 1, value)
         made.tell(str(number), "completed", value)
     assert "mask_ratio" not in study(algorithm, "scratch").ask("0")
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2])
+def test_a_constraint_that_the_sampler_keeps_breaking_ends_no_search(seed):
+    text = TEXT[:TEXT.index("space:")] + """
+space:
+  patch_size: {choice: [6, 8, 12, 24]}
+  lr: {loguniform: [5e-4, 1e-2]}
+  weight_decay: {choice: [0.01, 0.05]}
+constraints: ["patch_size + 0 * weight_decay <= 8"]  # of two parameters, so that no choice can be left out before
+search: {num_trials: 10, algorithm: tpe}
+"""
+    spec = parse_sweep(text, "x.yaml", [f"search.seed={seed}"], schema_of=schema_of)
+    made, chance = ArmStudy(arm_plan(spec, schema_of("forecasting"), "mae"), spec.search, MSE), random.Random(seed)
+    for number in range(20):
+        assert made.ask(str(number))["patch_size"] <= 8
+        made.report(str(number), 1, 1.0)
+        made.tell(str(number), chance.choice(["completed", "stopped"]), chance.random())
 
 
 def test_the_first_proposal_is_the_default_configuration():
