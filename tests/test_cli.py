@@ -38,7 +38,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "results": ["directory", "--json"],
     "report": ["directory", "--to", "--figure", "--json"],
     "compare": ["directories", "--short", "--markdown", "--into", "--json"],
-    "query": ["directory", "sql", "--format", "--output", "--json"],
+    "query": ["directory", "sql", "--format", "--output", "--json", "--seconds"],
     "watch": ["directory", "--once", "--every", "--json"],
     "serve": ["directory", "--host", "--port", "--open-to-network"],
     "export": ["directory", "--optuna", "--csv", "--tensorboard", "--json"],

@@ -164,8 +164,15 @@ def show_value(value: Any, renderable: Callable[[], Any], as_json: bool) -> None
         return
     from rich.console import Console
 
+    Console(width=terminal_width()).print(renderable(), crop=False)
+
+
+def terminal_width() -> int:
+    """Characters in a line: the terminal's, or 120 where none is."""
+    from rich.console import Console
+
     console = Console()
-    (console if console.is_terminal else Console(width=120)).print(renderable(), crop=False)
+    return console.width if console.is_terminal else 120
 
 
 def table(rows: Sequence[Mapping[str, Any]], columns: Sequence[str]) -> Table:

@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from raymae.cli import completion
-from raymae.cli.base import as_json, example, main, results_dir, show_value, with_importance
+from raymae.cli.base import as_json, example, main, results_dir, show_value, terminal_width, with_importance
 from raymae.errors import ResultsError
 
 
@@ -97,17 +97,22 @@ def compare(directories: Sequence[str], short: bool, markdown: bool, into: Path 
 @click.option("-o", "--output", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
               help="Write the rows to a file.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON; short for --format json.")
+@click.option("--seconds", type=click.FloatRange(min=0, min_open=True, max=86_400), metavar="SECONDS",
+              help="Time for the statement. Default: 1.5, and 1 more for every 100,000 rows that it may read.")
 @example("""
 raymae query results/timeseries-mask "SELECT arm, min(val_mse) FROM trials GROUP BY arm"
 raymae query s3://bucket/sweeps/timeseries-mask "FROM reports" -o reports.parquet
 """)
-def query(directory: str, sql: str, kind: str | None, output: Path | None, as_json: bool) -> None:
+def query(
+    directory: str, sql: str, kind: str | None, output: Path | None, as_json: bool, seconds: float | None
+) -> None:
     """Run SQL (DuckDB's) over the results in DIR, a folder or a URI: views `trials`, `reports`, `best` and `arms`.
 
-    Read-only: a statement can neither write files nor read others nor reach the network.
+    Read-only: a statement can neither write files nor read others nor reach the network. A table too wide for the
+    terminal is turned on its side, or comes in blocks of columns; it ends after 1,000 rows.
     """
-    from raymae.results.views.query import as_text, write
-    from raymae.results.views.query import query as run
+    from raymae.results.views.query import run_query
+    from raymae.results.views.rows import TABLE_ROWS
 
     kind = kind or ("json" if as_json else output.suffix.removeprefix(".") if output else "table")
     if output is not None and kind not in ("json", "csv", "parquet"):
@@ -115,9 +120,10 @@ def query(directory: str, sql: str, kind: str | None, output: Path | None, as_js
         raise click.BadParameter(message, param_hint="--output")
     if output is None and kind == "parquet":
         raise click.BadParameter("parquet is not for a terminal: name a file with --output", param_hint="--format")
-    frame = run(directory, sql)
+    rows = run_query(directory, sql, seconds, max_rows=TABLE_ROWS if kind == "table" else None)
     if output is not None:
-        write(frame, output, kind)  # type: ignore[arg-type]
-        click.echo(f"{len(frame)} rows written to {output}", err=True)
-    else:
-        click.echo(as_text(frame, kind), nl=False)  # type: ignore[arg-type]
+        rows.write(output, kind)  # type: ignore[arg-type]
+        click.echo(f"{rows.table.num_rows} rows written to {output}", err=True)
+        return
+    for text in rows.text(kind, terminal_width()):  # type: ignore[arg-type]
+        click.echo(text, nl=False)

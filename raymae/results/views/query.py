@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import os
 import re
-from pathlib import Path
+import threading
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Literal
 
-from raymae.errors import QueryError
+from raymae.errors import QueryError, shorten
 from raymae.results.store.columns import arrow_schema
 from raymae.results.store.scores import SCORE_COLUMNS
-from raymae.results.store.store import Store, to_pandas
+from raymae.results.store.store import Store
 from raymae.results.verdict.judge import counted, verdict_now
 from raymae.results.verdict.verdict import Verdict, plain
 from raymae.results.verdict.where import by_place
+from raymae.results.views.rows import Rows, read_rows
 
 if TYPE_CHECKING:
+    import duckdb
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
 
 _VIEWS: dict[Literal["trials", "reports", "scores", "arms"], set[str]] = {
@@ -29,10 +32,14 @@ _ARM_COLUMNS = {
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false", "autoinstall_known_extensions": "false",
     "autoload_known_extensions": "false", "python_enable_replacements": "false",
+    "memory_limit": "2GB", "temp_directory": "",  # DuckDB would write what is larger into the current folder
 }
+_LONGEST = 20_000  # characters of a statement: DuckDB parses ten times as many for many seconds
+_LINES, _QUOTED = 12, 300  # of DuckDB's message, of a statement in ours
+_SECONDS, _ROWS_A_SECOND = 1.5, 100_000
 
 
-def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
+def query(root: str | os.PathLike[str], sql: str, seconds: float | None = None) -> pd.DataFrame:
     """Run one SELECT (or WITH, FROM, VALUES, PIVOT, DESCRIBE, SUMMARIZE, SHOW) over a sweep.
 
     Views: `trials` (one row per ended trial), `reports` (one row per report), `scores` (one row per replicate, test
@@ -45,68 +52,117 @@ def query(root: str | os.PathLike[str], sql: str) -> pd.DataFrame:
     Args:
         root: The sweep's folder, a path or a URI.
         sql: DuckDB SQL.
+        seconds: Time for the statement, without loading. Default: 1.5, and 1 more for every 100,000 rows it may read.
 
     Raises:
         ResultsError: No sweep there.
-        QueryError: The SQL is wrong, or not one read-only statement.
+        QueryError: The SQL is wrong, not one read-only statement, or takes too long or too much memory.
+    """
+    return run_query(root, sql, seconds).to_pandas()
+
+
+def run_query(
+    root: str | os.PathLike[str], sql: str, seconds: float | None = None, max_rows: int | None = None
+) -> Rows:
+    """Run a statement as `query` does, and give its rows in a form that can be printed or written.
+
+    Args:
+        root: The sweep's folder, a path or a URI.
+        sql: DuckDB SQL.
+        seconds: Time for the statement; None as in `query`.
+        max_rows: Rows to read at most; all where None.
+
+    Raises:
+        ResultsError: No sweep there.
+        QueryError: As `query` raises it.
     """
     import duckdb
 
     store = Store.open(root)
+    if len(sql) > _LONGEST:
+        raise QueryError(f"a statement has at most {_LONGEST:,} characters, got {len(sql):,}: {shorten(sql)}")
+    if not sql.isascii() and any("\ud800" <= character <= "\udfff" for character in sql):
+        raise QueryError(f"a statement is UTF-8 text, got {shorten(sql)}")
     connection = duckdb.connect(config=_SANDBOX)
     try:
-        every = re.search(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+)\b", sql, re.IGNORECASE)
-        named = {view for view in ("trials", "reports", "scores", "places", "arms", "best")
-                 if every or re.search(rf"\b{view}\b", sql, re.IGNORECASE)}
-        verdict = verdict_now(store) if named & {"arms", "best"} else None
-        for name, made_of in _VIEWS.items():
-            if named & made_of:
-                connection.register(name, _arms(store, verdict) if name == "arms" else store.table(name))
-            else:  # a statement about something else still learns of it from SHOW and from errors
-                columns = (_arm_columns(store) if name == "arms" else SCORE_COLUMNS if name == "scores"
-                           else store.manifest.columns[name])
-                connection.register(name, arrow_schema(columns).empty_table())
-        connection.register("places", _places(store, load="places" in named))
-        connection.execute(f"CREATE VIEW best AS {_best(verdict)}")
+        num_rows = _register(connection, store, sql)
         connection.execute("SET TimeZone='UTC'")
         connection.execute("SET lock_configuration=true")
-        reading = {duckdb.StatementType.SELECT, duckdb.StatementType.MULTI}  # MULTI is what PIVOT parses to
-        statements = connection.extract_statements(sql)
-        if len(statements) != 1 or statements[0].type not in reading:
-            got = ", ".join(statement.type.name for statement in statements) or "nothing"
-            raise QueryError(f"one SELECT statement is expected, got {got}: {sql.strip()!r}. {_available(store)}")
-        relation = connection.sql(statements[0])
-        if relation is None:
-            raise QueryError(f"the statement returns no rows: {sql.strip()!r}. {_available(store)}")
-        return to_pandas(_without_decimals(relation.to_arrow_table()))
+        rows = _within(
+            _SECONDS + num_rows / _ROWS_A_SECOND if seconds is None else seconds, connection,
+            lambda: _run(connection, store, sql, max_rows),
+        )
     except duckdb.Error as error:
-        raise QueryError(f"{str(error).strip()}\n{_available(store)}") from None
-    finally:
-        connection.close()
+        message = "\n".join(str(error).strip().splitlines()[:_LINES])
+        raise QueryError(f"{message}\n{_available(store)}") from None
+    except MemoryError:
+        raise QueryError("the statement needs more memory than there is: ask for less with WHERE or LIMIT") from None
+    connection.close()
+    return rows
 
 
-def write(frame: pd.DataFrame, path: str | os.PathLike[str], kind: Literal["csv", "json", "parquet"]) -> None:
-    """Write a query's result to a file.
+def _register(connection: duckdb.DuckDBPyConnection, store: Store, sql: str) -> int:
+    """Give a connection every view, loaded where the statement names it; returns how many rows were loaded."""
+    every = re.search(r"\b(show|describe|information_schema|duckdb_\w+|pragma_\w+)\b", sql, re.IGNORECASE)
+    named = {view for view in ("trials", "reports", "scores", "places", "arms", "best")
+             if every or re.search(rf"\b{view}\b", sql, re.IGNORECASE)}
+    verdict = verdict_now(store) if named & {"arms", "best"} else None
+    num_rows = 0
+    for name, made_of in _VIEWS.items():
+        if named & made_of:
+            table = _arms(store, verdict) if name == "arms" else store.table(name)
+            num_rows += table.num_rows
+        else:  # a statement about something else still learns of it from SHOW and from errors
+            columns = (_arm_columns(store) if name == "arms" else SCORE_COLUMNS if name == "scores"
+                       else store.manifest.columns[name])
+            table = arrow_schema(columns).empty_table()
+        connection.register(name, table)
+    places = _places(store, load="places" in named)
+    connection.register("places", places)
+    connection.execute(f"CREATE VIEW best AS {_best(verdict)}")
+    return num_rows + int(places.num_rows)
 
-    Raises:
-        QueryError: The file cannot be written.
+
+def _run(connection: duckdb.DuckDBPyConnection, store: Store, sql: str, max_rows: int | None) -> Rows:
+    """Run what is to be one statement that reads."""
+    import duckdb
+
+    reading = {duckdb.StatementType.SELECT, duckdb.StatementType.MULTI}  # MULTI is what PIVOT parses to
+    statements = connection.extract_statements(sql)
+    if len(statements) != 1 or statements[0].type not in reading:
+        types = [statement.type.name for statement in statements]
+        got = ", ".join(types[:5]) + (f" and {len(types) - 5} more" if types[5:] else "") or "nothing"
+        raise QueryError(f"one SELECT statement is expected, got {got}: {_quoted(sql)}. {_available(store)}")
+    relation = connection.sql(statements[0])
+    if relation is None:
+        raise QueryError(f"the statement returns no rows: {_quoted(sql)}. {_available(store)}")
+    return read_rows(relation, max_rows)
+
+
+def _within(seconds: float, connection: duckdb.DuckDBPyConnection, run: Callable[[], Rows]) -> Rows:
+    """Do something with a connection in a thread of its own, and interrupt it when its time is over.
+
+    DuckDB looks for an interrupt between chunks of rows, not within one call of a function such as `repeat`. A thread
+    that does not end is left behind: a daemon, it ends with the process.
     """
-    try:
-        if kind == "parquet":
-            frame.to_parquet(path, index=False)
-        else:
-            Path(path).write_text(as_text(frame, kind), encoding="utf-8")
-    except OSError as error:
-        raise QueryError(f"{os.fspath(path)}: cannot write the result: {error.strerror or error}") from None
+    ended: list[Rows | BaseException] = []
 
+    def work() -> None:
+        try:
+            ended.append(run())
+        except BaseException as error:  # raised where it is waited for
+            ended.append(error)
 
-def as_text(frame: pd.DataFrame, kind: Literal["csv", "json", "table"]) -> str:
-    """A query's result as CSV, as a JSON list of objects, or as a table to read."""
-    if kind == "csv":
-        return str(frame.to_csv(index=False))
-    if kind == "json":
-        return str(frame.to_json(orient="records", date_format="iso")) + "\n"
-    return "no rows\n" if frame.empty else str(frame.to_string(index=False)) + "\n"
+    thread = threading.Thread(target=work, name="raymae-query", daemon=True)
+    thread.start()
+    thread.join(seconds)
+    if not ended:
+        connection.interrupt()
+        raise QueryError(f"the statement was stopped after {seconds:.3g} s: bound it with WHERE or LIMIT, or give it "
+                         "more time (--seconds, or `seconds=` of raymae.query)")
+    if isinstance(ended[0], BaseException):
+        raise ended[0]
+    return ended[0]
 
 
 def _arms(store: Store, verdict: Verdict | None) -> Any:
@@ -157,18 +213,9 @@ def _best(verdict: Verdict | None) -> str:
             "QUALIFY row_number() OVER (PARTITION BY trial_id ORDER BY attempt DESC) = 1")
 
 
-def _without_decimals(table: Any) -> Any:
-    """DuckDB sums integers into 128-bit ones, which pandas would show as Decimal objects."""
-    import pyarrow as pa
-
-    for index, field in enumerate(table.schema):
-        if pa.types.is_decimal(field.type):
-            try:
-                column = table.column(index).cast(pa.int64() if field.type.scale == 0 else pa.float64())
-            except pa.ArrowInvalid:
-                column = table.column(index).cast(pa.float64())
-            table = table.set_column(index, field.name, column)
-    return table
+def _quoted(sql: str) -> str:
+    """A statement within a message."""
+    return repr(sql.strip()[:_QUOTED] + ("…" if len(sql.strip()) > _QUOTED else ""))
 
 
 def _available(store: Store) -> str:
