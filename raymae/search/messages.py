@@ -8,9 +8,10 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from raymae.results.store.columns import Row
     from raymae.spec.trial import ReportData, TrialConfig
 
 NOT_STARTED = "no workers came for it before the sweep's end"
@@ -116,7 +117,7 @@ class Message:
         return self.report is None or self.report.final
 
 
-def report_row(message: Message, config: TrialConfig) -> dict[str, Any]:
+def report_row(message: Message, config: TrialConfig) -> Row:
     """Make the row of the reports' table from a message that holds a report."""
     report = message.report
     assert report is not None

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from raymae.errors import shorten
+from raymae.spec.read import Tree
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
 
@@ -69,7 +70,7 @@ class Reading(Model):
             raise ValueError(f"columns and drop both name {min(both)!r}; name it once")
         return self
 
-    def given(self) -> dict[str, Any]:
+    def given(self) -> Tree:
         """What a sweep file says of reading, as plain values; empty where it says nothing."""
         return {key: value for key, value in self.model_dump(mode="json", include={*Reading.model_fields}).items()
                 if value not in (None, [])}
@@ -276,7 +277,7 @@ class SweepSpec(Model):
             raise ValueError("must name a folder, such as `results`")
         return value
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> Tree:
         """Plain values that load back to an equal spec; training holds only what the file fixed."""
         plain = self.model_dump(mode="json", by_alias=True)
         plain["training"] = self.training.model_dump(mode="json", exclude_unset=True)

@@ -6,8 +6,9 @@ import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
 
@@ -36,13 +37,13 @@ class TrialData:
         """The data set's name."""
         return self.where.name
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """The `data` section with `source`, flat; of how the file is read, what was given."""
         where = self.where.model_dump(include={"name", "path", "root", "if_unavailable"})
         return {**where, **self.where.given(), "source": self.source}
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TrialData:
+    def from_json(cls, value: Tree) -> TrialData:
         """The inverse of `to_json`."""
         return cls(DataSpec(**{key: text for key, text in value.items() if key != "source"}), value["source"])
 
@@ -85,7 +86,7 @@ class TrialConfig:
         held = next((values for until, values in self.earlier if epoch < until), {})
         return {**self.params, **held}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """Plain values, for a file or a message."""
         plain = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": self.data.to_json(),
                  "seed": self.seed, "stage": self.stage, "config_id": self.config_id}
@@ -94,7 +95,7 @@ class TrialConfig:
         return plain
 
     @classmethod
-    def from_json(cls, value: Mapping[str, Any]) -> TrialConfig:
+    def from_json(cls, value: Tree) -> TrialConfig:
         """The inverse of `to_json`."""
         earlier = tuple((int(epoch), dict(values)) for epoch, values in value.get("earlier", ()))
         plain = {key: value[key] for key in ("task", "arm", "params", "seed", "stage")}

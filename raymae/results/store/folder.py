@@ -14,6 +14,7 @@ from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
 from raymae.errors import ResultsError
+from raymae.spec.read import Tree
 from raymae.spec.uri import open_uri
 
 MAX_JSON = 20_000_000  # bytes
@@ -125,7 +126,7 @@ class Folder:
         with self.filesystem.open_input_file(self.path(name)) as stream:
             return bytes(stream.read())
 
-    def read_json(self, name: str) -> dict[str, Any] | None:
+    def read_json(self, name: str) -> Tree | None:
         """A JSON object, or None where there is no such file.
 
         Raises:

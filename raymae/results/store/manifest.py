@@ -11,6 +11,7 @@ from raymae.errors import ResultsError, shorten, unknown
 from raymae.results.store.columns import KINDS, REQUIRED, fixed_columns
 from raymae.results.store.layout import REPORTS
 from raymae.spec import Arm, Objective, SweepSpec
+from raymae.spec.read import Tree
 from raymae.spec.task import Published
 
 _OLD_PRIMARY = ("mae", "scratch")
@@ -119,7 +120,7 @@ class Manifest:
         return asdict(self)
 
     @classmethod
-    def from_json(cls, plain: Mapping[str, Any]) -> Manifest:
+    def from_json(cls, plain: Tree) -> Manifest:
         """The manifest that this version or an earlier one wrote.
 
         Version 0.1.0 said neither what a task is about nor what was published for it: then the comparison is the one
@@ -146,7 +147,7 @@ class Manifest:
         )
 
 
-def read(plain: Mapping[str, Any], where: str) -> Manifest:
+def read(plain: Tree, where: str) -> Manifest:
     """The manifest in a `sweep.json`, whoever wrote it: every value that a reader relies on is of its kind.
 
     Args:
@@ -185,7 +186,7 @@ def _adapter(kind: type) -> Any:
     return TypeAdapter(kind)
 
 
-def checked(kind: type, plain: Mapping[str, Any], where: str) -> None:
+def checked(kind: type, plain: Tree, where: str) -> None:
     """Check plain values against the fields of a dataclass, and of those in it.
 
     Args:

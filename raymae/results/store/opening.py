@@ -17,6 +17,7 @@ from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SCORES, SWEEP, TRIALS, VERDICT
 from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
 from raymae.spec import SweepSpec, TaskSchema
+from raymae.spec.read import Tree
 
 MACHINE_DEPENDENT = ("results", "resources", "budget")
 """Keys of a sweep file that may change from one start to the next.
@@ -85,7 +86,7 @@ def read_manifest(folder: Folder) -> Manifest:
     return read(plain, folder.uri(SWEEP))
 
 
-def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
+def read_json(folder: Folder, name: str) -> Tree | None:
     """Read a JSON file of a sweep's folder; None where there is none.
 
     Raises:
@@ -97,7 +98,7 @@ def read_json(folder: Folder, name: str) -> dict[str, Any] | None:
         raise ResultsError(f"{folder.uri(name)}: cannot read: {error}") from None
 
 
-def read_configs(folder: Folder) -> dict[str, dict[str, Any]]:
+def read_configs(folder: Folder) -> dict[str, Tree]:
     """Read every trial's config, several at a time: an object store answers each of them late.
 
     Returns:
@@ -162,7 +163,7 @@ def _version() -> str:
         return "unknown"
 
 
-def with_earlier(environment: Mapping[str, object], old: dict[str, Any] | None) -> dict[str, object]:
+def with_earlier(environment: Mapping[str, object], old: Tree | None) -> dict[str, object]:
     """`environment.json` of this start, with those of earlier starts that differ under `earlier`."""
     if old is None:
         return dict(environment)
@@ -173,7 +174,7 @@ def with_earlier(environment: Mapping[str, object], old: dict[str, Any] | None) 
     return {**environment, "earlier": earlier} if earlier else dict(environment)
 
 
-def check_same_sweep(folder: Folder, old: dict[str, Any], now: Manifest, *, extend: bool = False) -> None:
+def check_same_sweep(folder: Folder, old: Tree, now: Manifest, *, extend: bool = False) -> None:
     """Compare what a folder holds with what is asked for now.
 
     Args:
@@ -185,7 +186,7 @@ def check_same_sweep(folder: Folder, old: dict[str, Any], now: Manifest, *, exte
     Raises:
         ResultsError: They differ in the spec, the data or the columns; lists each key with both values.
     """
-    new: dict[str, Any] = now.to_json()
+    new: Tree = now.to_json()
     try:
         changes = [
             *differences(_lasting(_today(old["spec"]), extend), _lasting(new["spec"], extend)),
@@ -210,7 +211,7 @@ def check_same_sweep(folder: Folder, old: dict[str, Any], now: Manifest, *, exte
         )
 
 
-def _today(spec: dict[str, Any]) -> dict[str, Any]:
+def _today(spec: Tree) -> Tree:
     """A spec with the keys that it gained since it was written, at their defaults."""
     try:
         return SweepSpec.model_validate(spec).to_json()
@@ -218,10 +219,10 @@ def _today(spec: dict[str, Any]) -> dict[str, Any]:
         return spec
 
 
-def _lasting(spec: dict[str, Any], extend: bool) -> dict[str, object]:
+def _lasting(spec: Tree, extend: bool) -> dict[str, object]:
     """What makes a spec another sweep: not where its data lies or how many trials run at once."""
     dropped = {"data": {"root", "path"}, "search": {"max_concurrent"} | ({"num_trials"} if extend else set())}
-    lasting: dict[str, Any] = {key: value for key, value in spec.items() if key not in MACHINE_DEPENDENT}
+    lasting: Tree = {key: value for key, value in spec.items() if key not in MACHINE_DEPENDENT}
     if extend:
         lasting.pop("replicates", None)
     for section, names in dropped.items():

@@ -17,6 +17,7 @@ from raymae.results.store.outbox import Outbox
 from raymae.results.store.parts import Parts
 from raymae.results.store.scores import read_scores
 from raymae.spec import Objective, SweepSpec, TaskSchema
+from raymae.spec.read import Tree
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -199,15 +200,15 @@ class Store:
         """What the sweep selects on."""
         return self.manifest.task.objective
 
-    def environment(self) -> dict[str, Any]:
+    def environment(self) -> Tree:
         """Versions, commit and device of the last start; those of earlier starts under `earlier`."""
         return opening.read_json(self._folder, ENVIRONMENT) or {}
 
-    def verdict(self) -> dict[str, Any] | None:
+    def verdict(self) -> Tree | None:
         """The answer as it was written at the end of the sweep, or None."""
         return opening.read_json(self._folder, VERDICT)
 
-    def state(self) -> dict[str, Any] | None:
+    def state(self) -> Tree | None:
         """The driver's last sign of life (see `raymae.search.live.state_file`), or None."""
         return opening.read_json(self._folder, STATE)
 
@@ -215,7 +216,7 @@ class Store:
         """A dataset for somebody who looks again and again; see `Parts.table_after`."""
         return self._parts[name].table_after(seen, table)
 
-    def configs(self) -> dict[str, dict[str, Any]]:
+    def configs(self) -> dict[str, Tree]:
         """The config of every trial that was started, by trial_id."""
         return opening.read_configs(self._folder)
 

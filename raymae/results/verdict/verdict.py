@@ -14,6 +14,7 @@ from typing import Any, Literal
 from raymae.results.store.manifest import SweepData
 from raymae.results.verdict.pareto import FrontPoint, Pareto
 from raymae.results.verdict.statistics import Interval, Score
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.task import ArmKind, Objective
 
@@ -214,7 +215,7 @@ class Verdict:
         return found
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Verdict:
+    def from_json(cls, found: Tree) -> Verdict:
         """The verdict that `to_json` wrote."""
         pareto = found.get("pareto")
         return cls(**{
@@ -228,18 +229,18 @@ class Verdict:
         })
 
 
-def _arm(found: Mapping[str, Any]) -> ArmResult:
+def _arm(found: Tree) -> ArmResult:
     metrics = {column: Score(**{**score, **_intervals(score)}) for column, score in found["metrics"].items()}
     return ArmResult(**{**found, "metrics": metrics, "val": BestTrial(**found["val"]),
                         "num_trials": TrialCounts(**found["num_trials"])})
 
 
-def _pair(found: Mapping[str, Any]) -> Pair:
+def _pair(found: Tree) -> Pair:
     needed = found.get("needed")
     return Pair(**{**found, **_intervals(found), "needed": needed and Needed(**needed)})
 
 
-def _intervals(found: Mapping[str, Any]) -> dict[str, Interval | None]:
+def _intervals(found: Tree) -> dict[str, Interval | None]:
     return {name: None if ends is None else (ends[0], ends[1]) for name, ends in found.items() if name.startswith("ci")}
 
 

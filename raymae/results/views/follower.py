@@ -27,6 +27,7 @@ from raymae.results.views.progress import (
     State,
     TestMean,
 )
+from raymae.spec.read import Tree
 
 SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
 NUM_FAILURES = 5
@@ -138,7 +139,7 @@ class Follower:
         return "running", "starting Ray" if state.dashboard is None else ""
 
 
-def _driver(written: Mapping[str, Any], where: str) -> DriverState:
+def _driver(written: Tree, where: str) -> DriverState:
     """The driver's sign of life.
 
     Raises:

@@ -11,6 +11,7 @@ from typing import Any, Literal
 
 from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.verdict import SweepData, TrialCounts, plain
+from raymae.spec.read import Tree
 from raymae.spec.task import ArmKind, Objective
 
 State = Literal["running", "ended", "interrupted", "failed", "lost", "unknown", "unreadable"]
@@ -177,7 +178,7 @@ class Progress:
         return {**plain(self), "dashboard": self.dashboard or ""}
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> Progress:
+    def from_json(cls, found: Tree) -> Progress:
         """The progress that `to_json` made plain; keys of a later version are left out."""
         return _made(
             cls, found, data=SweepData(**found["data"]), objective=Objective(**found["objective"]),
@@ -235,7 +236,7 @@ class DriverState:
         return found
 
     @classmethod
-    def from_json(cls, found: Mapping[str, Any]) -> DriverState:
+    def from_json(cls, found: Tree) -> DriverState:
         """The state that `to_json` made plain; keys of a later version are left out."""
         return _made(
             cls, found, planned={arm: PlannedTrials(**one) for arm, one in found["planned"].items()},
@@ -247,7 +248,7 @@ def _made(cls: Any, found: Mapping[str, object], **parts: object) -> Any:
     return cls(**{**{name.name: found.get(name.name) for name in fields(cls)}, **parts})
 
 
-def _arm(found: Mapping[str, Any]) -> ArmProgress:
+def _arm(found: Tree) -> ArmProgress:
     test = found["test"]
     arm: ArmProgress = _made(
         ArmProgress, found, search=StageCount(**found["search"]), replicates=StageCount(**found["replicates"]),

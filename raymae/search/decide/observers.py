@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from typing import Any, Protocol
+from collections.abc import Iterable
+from typing import Protocol
 
+from raymae.results.store.columns import Row
 from raymae.results.views.progress import Progress
 from raymae.search.messages import Message
 
@@ -15,10 +16,10 @@ class Observer(Protocol):
     def warned(self, text: str) -> None:
         """Take something that a person should know now."""
 
-    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+    def reported(self, row: Row, message: Message) -> None:
         """Take one report: its row, and the worker's message that it was made of."""
 
-    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+    def ended(self, row: Row, progress: Progress) -> None:
         """Take the row of a trial that ended, and how far the sweep is with it."""
 
     def beat(self, progress: Progress) -> None:
@@ -44,12 +45,12 @@ class Observers:
         for observer in self._all:
             observer.warned(text)
 
-    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+    def reported(self, row: Row, message: Message) -> None:
         """Pass on a report."""
         for observer in self._all:
             observer.reported(row, message)
 
-    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+    def ended(self, row: Row, progress: Progress) -> None:
         """Pass on the end of a trial."""
         for observer in self._all:
             observer.ended(row, progress)

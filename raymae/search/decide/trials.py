@@ -8,8 +8,9 @@ from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Literal
 
+from raymae.results.store.columns import Row
 from raymae.search.messages import Job, Message, Parent
 from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
@@ -95,12 +96,12 @@ class Trial:
         if report.phase == "test":
             self.test = {key: value for key, value in report.metrics.items() if key.startswith("test_")}
 
-    def to_json(self) -> dict[str, Any]:
+    def to_json(self) -> dict[str, object]:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
         parent = {} if self.parent is None else {"parent": asdict(self.parent)}
         return {**self.config.to_json(), "sampled": dict(self.sampled), **parent}
 
-    def row(self, now: datetime) -> dict[str, Any]:
+    def row(self, now: datetime) -> Row:
         """The row of the trials' table, once it has ended."""
         worker = self.last and self.last.worker
         return {

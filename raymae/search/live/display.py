@@ -6,12 +6,13 @@ import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console, RenderableType
 from rich.live import Live
 from rich.text import Text
 
+from raymae.results.store.columns import Row
 from raymae.results.verdict.numbers import duration, significant
 from raymae.results.views.progress import Progress
 from raymae.results.views.watch import panel
@@ -60,12 +61,12 @@ class Display:
         if self._console is not None:
             self._console.print(Text(f"warning: {text}", style="yellow"))
 
-    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+    def reported(self, row: Row, message: Message) -> None:
         """Print nothing: the panel shows it. The workers have started."""
         if self._note == STARTING:
             self._note = ""
 
-    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+    def ended(self, row: Row, progress: Progress) -> None:
         """Print one line about a trial that ended, where there is no live panel."""
         self._print(trial_line(row, progress))
 
@@ -139,7 +140,7 @@ class Display:
             yield
 
 
-def trial_line(row: Mapping[str, Any], progress: Progress) -> Text:
+def trial_line(row: Row, progress: Progress) -> Text:
     """How a trial ended, in one line.
 
     Args:

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from raymae.results.store.columns import Row
     from raymae.results.views.progress import Progress
     from raymae.search.messages import Message
 
@@ -56,13 +57,13 @@ class Metrics:
     def warned(self, text: str) -> None:
         """Count nothing."""
 
-    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+    def reported(self, row: Row, message: Message) -> None:
         """Count one report, and how long it took to come."""
         self._of["raymae_reports_total"].inc(1, {**self._sweep, "arm": row["arm"], "phase": row["phase"]})
         waited = max(time.time() - message.sent_at, 1e-6)  # the clocks of a cluster differ a little
         self._of["raymae_report_latency_seconds"].observe(waited, self._sweep)
 
-    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+    def ended(self, row: Row, progress: Progress) -> None:
         """Remember a replicate's test score."""
         value = row.get(progress.objective.test)
         if value is not None and math.isfinite(value):

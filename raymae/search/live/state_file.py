@@ -6,11 +6,12 @@ Its keys are the fields of `raymae.results.views.progress.DriverState`, which sa
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
+from raymae.results.store.columns import Row
 from raymae.results.store.store import Store
 from raymae.results.views.progress import DriverState, PlannedTrials, Progress
 from raymae.search.background import repeatedly
@@ -36,10 +37,10 @@ class StateFile:
     def warned(self, text: str) -> None:
         """Write nothing."""
 
-    def reported(self, row: Mapping[str, Any], message: Message) -> None:
+    def reported(self, row: Row, message: Message) -> None:
         """Write nothing: the next beat is near."""
 
-    def ended(self, row: Mapping[str, Any], progress: Progress) -> None:
+    def ended(self, row: Row, progress: Progress) -> None:
         """Write nothing: the next beat is near."""
 
     def beat(self, progress: Progress) -> None:
