@@ -32,15 +32,20 @@ class Scaler:
         """Learn the map. Pass the training rows only, or validation and test leak.
 
         Args:
-            values_TC: (T, C), finite.
+            values_TC: (T, C), finite, or NaN where a cell is missing.
             kind: Which map.
 
         Raises:
-            ValueError: Unknown kind, no rows, not two axes, or not finite.
+            ValueError: Unknown kind, no cells, not two axes, or not finite.
         """
         if kind not in get_args(ScalerKind):
             raise ValueError(unknown("scaler", kind, get_args(ScalerKind)))
         values_TC = np.asarray(values_TC, dtype=np.float64)
+        missing_TC = np.isnan(values_TC)
+        if missing_TC.any() and values_TC.ndim == 2:
+            apart = [cls.fit(values_T[~missing_T, None], kind)
+                     for values_T, missing_T in zip(values_TC.T, missing_TC.T, strict=True)]
+            return cls(kind, *(np.concatenate([getattr(of, part) for of in apart]) for part in ("offset_C", "scale_C")))
         if values_TC.ndim != 2 or not len(values_TC) or not np.isfinite(values_TC).all():
             raise ValueError(f"a scaler is fitted on finite values of shape (T, C), T >= 1; got {values_TC.shape}")
         low_C, high_C = values_TC.min(axis=0), values_TC.max(axis=0)

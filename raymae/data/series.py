@@ -31,7 +31,7 @@ class Series:
     """A multivariate series with regular steps. T steps, C channels.
 
     Attributes:
-        values_TC: float64 (T, C), in the file's units, finite.
+        values_TC: float64 (T, C), in the file's units; NaN where a cell is missing.
         channels: C names.
         target_index: Which channel is forecast and scored.
         times: datetime64[s] (T,), ascending, UTC if the file has time zones.
@@ -143,14 +143,11 @@ def _values(
     missing_TC = np.isnan(values_TC)
     if not missing_TC.any():
         return values_TC, []
-    row, column_ = map(int, np.argwhere(missing_TC)[0])
-    if reading.fill is None:
-        raise DataError(f"{cells.path}:{cells.line_of(row)}: column {names[column_]!r} is missing; "
-                        f"{int(missing_TC.sum())} such cells in all ({missing_TC.mean():.1%}); set data.fill to "
-                        "interpolate or last, or leave the column out by data.drop")
     if missing_TC.all(axis=0).any():
         name = names[int(np.argmax(missing_TC.all(axis=0)))]
         raise DataError(f"{cells.path}: column {name!r} has no cell to fill from; leave it out by data.drop")
+    if reading.fill is None:
+        return values_TC, [f"{missing_TC.mean():.2%} of the cells missing"]
     filled_TC = np.column_stack([_filled(values_T, reading.fill) for values_T in values_TC.T])
     return filled_TC, [f"{missing_TC.mean():.2%} of the cells missing, filled by data.fill={reading.fill}"]
 

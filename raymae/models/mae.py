@@ -227,7 +227,13 @@ class MaskedAutoencoder(nn.Module):
             full_BND = block(full_BND) if wanted_BH is None else _wanted_of(block, full_BND, wanted_BH)
         return self.predict(self.norm(full_BND))
 
-    def _statistics(self, target_BNT: Tensor) -> tuple[Tensor, Tensor]:
+    def _statistics(self, target_BNT: Tensor, missing_BNT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        if missing_BNT is not None:
+            observed_BNT = ~missing_BNT
+            count_BN1 = observed_BNT.sum(dim=-1, keepdim=True)
+            mean = (target_BNT * observed_BNT).sum(dim=-1, keepdim=True) / count_BN1.clamp(min=1)
+            squares = ((target_BNT - mean).square() * observed_BNT).sum(dim=-1, keepdim=True)
+            return mean, (squares / (count_BN1 - 1).clamp(min=1) + 1e-6).sqrt()
         mean = target_BNT.mean(dim=-1, keepdim=True)
         # torch's own var takes six times as long on a CPU
         variance = (target_BNT - mean).square().sum(dim=-1, keepdim=True) / max(target_BNT.shape[-1] - 1, 1)
@@ -235,36 +241,40 @@ class MaskedAutoencoder(nn.Module):
 
     def loss(
         self, tokens_BNP: Tensor, hidden_BN: Tensor, *, target_BNT: Tensor | None = None,
-        missing_BN: Tensor | None = None, num_visible: int | None = None,
+        missing_BNT: Tensor | None = None, num_visible: int | None = None,
     ) -> Tensor:
-        """Mean squared error over the hidden tokens that were observed. A scalar.
+        """Mean squared error over the values of hidden tokens that were observed. A scalar.
 
         Args:
             tokens_BNP: Values of all tokens; hidden ones are never read by the encoder.
             hidden_BN: What the encoder does not see.
             target_BNT: What is predicted; the tokens themselves by default.
-            missing_BN: What was never observed; no loss there.
+            missing_BNT: Which values of the target were never observed; no loss there.
             num_visible: See `visible_first`.
         """
         target_BNT = tokens_BNP if target_BNT is None else target_BNT
-        counted_BN = hidden_BN if missing_BN is None else hidden_BN & ~missing_BN
-        wanted_BH = None
+        counted_BN, wanted_BH = hidden_BN, None
         if num_visible is not None and len(self.decoder):  # what the loss does not count is not computed
             wanted_BH = visible_first(~hidden_BN, hidden_BN.shape[1] - num_visible)[0]
             target_BNT, counted_BN = take(target_BNT, wanted_BH), counted_BN.gather(1, wanted_BH)
+            missing_BNT = None if missing_BNT is None else take(missing_BNT, wanted_BH)
         predicted_BNT = self(tokens_BNP, hidden_BN, num_visible, wanted_BH)
         if self.norm_target:
-            mean, sd = self._statistics(target_BNT)
+            mean, sd = self._statistics(target_BNT, missing_BNT)
             target_BNT = (target_BNT - mean) / sd
-        error_BN = F.mse_loss(predicted_BNT.float(), target_BNT.float(), reduction="none").mean(dim=-1)
-        return (error_BN * counted_BN).sum() / counted_BN.sum().clamp(min=1)
+        error_BNT = F.mse_loss(predicted_BNT.float(), target_BNT.float(), reduction="none")
+        if missing_BNT is not None:
+            observed_BNT = counted_BN.unsqueeze(-1) & ~missing_BNT
+            return error_BNT.where(observed_BNT, 0).sum() / observed_BNT.sum().clamp(min=1)
+        return (error_BNT.mean(dim=-1) * counted_BN).sum() / counted_BN.sum().clamp(min=1)
 
     @torch.no_grad()
-    def reconstruct(self, tokens_BNP: Tensor, hidden_BN: Tensor, target_BNT: Tensor | None = None) -> Tensor:
+    def reconstruct(self, tokens_BNP: Tensor, hidden_BN: Tensor, target_BNT: Tensor | None = None,
+                    missing_BNT: Tensor | None = None) -> Tensor:
         """The target with hidden tokens replaced by the prediction, in the data's own scale: `[B, N, T]`."""
         predicted_BNT = self(tokens_BNP, hidden_BN)
         target_BNT = tokens_BNP if target_BNT is None else target_BNT
         if self.norm_target:
-            mean, sd = self._statistics(target_BNT)
+            mean, sd = self._statistics(target_BNT, missing_BNT)
             predicted_BNT = predicted_BNT * sd + mean
         return torch.where(hidden_BN.unsqueeze(-1), predicted_BNT, target_BNT)

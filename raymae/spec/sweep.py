@@ -32,7 +32,8 @@ class Reading(Model):
                                  "that summer time leaves out or repeats are then no gaps.")
     fill: Literal["interpolate", "last"] | None = Field(
         None, description="What stands for a series' missing cells, for every arm: a line between the cells before and "
-        "after, which looks ahead, or the cell before. By default missing cells are an error."
+        "after, which looks ahead, or the cell before. By default they stay missing: never forecast, in no loss, and "
+        "networks see that they are."
     )
     columns: tuple[str, ...] = Field((), description="The only columns that are read.")
     drop: tuple[str, ...] = Field((), description="Columns that are left out, such as an identifier.")

@@ -33,7 +33,7 @@ class Panel(NamedTuple):
 
     Attributes:
         title: What it shows.
-        truth_T: The series, drawn in grey.
+        truth_T: The series, drawn in grey where it is finite.
         model_T: What the model made of it, drawn in red where it is finite.
         hidden: Stretches `(first, last + 1)` of steps with a grey ground.
     """
@@ -57,7 +57,8 @@ def line_panels(panels: Sequence[Panel]) -> np.ndarray:
     for row, panel in enumerate(panels):
         left, right, top, bottom = 8, LINE_WIDTH - 8, row * LINE_HEIGHT + LINE_MARGIN, (row + 1) * LINE_HEIGHT - 8
         xs = np.linspace(left, right, len(panel.truth_T))
-        low, high = np.nanmin(panel.truth_T), np.nanmax(panel.truth_T)
+        drawn = panel.truth_T if np.isfinite(panel.truth_T).any() else np.zeros(1)  # all of it may be missing
+        low, high = np.nanmin(drawn), np.nanmax(drawn)
         room = BEYOND * (high - low if high > low else 1.0)
         low, high = low - room, high + room
         scale = (bottom - top) / (high - low)

@@ -154,8 +154,9 @@ def test_missing_cells_are_filled_only_where_it_is_asked_for(tmp_path: Path, fil
     cells = ["", "1", "NA", "?", "4", ""]
     rows = [f"{moment},{cell},1\n" for moment, cell in zip(HOURS[:6], cells, strict=True)]
     path.write_text("".join(["date,a,b\n", *rows]))
-    with pytest.raises(DataError, match=r":2: column 'a' is missing; 4 such cells in all \(33.3%\); set data\.fill to"):
-        read_series(path, target="a")
+    kept = read_series(path, target="a")
+    np.testing.assert_array_equal(kept.values_TC[:, 0], [np.nan, 1, np.nan, np.nan, 4, np.nan])
+    assert kept.notes == ("33.33% of the cells missing",)
     series = read_series(path, target="a", reading=Reading(fill=fill))  # type: ignore[arg-type]
     assert series.values_TC[:, 0].tolist() == expected
     assert series.notes == (f"33.33% of the cells missing, filled by data.fill={fill}",)

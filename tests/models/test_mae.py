@@ -43,28 +43,33 @@ def test_loss_counts_hidden_tokens_only(hidden_BN: Tensor) -> None:
     assert torch.equal(model.loss(x, hidden_BN), loss)  # the tokens are the target by default
 
 
-def test_missing_tokens_are_not_counted() -> None:
-    model, x = make_mae(), tokens()
-    missing_BN = torch.zeros(B, N, dtype=torch.bool)
-    missing_BN[0, 1] = missing_BN[1, 0] = missing_BN[2, 0] = True  # two hidden, one visible
-    loss = model.loss(x, EQUAL, target_BNT=x, missing_BN=missing_BN)
-    junk = torch.where(missing_BN.unsqueeze(-1), 1e3, x)
-    assert torch.equal(model.loss(x, EQUAL, target_BNT=junk, missing_BN=missing_BN), loss)
-    with torch.no_grad():
-        torch.testing.assert_close(loss, (model(x, EQUAL) - x)[EQUAL & ~missing_BN].square().mean())
-    nothing = model.loss(x, EQUAL, missing_BN=torch.ones_like(EQUAL))
+@pytest.mark.parametrize("norm_target", [False, True])
+def test_missing_values_are_not_counted(norm_target: bool) -> None:
+    model, x = make_mae(norm_target=norm_target), tokens()
+    missing_BNT = torch.zeros(x.shape, dtype=torch.bool)
+    missing_BNT[0, 1] = missing_BNT[1, 0] = missing_BNT[2, 0, :2] = True  # two hidden, one of them in part, one visible
+    loss = model.loss(x, EQUAL, target_BNT=x, missing_BNT=missing_BNT)
+    junk = torch.where(missing_BNT, 1e3, x)
+    assert torch.equal(model.loss(x, EQUAL, target_BNT=junk, missing_BNT=missing_BNT), loss)
+    assert not torch.equal(model.loss(x, EQUAL, target_BNT=junk), loss)
+    if not norm_target:
+        with torch.no_grad():
+            counted_BNT = EQUAL[..., None] & ~missing_BNT
+            torch.testing.assert_close(loss, (model(x, EQUAL) - x)[counted_BNT].square().mean())
+    torch.testing.assert_close(model.loss(x, EQUAL, missing_BNT=torch.zeros_like(missing_BNT)), model.loss(x, EQUAL))
+    nothing = model.loss(x, EQUAL, missing_BNT=torch.ones_like(missing_BNT))
     assert nothing == 0
 
 
 @pytest.mark.parametrize("depth", [0, 1, 2])
 @pytest.mark.parametrize("norm_target", [False, True])
 def test_what_the_loss_does_not_count_need_not_be_computed(depth: int, norm_target: bool) -> None:
-    missing_BN = torch.zeros(B, N, dtype=torch.bool)
-    missing_BN[0, 1] = missing_BN[1, 5] = True
+    missing_BNT = torch.zeros(tokens().shape, dtype=torch.bool)
+    missing_BNT[0, 1] = missing_BNT[1, 5, 0] = True
     found = []
     for num_visible in (None, 4):
         model = make_mae(decoder_depth=depth, norm_target=norm_target)
-        loss = model.loss(tokens(), EQUAL, missing_BN=missing_BN, num_visible=num_visible)
+        loss = model.loss(tokens(), EQUAL, missing_BNT=missing_BNT, num_visible=num_visible)
         loss.backward()
         found.append((loss, *(p.grad for p in model.parameters())))
     torch.testing.assert_close(found[1], found[0])

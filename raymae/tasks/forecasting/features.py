@@ -1,7 +1,7 @@
 """What a network sees of a window: levels and changes relative to the window itself, so that a forecast is local.
 
-Shape suffixes: B batch, C series channels (the one predicted first), F input features per step, L lookback steps,
-N tokens.
+Shape suffixes: B batch, C series channels (the one predicted first), X one for all channels, or C where cells are
+missing, F input features per step, L lookback steps, N tokens.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from raymae.tasks.base import Batch
-from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, ScaledSeries
+from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, ScaledSeries, carried
 
 
 class Features:
@@ -30,12 +30,16 @@ class Features:
 
     @property
     def per_step(self) -> int:
-        """F: level and change of every input channel, then the time features."""
+        """F: level and change of every input channel, whether it is missing where the series has missing cells, and the
+        time features."""
         channels = len(self.data.values_CT) if self.p.covariates == "all" else 1
-        return 2 * channels + (0 if self.p.covariates == "none" else NUM_TIME_FEATURES)
+        per_channel = 2 if self.data.observed_CT is None else 3
+        return per_channel * channels + (0 if self.p.covariates == "none" else NUM_TIME_FEATURES)
 
     def __call__(self, batch: Batch, hidden_BN: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Compute normalised inputs from visible steps only.
+        """Compute normalised inputs from visible steps only, and of those from cells that are not missing.
+
+        A missing cell has the level of the last visible one before it, and no change.
 
         Args:
             batch: As `Windows.batch` makes it.
@@ -46,17 +50,21 @@ class Features:
             and base and unit `[B, 1]`, such that a forecast is `base + unit * output`.
         """
         p = self.p
-        x_BCL, which_B = batch["window"], batch["channel"]
+        x_BCL, which_B, observed_BCL = batch["window"], batch["channel"], batch.get("observed")
         order_BC = (which_B[:, None] + torch.arange(x_BCL.shape[1], device=x_BCL.device)) % x_BCL.shape[1]
-        if p.covariates != "all":
-            x_BCL, order_BC = x_BCL[:, :1], order_BC[:, :1]
+        channels = x_BCL.shape[1] if p.covariates == "all" else 1
+        x_BCL, order_BC = x_BCL[:, :channels], order_BC[:, :channels]
         seen_BL = torch.ones_like(x_BCL[:, 0], dtype=torch.bool)
         if hidden_BN is not None:
             seen_BL = ~hidden_BN.repeat_interleave(p.patch_size, dim=1)
-        seen_B1L = seen_BL[:, None]
+        seen_BXL = seen_BL[:, None]
+        if observed_BCL is not None:
+            observed_BCL, before_BC = observed_BCL[:, :channels], batch["before"][:, :channels]
+            seen_BXL = seen_BXL & observed_BCL
+            x_BCL = x_BCL.where(observed_BCL, carried(x_BCL, seen_BXL, before_BC))
         change_BCL = F.pad(x_BCL.diff(dim=2), (1, 0)) / self.data.change_C[order_BC][..., None]
         # a change is visible where both its ends are
-        known_B1L = seen_B1L & F.pad(seen_B1L[..., :-1], (1, 0), value=False)
+        known_BXL = seen_BXL & F.pad(seen_BXL[..., :-1], (1, 0), value=False)
         deviation_BC1 = self.deviation_C[order_BC][..., None]
         unit_B1 = self.data.unit_C[which_B][:, None]
         if p.normalise in ("last", "local"):
@@ -64,22 +72,31 @@ class Features:
             last_B = (seen_BL * torch.arange(1, p.lookback + 1, device=x_BCL.device)).argmax(dim=1)
             centre_BC1 = x_BCL.gather(2, last_B[:, None, None].expand(-1, x_BCL.shape[1], 1))
         elif p.normalise == "revin":
-            count_B11 = seen_B1L.sum(dim=2, keepdim=True)
-            centre_BC1 = (x_BCL * seen_B1L).sum(dim=2, keepdim=True) / count_B11
-            variance = ((x_BCL - centre_BC1).square() * seen_B1L).sum(dim=2, keepdim=True) / count_B11
-            deviation_BC1 = (variance + 1e-4 * deviation_BC1.square()).sqrt()
+            count_BX1 = seen_BXL.sum(dim=2, keepdim=True)
+            centre_BC1 = (x_BCL * seen_BXL).sum(dim=2, keepdim=True) / count_BX1.clamp(min=1)
+            if observed_BCL is not None:
+                centre_BC1 = centre_BC1.where(count_BX1 > 0, before_BC[..., None])
+            variance = ((x_BCL - centre_BC1).square() * seen_BXL).sum(dim=2, keepdim=True) / count_BX1.clamp(min=1)
+            own_BC1 = (variance + 1e-4 * deviation_BC1.square()).sqrt()
+            # a single cell has no deviation of its own
+            deviation_BC1 = own_BC1 if observed_BCL is None else own_BC1.where(count_BX1 > 1, deviation_BC1)
             unit_B1 = deviation_BC1[:, 0]
         else:
             centre_BC1, deviation_BC1 = torch.zeros_like(x_BCL[..., :1]), torch.ones_like(deviation_BC1)
             unit_B1 = torch.ones_like(unit_B1)
         level_BCL = (x_BCL - centre_BC1) / deviation_BC1
         if p.normalise == "local":
-            mean_square = (change_BCL.square() * known_B1L).sum(dim=2, keepdim=True)
-            local_BC1 = (mean_square / known_B1L.sum(dim=2, keepdim=True).clamp(min=1) + 0.01).sqrt()
+            count_BX1 = known_BXL.sum(dim=2, keepdim=True)
+            mean_square = (change_BCL.square() * known_BXL).sum(dim=2, keepdim=True)
+            local_BC1 = (mean_square / count_BX1.clamp(min=1) + 0.01).sqrt()
+            if observed_BCL is not None:
+                local_BC1 = local_BC1.where(count_BX1 > 0, 1.0)
             level_BCL, change_BCL = level_BCL / local_BC1, change_BCL / local_BC1
             unit_B1 = unit_B1 * local_BC1[:, 0]
         own_B2L = torch.stack([level_BCL[:, 0], change_BCL[:, 0]], dim=1)
-        parts = [level_BCL, change_BCL * known_B1L]
+        parts = [level_BCL, change_BCL * known_BXL]
+        if observed_BCL is not None:
+            parts.append((~observed_BCL).to(level_BCL.dtype))
         if p.covariates != "none":
             parts.append(batch["time"])
         return torch.cat(parts, dim=1), own_B2L, centre_BC1[:, 0], unit_B1

@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.masking import draw_mask
@@ -21,7 +22,10 @@ from raymae.tasks.forecasting.features import Features
 
 
 class Reconstruction(NamedTuple):
-    """Levels of a window, as they are and with hidden patches filled in, `[B, L]`; which tokens are hidden `[B, N]`."""
+    """Levels of a window, as they are and with hidden patches filled in, `[B, L]`; which tokens are hidden `[B, N]`.
+
+    Levels are NaN where a cell is missing.
+    """
 
     truth_BL: np.ndarray
     filled_BL: np.ndarray
@@ -54,10 +58,19 @@ class WindowPretraining(Pretraining[MaskedAutoencoder]):
                          keep_last=True)
 
     def loss(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Loss:
-        """Squared error on level and change of hidden patches of the window's own channel."""
+        """Squared error on level and change of hidden patches of the window's own channel, where they are observed."""
         features_BFL, own_B2L, _, _ = self.features(batch, mask)
-        target_BNT = self.target_grid.patchify(own_B2L)
-        return Loss(model.loss(self.grid.patchify(features_BFL), mask, target_BNT=target_BNT), mask.sum())
+        target_BNT, missing_BNT = self.target_grid.patchify(own_B2L), self._missing(batch)
+        loss = model.loss(self.grid.patchify(features_BFL), mask, target_BNT=target_BNT, missing_BNT=missing_BNT)
+        return Loss(loss, mask.sum() if missing_BNT is None else (mask[..., None] & ~missing_BNT).sum())
+
+    def _missing(self, batch: Batch) -> Tensor | None:
+        """Which levels and changes of the window's own channel are not known; a change is where both its ends are."""
+        if "observed" not in batch:
+            return None
+        observed_BL = batch["observed"][:, 0]
+        known_BL = observed_BL & F.pad(observed_BL[:, :-1], (1, 0), value=False)
+        return ~self.target_grid.patchify(torch.stack([observed_BL, known_BL], dim=1))
 
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
         """Put other values into hidden tokens."""
@@ -74,6 +87,9 @@ class WindowPretraining(Pretraining[MaskedAutoencoder]):
         """Fill in a batch's hidden patches, always the same ones, for a picture."""
         mask_BN = self.draw_mask(batch, Generator(batch["window"].device).manual_seed(0))
         features_BFL, own_B2L, _, _ = self.features(batch, mask_BN)
-        filled_BNT = model.reconstruct(self.grid.patchify(features_BFL), mask_BN, self.target_grid.patchify(own_B2L))
-        level_BL = self.target_grid.unpatchify(filled_BNT)[:, 0].float()
-        return Reconstruction(own_B2L[:, 0].cpu().numpy(), level_BL.cpu().numpy(), mask_BN.cpu().numpy())
+        filled_BNT = model.reconstruct(self.grid.patchify(features_BFL), mask_BN, self.target_grid.patchify(own_B2L),
+                                       self._missing(batch))
+        level_BL, truth_BL = self.target_grid.unpatchify(filled_BNT)[:, 0].float(), own_B2L[:, 0]
+        if "observed" in batch:
+            truth_BL = truth_BL.where(batch["observed"][:, 0], torch.nan)
+        return Reconstruction(truth_BL.cpu().numpy(), level_BL.cpu().numpy(), mask_BN.cpu().numpy())

@@ -32,6 +32,7 @@ from raymae.tasks.pictures import Panel, line_panels
 from raymae.tasks.transformer import autoencoder, encoder
 
 NUM_PICTURED, SHOWN_STEPS = 3, 168
+SPLITS = ("train", "val", "test")
 
 
 class Forecasting(Task):
@@ -57,22 +58,30 @@ class Forecasting(Task):
         p: Any = cls.schema.params.model_validate(dict(params))
         series = _series(data, p, torch.device("cpu"))
         splits = series.splits(p.lookback)
-        counts = " / ".join(f"{len(splits[name]):,} {name}" for name in ("train", "val", "test"))
+        scored = {name: series.with_target(name, splits[name]) for name in SPLITS}
+        counts = " / ".join(f"{len(starts):,} {name}" for name, starts in scored.items())
         rows, channels = series.values_CT.shape[1], series.values_CT.shape[0]
-        blocks = " / ".join(f"{math.ceil(len(splits[name]) / series.blocks(splits[name])):,} {name}"
-                            for name in ("train", "val", "test"))
+        blocks = " / ".join(f"{len(np.unique(series.block_starts(splits[name], starts))):,} {name}"
+                            for name, starts in scored.items())
+        notes = [*series.notes]
+        if series.observed_CT is not None:
+            left_out = " / ".join(f"{len(splits[name]) - len(starts):,} {name}" for name, starts in scored.items())
+            notes.append(f"missing cells are never forecast and in no loss, and networks see that they are; {left_out} "
+                         "windows left out, whose target is missing")
         return (f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps; "
-                + "; ".join([f"{blocks} groups: blocks of time", *series.notes]))
+                + "; ".join([f"{blocks} groups: blocks of time", *notes]))
 
     def load(self, split: str) -> Windows:
-        """Windows of a split."""
+        """Windows of a split; but for pretraining, those with something to forecast."""
         starts = self._starts(split)
         every_channel = split == "pretrain" and self.params.pretrain_channels == "all"
         return Windows(self.data, torch.as_tensor(starts), self.params.lookback, self.params.horizon,
                        every_channel=every_channel)
 
     def _starts(self, split: str) -> np.ndarray:
-        starts = np.asarray(self.splits["train" if split == "pretrain" else split])
+        if split == "pretrain":
+            return np.asarray(self.splits["train"])
+        starts = self.data.with_target(split, self.splits[split])
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
             block = max(1, int(WEEK_S / self.data.step_s))
@@ -121,11 +130,14 @@ class Forecasting(Task):
         return model(level_B1L if self.config.arm == "linear" else features_BFL), base_B1, unit_B1
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Squared or Huber error in normalised units."""
+        """Squared or Huber error in normalised units, of values that are not missing."""
         output_BH, base_B1, unit_B1 = self._output(model, batch)
         wanted_BH = (batch["target"] - base_B1) / unit_B1
         loss = F.mse_loss if self.params.loss == "mse" else F.huber_loss
-        return Loss(loss(output_BH.float(), wanted_BH), len(wanted_BH))
+        if "counted" not in batch:
+            return Loss(loss(output_BH.float(), wanted_BH), len(wanted_BH))
+        error_BH, count = loss(output_BH.float(), wanted_BH, reduction="none"), batch["counted"].sum()
+        return Loss(error_BH.where(batch["counted"], 0).sum() / count.clamp(min=1), count)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Forecasts `[B, H]` on the protocol's scale."""
@@ -165,8 +177,7 @@ class Forecasting(Task):
 
     def _forecasts(self, model: nn.Module) -> np.ndarray:
         horizon = self.params.horizon
-        source = Windows(self.data, torch.as_tensor(np.asarray(self.splits["test"])), self.params.lookback, horizon,
-                         every_channel=False)
+        source = self.load("test")
         length = min(SHOWN_STEPS, len(source)) if horizon == 1 else 1
         panels, count = [], min(NUM_PICTURED, len(source) - length + 1)
         for first in torch.linspace(0, len(source) - length, count).long().tolist():
@@ -177,8 +188,11 @@ class Forecasting(Task):
                 title = f"test steps {first} to {first + length - 1}: grey the truth, red forecasts one step ahead"
                 panels.append(Panel(title, truth_T.cpu().numpy(), model_T.cpu().numpy()))
                 continue
-            past_T = batch["window"][0, 0, -2 * horizon:]
-            truth_T = torch.cat([past_T, batch["target"][0]])
+            past_T, target_T = batch["window"][0, 0, -2 * horizon:], batch["target"][0]
+            if "observed" in batch:
+                past_T = past_T.where(batch["observed"][0, 0, -2 * horizon:], torch.nan)
+                target_T = target_T.where(batch["counted"][0], torch.nan)
+            truth_T = torch.cat([past_T, target_T])
             model_T = torch.cat([torch.full_like(past_T, math.nan), forecast_BH[0]])
             panels.append(Panel(f"test window {first}: grey the truth, red the forecast over {horizon} steps",
                                 truth_T.cpu().numpy(), model_T.cpu().numpy(), [(len(past_T), len(truth_T))]))
@@ -186,7 +200,7 @@ class Forecasting(Task):
 
 
 class ForecastMetrics(Metrics):
-    """Sums of squared and absolute errors, the number of values, and persistence's squared error."""
+    """Sums of squared and absolute errors, the number of values that are not missing, persistence's squared error."""
 
     def __init__(self) -> None:
         super().__init__(4)
@@ -194,6 +208,8 @@ class ForecastMetrics(Metrics):
     def update(self, prediction: Tensor, batch: Batch) -> None:
         """Add forecasts `[B, H]`."""
         error, trivial = prediction - batch["target"], batch["window"][:, 0, -1:] - batch["target"]
+        if "counted" in batch:
+            error, trivial = error[batch["counted"]], trivial[batch["counted"]]
         self.totals += torch.stack([
             error.double().square().sum(), error.double().abs().sum(),
             torch.tensor(float(error.numel()), dtype=torch.float64, device=error.device),
@@ -201,8 +217,13 @@ class ForecastMetrics(Metrics):
         ]).cpu()
 
     def unit_scores(self, prediction: Tensor, batch: Batch) -> UnitScores:
-        """The mean squared error of each window."""
-        return UnitScores.plain((prediction - batch["target"]).double().square().mean(dim=1))
+        """The mean squared error of each window, over its values that are not missing."""
+        square_BH = (prediction - batch["target"]).double().square()
+        if "counted" not in batch:
+            return UnitScores.plain(square_BH.mean(dim=1))
+        count_B1 = batch["counted"].sum(dim=1, keepdim=True).double()
+        sum_B1 = square_BH.where(batch["counted"], 0).sum(dim=1, keepdim=True)
+        return UnitScores(sum_B1 / count_B1.clamp(min=1), count_B1)
 
     def compute(self) -> dict[str, float]:
         """`skill` is 1 - mse / mse of persistence: 0 is no better than repeating the last value."""
