@@ -31,14 +31,15 @@ from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.task import Imputation
 from raymae.train.epoch import evaluate
-from raymae.train.trial import run_trial
+from raymae.train.trial import Report, run_trial
 
 ARM = "mae"
 DEFAULTS: dict[str, Scalar] = {
     "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match_cost": 0.01,
 }
-PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over a table of MANY rows; a smaller one is passed over more often
-MANY, MOST = 20_000, 5  # with 20 times the passes the 442 rows of diabetes have r2 .15 in place of .22
+PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over MANY cells; a smaller table is passed over more often
+MANY, MOST = 200_000, 5  # with 20 times the passes the 442 rows of diabetes have r2 .15 in place of .22
+NARROW, LEAST = 10, 0.25  # fewer columns count as so many; a larger table has fewer passes, down to this share of them
 LOOKS, PATIENCE = 20, 6  # evaluations of a fit on its held-out cells; so many without a better one end it
 OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
 REMEDY = "convert it to numbers, with NaN where a cell is missing, or name it in categorical"
@@ -63,6 +64,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         held_out: Share of the observed cells that are kept aside while training, to choose the weights by;
             `scores_["rmse"]` is the error on them. 0 holds none out: weights and scores then go by what is seen.
         random_state: Seed, or a numpy RandomState.
+        verbose: Whether `fit` prints a line at its start and after each evaluation.
 
     Attributes:
         scores_: Scores on held-out cells, by name; on observed ones where the table is too small to hold any out.
@@ -73,12 +75,13 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     def __init__(
         self, settings: Mapping[str, Scalar] | None = None, *, categorical: Sequence[str] = (), held_out: float = 0.05,
-        random_state: int | np.random.RandomState | None = 0,
+        random_state: int | np.random.RandomState | None = 0, verbose: bool = False,
     ) -> None:
         self.settings = settings
         self.categorical = categorical
         self.held_out = held_out
         self.random_state = random_state
+        self.verbose = verbose
 
     @classmethod
     def from_sweep(cls, root: str | os.PathLike[str], **changes: Any) -> MAEImputer:
@@ -123,10 +126,14 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
         where = TrialData(DataSpec(name="table"), "real")
-        self.config_ = TrialConfig(Imputation.schema.name, ARM, self._params(len(frame)), where, seed)
+        self.config_ = TrialConfig(Imputation.schema.name, ARM, self._params(*frame.shape), where, seed)
         self._task = Imputation(self.config_, torch.device("cpu"), data)
+        if self.verbose:
+            _say("Learning from a table with shape", frame.shape)
         for report in run_trial(self.config_, task=self._task):
             last = report
+            if self.verbose:
+                _say(_progress(report, self.config_))
         self._model = self._task.build()
         self._model.load_state_dict(last.state().phase.best_weights)
         self._model.eval()
@@ -169,11 +176,12 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         array = validate_data(self, X, reset=reset, dtype=np.float64, ensure_all_finite="allow-nan")
         return pd.DataFrame(array)
 
-    def _params(self, num_rows: int) -> dict[str, Scalar]:
+    def _params(self, rows: int, columns: int) -> dict[str, Scalar]:
         """Every parameter that the arm has."""
         kind = Imputation.schema.arms[ARM].kind
-        often = min(max(MANY // num_rows, 1), MOST)
-        passes: dict[str, Scalar] = {name: often * count for name, count in PASSES.items()}
+        cells = rows * max(columns, NARROW)
+        often = min(MANY // cells, MOST) if cells <= MANY else max(MANY / cells, LEAST)
+        passes: dict[str, Scalar] = {name: round(often * count) for name, count in PASSES.items()}
         given = {**DEFAULTS, **passes, "patience": PATIENCE, **(self.settings or {})}
         epochs = given["epochs"]
         given.setdefault("eval_every", max(epochs // LOOKS, 1) if isinstance(epochs, int) else 1)
@@ -204,6 +212,20 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         tags.input_tags.categorical = True
         tags.input_tags.string = True
         return tags
+
+
+def _say(*words: object) -> None:
+    """Print a line as scikit-learn's imputers do when they are verbose."""
+    print("[MAEImputer]", *words, flush=True)
+
+
+def _progress(report: Report, config: TrialConfig) -> str:
+    """Where training is, by a report of it."""
+    name, epochs = {"pretrain": ("pretraining", "pretrain_epochs")}.get(report.phase, ("fine-tuning", "epochs"))
+    objective = Imputation.schema.objective
+    held = f", {objective.metric} {report.metrics[objective.val]:.4f}" if objective.val in report.metrics else ""
+    return (f"Ending epoch {report.epoch}/{config.params[epochs]} of {name}, elapsed time {report.seconds:.2f}, loss "
+            f"{report.metrics['loss']:.4f}{held}")
 
 
 def _warn_if_no_better(scores: Mapping[str, float], data: IncompleteTable, config: TrialConfig) -> None:

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import datetime as dt
 import pickle
+import re
 import time
 import warnings
 from pathlib import Path
@@ -168,8 +169,28 @@ def test_it_warns_where_the_columns_mean_is_as_good(monkeypatch: pytest.MonkeyPa
 
 @pytest.mark.parametrize(("epochs", "every"), [(3, 1), (40, 2), (160, 8)])
 def test_a_fit_is_looked_at_twenty_times(epochs: int, every: int) -> None:
-    assert MAEImputer({"epochs": epochs})._params(100)["eval_every"] == every
-    assert MAEImputer({"epochs": epochs, "eval_every": 5})._params(100)["eval_every"] == 5
+    assert MAEImputer({"epochs": epochs})._params(100, 4)["eval_every"] == every
+    assert MAEImputer({"epochs": epochs, "eval_every": 5})._params(100, 4)["eval_every"] == 5
+
+
+@pytest.mark.parametrize(("rows", "columns", "passes"), [
+    (442, 11, (60, 40)), (4000, 4, (60, 40)), (10_000, 10, (24, 16)), (20_640, 10, (12, 8)), (2000, 200, (6, 4)),
+    (200_000, 200, (3, 2)),
+])
+def test_the_more_cells_the_fewer_passes(rows: int, columns: int, passes: tuple[int, int]) -> None:
+    params = MAEImputer()._params(rows, columns)
+    assert (params["pretrain_epochs"], params["epochs"]) == passes
+
+
+def test_it_says_how_far_it_is_where_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
+    MAEImputer({**TINY, "pretrain_epochs": 2}, verbose=True).fit(frame_of(50))
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "[MAEImputer] Learning from a table with shape (50, 10)"
+    for line, start in zip(lines[1:], ("1/2 of pretraining", "2/2 of pretraining", "1/1 of fine-tuning"), strict=True):
+        assert re.match(rf"\[MAEImputer\] Ending epoch {start}, elapsed time \d+\.\d\d, loss -?\d+\.\d{{4}}", line)
+    assert re.search(r", column_score -?\d\.\d{4}$", lines[-1])
+    MAEImputer(TINY).fit(frame_of(50))
+    assert capsys.readouterr().out == ""
 
 
 def test_unknown_settings_are_named() -> None:

@@ -176,7 +176,7 @@ class Task(ABC):
     """
 
     schema: ClassVar[TaskSchema]
-    eval_batch: ClassVar[int] = 1024
+    eval_batch: int = 1024
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         self.config = config

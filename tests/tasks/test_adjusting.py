@@ -9,8 +9,18 @@ import pytest
 import torch
 
 from raymae.data.missing import hide_cells
+from raymae.data.tables import Table
 from raymae.spec import TrialConfig
-from raymae.tasks.imputation.adjust import Adjustment, Predicted, shares_by_cost, wanted_quantiles, ways
+from raymae.tasks.imputation.adjust import (
+    HIDINGS,
+    Adjustment,
+    Predicted,
+    hidden_together,
+    shares_by_cost,
+    wanted_quantiles,
+    ways,
+)
+from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.missingness import Odds, fit_odds, odds_of
 from raymae.tasks.imputation.task import Imputation
 from raymae.tasks.imputation.transport import shares_within, transport
@@ -160,3 +170,45 @@ def test_that_moving_mends_errors_is_not_counted_on() -> None:
     assert share[0] == pytest.approx(0.1, rel=0.02)  # though it would take every cell to its truth
     wrong = shares_by_cost(0.01, imputed, missing, [way], imputed, 0.5 - truth, np.ones((500, 1)), np.ones(1))
     assert 0 <= wrong[0] < 0.09  # and what it worsens beyond the step itself is
+
+
+@pytest.mark.parametrize("columns", [1, 10, HIDINGS, 37, 200])
+def test_every_column_is_hidden_once_and_alone_where_there_are_few(columns: int) -> None:
+    groups = hidden_together(columns)
+    assert sorted(np.concatenate(groups)) == list(range(columns))
+    assert len(groups) == min(columns, HIDINGS)
+    assert all(len(group) == 1 for group in groups) == (columns <= HIDINGS)
+    assert all((np.diff(group) > 1).all() for group in groups), "neighbours are alike"
+
+
+@pytest.mark.parametrize("mechanism", ["random", "own_value"])
+def test_an_evaluation_passes_over_a_wide_table_no_more_often_than_over_one_of_sixteen_columns(
+    make_config: Callable[..., TrialConfig], monkeypatch: pytest.MonkeyPatch, mechanism: str
+) -> None:
+    values = np.random.default_rng(0).normal(size=(60, 40))
+    table = Table(values, tuple(map(str, range(40))), ((),) * 40, "wide")
+    every = np.arange(60)
+    data = IncompleteTable(table, values > 1, dict.fromkeys(("fit", "train", "val", "test"), every),
+                           torch.device("cpu"))
+    config = make_config("imputation", "mae", match_cost=0.02, mechanism=mechanism)
+    task = Imputation(config, torch.device("cpu"), data)
+    torch.manual_seed(0)
+    model, imputing = task.build().eval(), task.imputing
+    hidden, predicted = [], imputing._predicted
+    monkeypatch.setattr(imputing, "_predicted", lambda model, tokens, hidden_BC: hidden.append(hidden_BC)
+                        or predicted(model, tokens, hidden_BC))
+    rehidden = imputing._rehidden(model, every, chances=True)
+    assert len(hidden) == HIDINGS
+    whole = task.load("val").batch(torch.arange(60), None)
+    for column in (0, 7, 39):
+        group = next(group for group in hidden_together(40) if column in group)
+        mask_BC = whole["missing"].clone()
+        mask_BC[:, group] = True
+        alone = predicted(model, whole["tokens"], mask_BC)
+        assert alone.chances is not None
+        assert rehidden.chances is not None
+        np.testing.assert_allclose(rehidden.mean[:, column], alone.mean[:, column], rtol=1e-6)
+        np.testing.assert_allclose(rehidden.chances[:, column], alone.chances[:, column], rtol=1e-5)
+    hidden.clear()
+    task.predict(model, whole)
+    assert len(hidden) == HIDINGS + 2, "once for the table's own missing cells, once for the batch"

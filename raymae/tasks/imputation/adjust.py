@@ -22,7 +22,8 @@ from raymae.tasks.imputation.transport import (
     transport,
 )
 
-REHIDDEN = 4096  # rows of which every column is hidden once: enough, and as dear as ten passes over them
+REHIDDEN = 4096  # rows of which every column is hidden once: enough, and as dear as HIDINGS passes over them at most
+HIDINGS = 16  # columns of a wider table are hidden together, or a pass for each would make it quadratic in columns
 
 
 class Predicted(NamedTuple):
@@ -59,12 +60,20 @@ class Adjustment(NamedTuple):
         return np.column_stack(columns)
 
 
+def hidden_together(columns: int) -> list[np.ndarray]:
+    """Which columns of a table are hidden at once, each of them in one group: one alone where there are few.
+
+    Neighbours, which are more often alike than others, tell of each other: they are in different groups.
+    """
+    return [np.arange(first, columns, HIDINGS) for first in range(min(columns, HIDINGS))]
+
+
 def odds_by_column(rehidden: Predicted, missing_SC: np.ndarray, own_RC: np.ndarray, bins_RC: np.ndarray
                    ) -> list[Odds | None]:
     """The odds of every column that misses cells.
 
     Args:
-        rehidden: What is said of every cell of some rows with its column hidden.
+        rehidden: What is said of every cell of some rows with its column hidden, chances as well.
         missing_SC: Which of these cells are missing.
         own_RC: All rows in own units, NaN in missing cells.
         bins_RC: The bin of every cell.

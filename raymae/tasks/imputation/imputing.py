@@ -1,6 +1,6 @@
 """Imputing: from a trained network, or a reference, to the values of cells.
 
-Shape suffixes: B batch, R rows, S rows whose cells are hidden column by column, C columns, N tokens (a class token,
+Shape suffixes: B batch, R rows, S rows whose columns are hidden in turn, C columns, N tokens (a class token,
 then the columns), K bins or categories, Q categorical columns.
 """
 
@@ -21,7 +21,7 @@ from raymae.tasks.imputation.cells import IncompleteTable, ScalerKind, TableRows
 from raymae.tasks.imputation.references import impute_by, most_frequent
 from raymae.tasks.imputation.schema import DENSE_ARMS, TOKEN_ARMS
 
-ROWS_AT_ONCE = 2048
+ROWS_AT_ONCE, CELLS_AT_ONCE = 2048, 40_960  # a network's batch without gradients: of a wide table fewer rows
 
 
 class Imputing:
@@ -34,6 +34,7 @@ class Imputing:
         seed: The trial's, of what references and samples draw.
 
     Attributes:
+        rows_at_once: Rows of a batch that is imputed.
         scaler: The scale that the arm works on.
         tensors: What its network gets of every row, `[R, ...]` each.
         centres_CK: Mean of the observed values in every bin, own units; of token arms only.
@@ -43,6 +44,7 @@ class Imputing:
     def __init__(self, data: IncompleteTable, arm: str, params: Any, seed: int) -> None:
         self.data, self.arm, self.params, self.seed, self.device = data, arm, params, seed, data.device
         self.columns = len(data.num_categories)
+        self.rows_at_once = min(ROWS_AT_ONCE, max(CELLS_AT_ONCE // self.columns, 1))
         self.categorical = np.flatnonzero(data.table.is_categorical)
         self.scaler: ScalerKind = params.scaler if arm in (*TOKEN_ARMS, *DENSE_ARMS) else "minmax"
         self.tensors: dict[str, Tensor] = {}
@@ -90,7 +92,7 @@ class Imputing:
             generator = Generator(self.device).manual_seed(self.seed)
             batch["noise"] = torch.rand(missing_RC.shape, generator=generator, device=self.device)
         parts, adjustment = [], self._adjustment(model)
-        for index_B in torch.arange(len(units_RC), device=self.device).split(ROWS_AT_ONCE):
+        for index_B in torch.arange(len(units_RC), device=self.device).split(self.rows_at_once):
             rows = {name: value[index_B] for name, value in batch.items()}
             own_BC, chosen_BQ, _ = self._impute(model, rows, adjustment)
             parts.append((adjustment.move(own_BC) * self.data.own_range_C + self.data.own_low_C, chosen_BQ))
@@ -166,13 +168,15 @@ class Imputing:
         own_RC = (self.data.seen_RC[fit] - self.data.own_low_C) / self.data.own_range_C
         bins_RC = self.tensors["bin"][torch.as_tensor(fit)].cpu().numpy() if told else np.zeros_like(own_RC, np.int64)
         some_S = np.unique(np.linspace(0, len(fit) - 1, min(adjusting.REHIDDEN, len(fit))).astype(np.int64))
-        rehidden = self._rehidden(model, fit[some_S]) if tilted or priced else Predicted(own_RC[some_S], None)
+        rehidden = Predicted(own_RC[some_S], None)
+        if tilted or priced:
+            rehidden = self._rehidden(model, fit[some_S], chances=tilted)
         if tilted:
             plain = plain._replace(odds=adjusting.odds_by_column(rehidden, missing_RC[some_S], own_RC, bins_RC))
         if not priced and p.match == 0:
             return plain
         source, parts, sums_CK = TableRows(self.data, fit, self.tensors, scored=False), [], None
-        for index in torch.arange(len(source)).split(ROWS_AT_ONCE):
+        for index in torch.arange(len(source)).split(self.rows_at_once):
             own_BC, _, chances = self._impute(model, source.batch(index, None), plain)
             parts.append(own_BC)
             if chances is not None and p.match_to == "predicted":
@@ -190,20 +194,32 @@ class Imputing:
                                                 own_RC[some_S], weight_SC, self.span_C.cpu().numpy())
         return plain._replace(transports=transports, shares=shares_C)
 
-    def _rehidden(self, model: nn.Module, rows_S: np.ndarray) -> Predicted:
-        """Predict every cell of some rows while its column is hidden in them, one column at a time."""
+    def _rehidden(self, model: nn.Module, rows_S: np.ndarray, *, chances: bool) -> Predicted:
+        """Predict every cell of some rows while its column is hidden in them, with others of a wide table.
+
+        Args:
+            model: The network.
+            rows_S: The rows.
+            chances: Whether those of bins are wanted, which take much memory.
+        """
         source, parts = TableRows(self.data, rows_S, self.tensors, scored=False), []
-        for index in torch.arange(len(source)).split(ROWS_AT_ONCE):
-            batch, said = source.batch(index, None), []
-            for column in range(self.columns):
+        groups = adjusting.hidden_together(self.columns)
+        for index in torch.arange(len(source)).split(self.rows_at_once):
+            batch = source.batch(index, None)
+            mean_BC, chances_BCK = np.empty((len(index), self.columns)), []
+            for group in groups:
                 hidden_BC = batch["missing"].clone()
-                hidden_BC[:, column] = True
+                hidden_BC[:, group] = True
                 found = self._predicted(model, batch["tokens"], hidden_BC)
-                assert found.chances is not None
-                said.append((found.mean[:, column], found.chances[:, column]))
-            parts.append([np.stack(part, axis=1) for part in zip(*said, strict=True)])
-        mean_SC, chances_SCK = (np.concatenate(part) for part in zip(*parts, strict=True))
-        return Predicted(mean_SC, chances_SCK)
+                mean_BC[:, group] = found.mean[:, group]
+                if chances and found.chances is not None:
+                    chances_BCK.append(found.chances[:, group])
+            parts.append((mean_BC, chances_BCK))
+        mean_SC = np.concatenate([mean_BC for mean_BC, _ in parts])
+        if not chances:
+            return Predicted(mean_SC, None)
+        back = np.argsort(np.concatenate(groups))  # from group after group to the columns' order
+        return Predicted(mean_SC, np.concatenate([np.concatenate(part, axis=1) for _, part in parts])[:, back])
 
 
 def _weights_key(model: nn.Module) -> str:

@@ -30,7 +30,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Task, Units
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
-from raymae.tasks.imputation.imputing import ROWS_AT_ONCE, Imputing
+from raymae.tasks.imputation.imputing import Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.pretraining import CellPretraining
 from raymae.tasks.imputation.schema import DENSE_ARMS, SCHEMA, TOKEN_ARMS, ImputationParams
@@ -48,13 +48,13 @@ class Imputation(Task):
     """
 
     schema = SCHEMA
-    eval_batch = ROWS_AT_ONCE
 
     def __init__(self, config: TrialConfig, device: torch.device, data: IncompleteTable | None = None) -> None:
         super().__init__(config, device)
         p = self.params
         self.data = data or _table(config.data, p, device)
         self.imputing = Imputing(self.data, config.arm, p, config.seed)
+        self.eval_batch = self.imputing.rows_at_once
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
