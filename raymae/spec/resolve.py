@@ -75,7 +75,7 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
     defaults = schema.params.model_construct().model_dump()
     merged = {
         **defaults,
-        **(schema.sizes[spec.size] if spec.size else {}),
+        **schema.preset(spec.size, name),
         **spec.training.model_dump(exclude_unset=True),
         **spec.settings,
         **spec.arms[name],

@@ -195,6 +195,7 @@ class TaskSchema:
         primary: The two arms whose difference the task is about: the pretrained one, and the same network without
             pretraining. None where there is no such pair.
         published: By arm, what others have published for it; the first of a metric counts.
+        sizes_of_arms: By size and arm, what one arm has in that size in place of what all have.
     """
 
     name: str
@@ -206,3 +207,10 @@ class TaskSchema:
     check: Callable[[str, Mapping[str, Scalar]], list[tuple[str, str]]] = nothing_impossible
     primary: tuple[str, str] | None = None
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
+    sizes_of_arms: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = field(default_factory=dict)
+
+    def preset(self, size: str | None, arm: str) -> dict[str, Scalar]:
+        """What a size gives an arm; nothing without a size."""
+        if size is None:
+            return {}
+        return {**self.sizes[size], **self.sizes_of_arms.get(size, {}).get(arm, {})}

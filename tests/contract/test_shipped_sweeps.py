@@ -18,22 +18,29 @@ from raymae.tasks import schema_of
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 MOST_S = 180  # on two cores that nobody else uses
+QUESTION = {"covariates", "eval_every"}  # what is asked and how often it is looked at, whatever the size
+
+
+@pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
+def test_no_file_fixes_what_a_size_determines(path: Path) -> None:
+    """Neither what its own size says, which would then say it for nobody, nor what `debug` makes small."""
+    spec = load_sweep(path, schema_of=schema_of)
+    schema = schema_of(spec.task)
+    for arm, own in spec.arms.items():
+        determined = {*schema.preset(spec.size, arm), *schema.preset("debug", arm)} - QUESTION
+        assert not determined & {*own, *spec.settings, *spec.training.model_fields_set}, arm
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_debug_is_a_smaller_sweep(path: Path) -> None:
-    """Pretraining, batches and what sets a network's size are the preset's, whatever the file says."""
+    """Everything that its preset names is as it says in every arm, but for what is searched."""
     spec = load_sweep(path, ["size=debug"], schema_of=schema_of)
     schema = schema_of(spec.task)
-    sizes = {name: value for name, value in schema.sizes["debug"].items()
-             if name in ("pretrain_epochs", "batch_size", "num_trees", "num_donors", "max_rounds")
-             or name.startswith(("encoder_", "decoder_", "rnn_", "hidden_", "upernet_"))}
     for arm in spec.arms:
         fixed = arm_plan(spec, schema, arm).fixed
-        assert {name: fixed[name] for name in sizes if name in fixed} == {
-            name: value for name, value in sizes.items() if name in fixed}, arm
-        if schema.arms[arm].kind == "pretrained" and path.stem != "timeseries_long_horizon":
-            assert fixed["epochs"] == schema.sizes["debug"]["epochs"]
+        small = {name: value for name, value in schema.preset("debug", arm).items() if name not in QUESTION}
+        assert {name: fixed[name] for name in small if name in fixed} == {
+            name: value for name, value in small.items() if name in fixed}, arm
 
 
 @pytest.mark.slow

@@ -60,6 +60,11 @@ def test_presets_hold_known_and_possible_values(name: str, make_config: Callable
         schema.params.model_validate(dict(values))
         for arm in schema.arms:
             assert schema.check(arm, make_config(name, arm, **values).params) == [], f"{size}, {arm}"
+    for size, arms in schema.sizes_of_arms.items():
+        for arm, values in arms.items():
+            assert schema.sizes[size] != schema.preset(size, arm) == {**schema.sizes[size], **values}
+            assert all(applies(schema.params, key, arm, schema.arms[arm].kind) for key in values), f"{size}, {arm}"
+            schema.params.model_validate(schema.preset(size, arm))
 
 
 def test_arms_are_described_and_of_every_kind(name: str) -> None:

@@ -151,4 +151,7 @@ SCHEMA = TaskSchema(
         "mae": (Published("mse", 0.5171, "California Housing", "not on the baseline's scale"),),
         "autoencoder": (Published("mse", 0.0093, "California Housing", "the report's baseline imputer"),),
     },
+    sizes_of_arms={
+        "laptop": {"scratch": {"lr": 4e-3}, "report_mae": {"epochs": 20}, "autoencoder": {"epochs": 20}},
+    },
 )
