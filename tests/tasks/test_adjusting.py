@@ -16,6 +16,7 @@ from raymae.tasks.imputation.adjust import (
     Adjustment,
     Predicted,
     hidden_together,
+    num_rehidden,
     shares_by_cost,
     wanted_quantiles,
     ways,
@@ -179,6 +180,13 @@ def test_every_column_is_hidden_once_and_alone_where_there_are_few(columns: int)
     assert len(groups) == min(columns, HIDINGS)
     assert all(len(group) == 1 for group in groups) == (columns <= HIDINGS)
     assert all((np.diff(group) > 1).all() for group in groups), "neighbours are alike"
+
+
+@pytest.mark.parametrize(("columns", "rows"), [(1, 4096), (10, 4096), (HIDINGS, 4096), (40, 1638), (200, 327),
+                                               (5000, 256)])
+def test_of_a_wide_table_fewer_rows_are_rehidden_unless_every_column_needs_its_own(columns: int, rows: int) -> None:
+    assert num_rehidden(columns, tilted=False) == rows
+    assert num_rehidden(columns, tilted=True) == 4096
 
 
 @pytest.mark.parametrize("mechanism", ["random", "own_value"])

@@ -24,6 +24,7 @@ from raymae.tasks.imputation.transport import (
 
 REHIDDEN = 4096  # rows of which every column is hidden once: enough, and as dear as HIDINGS passes over them at most
 HIDINGS = 16  # columns of a wider table are hidden together, or a pass for each would make it quadratic in columns
+FEWEST = 256  # rows of a wide table that are rehidden at least; its columns together have as many cells as narrow ones
 
 
 class Predicted(NamedTuple):
@@ -66,6 +67,14 @@ def hidden_together(columns: int) -> list[np.ndarray]:
     Neighbours, which are more often alike than others, tell of each other: they are in different groups.
     """
     return [np.arange(first, columns, HIDINGS) for first in range(min(columns, HIDINGS))]
+
+
+def num_rehidden(columns: int, *, tilted: bool) -> int:
+    """Of how many rows every column is hidden once, at most.
+
+    What moving costs is a sum over all columns, so wide tables need fewer rows; odds are fitted column by column.
+    """
+    return REHIDDEN if tilted else min(REHIDDEN, max(REHIDDEN * HIDINGS // columns, FEWEST))
 
 
 def odds_by_column(rehidden: Predicted, missing_SC: np.ndarray, own_RC: np.ndarray, bins_RC: np.ndarray

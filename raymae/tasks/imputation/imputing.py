@@ -167,7 +167,8 @@ class Imputing:
         missing_RC = self.data.missing_RC[fit]
         own_RC = (self.data.seen_RC[fit] - self.data.own_low_C) / self.data.own_range_C
         bins_RC = self.tensors["bin"][torch.as_tensor(fit)].cpu().numpy() if told else np.zeros_like(own_RC, np.int64)
-        some_S = np.unique(np.linspace(0, len(fit) - 1, min(adjusting.REHIDDEN, len(fit))).astype(np.int64))
+        most = min(adjusting.num_rehidden(self.columns, tilted=tilted), len(fit))
+        some_S = np.unique(np.linspace(0, len(fit) - 1, most).astype(np.int64))
         rehidden = Predicted(own_RC[some_S], None)
         if tilted or priced:
             rehidden = self._rehidden(model, fit[some_S], chances=tilted)
