@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from raymae.data.find.locate import Located
+from raymae.errors import ResourceError
 from raymae.search.decide.algorithms import contains
 from raymae.search.engine.connection import local_resources, slots
 from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
@@ -15,6 +16,12 @@ from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks import schema_of, task_class
+
+_UNPRICED = (
+    "budget.dollars={:g} counts the price of one node, and --address {} joins a cluster, which may have more: leave it "
+    "out (--set budget.dollars=null) and limit the time, as dollars / price of all nodes for an hour x 60: --set "
+    "budget.wall_minutes=MINUTES; `raymae cluster check FILE` says what a cluster costs for an hour"
+)
 
 
 @dataclass(frozen=True)
@@ -49,8 +56,10 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
 
     Raises:
         DataError: The data cannot be had or is too small.
-        ResourceError: Not even one trial fits on this machine.
+        ResourceError: Not even one trial fits on this machine, or a budget in dollars on a cluster.
     """
+    if address is not None and spec.budget.dollars is not None:
+        raise ResourceError(_UNPRICED.format(spec.budget.dollars, address))
     at_once = spec.search.max_concurrent or 1
     if address is None:
         cpus, gpus = local_resources()

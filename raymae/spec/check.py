@@ -14,7 +14,7 @@ from raymae.errors import unknown
 from raymae.spec.constraints import Constraint
 from raymae.spec.resolve import ArmPlan, arm_plan
 from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
-from raymae.spec.sweep import SweepSpec
+from raymae.spec.sweep import SERIES_KEYS, SweepSpec
 from raymae.spec.task import TaskSchema, TrainingParams, applies, is_live
 
 Finding = tuple[str, str]
@@ -25,7 +25,7 @@ TRAINING = set(TrainingParams.model_fields)
 
 def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     """List everything wrong with a spec; impossible values only where every name and condition is right."""
-    checks = (_size_and_arms, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
+    checks = (_size_and_arms, _reading, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
     found = [finding for check in checks for finding in check(spec, schema)]
     return found or list(dict.fromkeys(finding for name in spec.arms for finding in _impossible(spec, schema, name)))
 
@@ -41,6 +41,15 @@ def _size_and_arms(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
     for name in spec.arms:
         if name not in schema.arms:
             yield f"arms.{name}", unknown("arm", name, schema.arms)
+
+
+def _reading(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    """Keys that say how files are read, of files that the task does not read."""
+    for key in spec.data.given():
+        if key not in schema.reads:
+            told = "forecasting how to read a series" if key in SERIES_KEYS else \
+                "forecasting and imputation how to read a series or a table"
+            yield f"data.{key}", f"tells {told}, and the task {schema.name} does not read it; leave it out"
 
 
 def _settings(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:

@@ -15,6 +15,8 @@ from raymae.spec.read import Tree
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
 
+SERIES_KEYS = ("date_format", "timezone", "fill")  # of `Reading`: of a series alone, the others of a table too
+
 
 class Reading(Model):
     """How a file of series or of a table is read; what is not given is found out where the file leaves no doubt."""

@@ -196,6 +196,7 @@ class TaskSchema:
             pretraining. None where there is no such pair.
         published: By arm, what others have published for it; the first of a metric counts.
         sizes_of_arms: By size and arm, what one arm has in that size in place of what all have.
+        reads: The keys under `data` that say how its files are read, such as `separator`; others are refused.
     """
 
     name: str
@@ -208,6 +209,7 @@ class TaskSchema:
     primary: tuple[str, str] | None = None
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     sizes_of_arms: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = field(default_factory=dict)
+    reads: tuple[str, ...] = ()
 
     def preset(self, size: str | None, arm: str) -> dict[str, Scalar]:
         """What a size gives an arm; nothing without a size."""

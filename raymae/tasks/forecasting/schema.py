@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from raymae.spec.space import Scalar
+from raymae.spec.sweep import Reading
 from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
@@ -111,6 +112,7 @@ SCHEMA = TaskSchema(
     metrics=("mse", "abs_error", "skill"),
     check=check,
     primary=("mae", "scratch"),
+    reads=tuple(Reading.model_fields),
     published={
         "mae": (Published("mse", 0.07546, "ETTh1", "best of three mask ratios", REPORTED),),
         "scratch": (Published("mse", 0.01538, "ETTh1", settings=REPORTED),),

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Literal
 
+from raymae.spec.sweep import SERIES_KEYS, Reading
 from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
 from raymae.tasks.transformer import LEARNING, uneven_heads
 
@@ -146,6 +147,7 @@ SCHEMA = TaskSchema(
     metrics=("column_score", "rmse", "mse", "mse_all", "mse_own_scale", "wasserstein", "accuracy"),
     check=check,
     primary=("mae", "scratch"),
+    reads=tuple(name for name in Reading.model_fields if name not in SERIES_KEYS),
     published={
         "report_mae": (Published("mse", 0.5171, "California Housing", "not on the baseline's scale"),),
         "mae": (Published("mse", 0.5171, "California Housing", "not on the baseline's scale"),),
