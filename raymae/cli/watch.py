@@ -45,8 +45,9 @@ def watch(directory: str, once: bool, every_s: float, as_json: bool) -> None:
 def serve(directory: str, host: str, port: int, open_to_network: bool) -> None:
     """Serve the sweeps in DIR as a web page: their progress, live, and the report of each. Read-only.
 
-    DIR is a folder of sweeps or one sweep, a path or a URI. There is no password, so it listens on this machine alone;
-    from another one: ssh -L 8275:127.0.0.1:8275 MACHINE
+    Curves of what runs, a page for each trial with its parameters, log and error, and a comparison of all sweeps. DIR
+    is a folder of sweeps or one sweep, a path or a URI. There is no password, so it listens on this machine alone; from
+    another one: ssh -L 8275:127.0.0.1:8275 MACHINE
     """
     from raymae.web.app import serve as run
     from raymae.web.guard import is_loopback

@@ -6,14 +6,23 @@ import os
 import re
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.errors import RayMAEError, ResultsError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import REPORTS, STATE, SWEEP, TRIALS, VERDICT
+from raymae.results.store.store import Store
+from raymae.results.views.compare import ComparedSweep, compared, sweep_files, together
 from raymae.results.views.follower import Follower
 from raymae.results.views.progress import OVER, Progress
+from raymae.web.trials import live_plots
 
+if TYPE_CHECKING:
+    from markupsafe import Markup
+
+DATASETS: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
 FRESH_S = 1.0  # a look is good for so long, however many browsers ask
 _REMOTE_NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]*")  # anything else could change the meaning of a URI
 
@@ -34,7 +43,8 @@ class Catalog:
         self._folder = Folder(root)
         self.root = self._folder.root
         self._entries: dict[str, _Entry] = {}
-        self._lock = threading.Lock()
+        self._lock, self._comparing = threading.Lock(), threading.Lock()
+        self._compared: tuple[object, tuple[list[ComparedSweep], list[str]]] | None = None
         local = self._folder.local
         if local is not None and not local.is_dir():
             raise ResultsError(f"{self.root}: no such folder; name a folder of sweeps, such as `results`")
@@ -96,21 +106,77 @@ class Catalog:
         root = self._root_of(name)
         return None if root is None else self._entry(name, root).report(render)
 
+    def rows(self, name: str) -> Rows | None:
+        """A sweep's rows as of its last look; None where there is no such sweep.
+
+        Those of the sweep that was asked for last are kept, of no other.
+
+        Raises:
+            RayMAEError: They cannot be read.
+        """
+        root = self._root_of(name)
+        if root is None:
+            return None
+        for other, entry in list(self._entries.items()):
+            if other != name:
+                entry.forget()
+        return self._entry(name, root).rows(name)
+
+    def plots(self, name: str) -> list[tuple[str, Markup]]:
+        """The curves of a sweep's page, each with its heading: drawn anew when there are new rows.
+
+        Raises:
+            RayMAEError: They cannot be made.
+        """
+        root = self._root_of(name)
+        return [] if root is None else self._entry(name, root).plots(name)
+
+    def compared(self) -> tuple[list[ComparedSweep], list[str]]:
+        """All sweeps that can be read as `raymae compare` has them, and the names of those that cannot.
+
+        Raises:
+            OSError: The storage failed.
+        """
+        names = self.names()
+        entries = [self._entry(name, root) for name in names if (root := self._root_of(name)) is not None]
+        with self._comparing:
+            stamp = [entry.changed() for entry in entries]
+            if self._compared is None or self._compared[0] != stamp:
+                found, broken, files = [], [], sweep_files()
+                for name, entry in zip(names, entries, strict=True):
+                    try:
+                        found.append(compared(entry.root, files))
+                    except (RayMAEError, OSError):
+                        broken.append(name)
+                self._compared = stamp, (together(found), broken)
+            return self._compared[1]
+
     def _entry(self, name: str, root: str) -> _Entry:
         with self._lock:
             return self._entries.setdefault(name, _Entry(root))
+
+
+@dataclass(frozen=True)
+class Rows:
+    """The rows of a sweep, its folder, and how far it was."""
+
+    store: Store
+    tables: Mapping[str, Any]
+    seen: Progress
 
 
 class _Entry:
     """What is remembered of one sweep."""
 
     def __init__(self, root: str) -> None:
-        self._root, self._folder = root, Folder(root)
+        self.root, self._folder = root, Folder(root)
         self._lock = threading.Lock()
         self._follower: Follower | None = None
         self._seen: Progress | None = None
         self._looked, self._stamp = float("-inf"), object()
         self._report: tuple[object, str] | None = None
+        self._rows: tuple[object, Rows] | None = None
+        self._plots: tuple[object, list[tuple[str, Markup]]] | None = None
         self._rendering = threading.Lock()
 
     def look(self, name: str) -> Progress:
@@ -125,10 +191,10 @@ class _Entry:
             return self._seen
 
     def _look(self) -> Progress:
-        stamp = self._changed()
+        stamp = self.changed()
         if self._seen is not None and self._seen.state in OVER and stamp == self._stamp:
             return self._seen
-        self._follower = self._follower or Follower(self._root)
+        self._follower = self._follower or Follower(self.root)
         seen, self._stamp = self._follower.look(), stamp
         if seen.state in OVER:
             self._follower = None  # its tables can be large, and nothing will be added to them
@@ -136,12 +202,36 @@ class _Entry:
 
     def report(self, render: Callable[[str], str]) -> str:
         with self._rendering:
-            stamp = self._changed()
+            stamp = self.changed()
             if self._report is None or self._report[0] != stamp:
-                self._report = (stamp, render(self._root))
+                self._report = (stamp, render(self.root))
             return self._report[1]
 
-    def _changed(self) -> object:
+    def forget(self) -> None:
+        """Drop the rows, which can be large."""
+        self._rows = None
+
+    def rows(self, name: str) -> Rows:
+        seen = self.look(name)
+        if seen.state == "unreadable":
+            raise ResultsError(seen.note)
+        with self._lock:
+            if self._follower is not None:
+                return Rows(self._follower.store, self._follower.tables, seen)
+            if self._rows is None or self._rows[0] != self._stamp:
+                store = Store.open(self.root)
+                self._rows = self._stamp, Rows(store, {name: store.table(name) for name in DATASETS}, seen)
+            return replace(self._rows[1], seen=seen)
+
+    def plots(self, name: str) -> list[tuple[str, Markup]]:
+        seen = self.look(name)
+        key = (self._stamp, [(trial.trial_id, trial.attempt) for trial in seen.running])
+        if self._plots is None or self._plots[0] != key:
+            rows = self.rows(name)
+            self._plots = key, live_plots(rows.store, rows.tables, rows.seen)
+        return self._plots[1]
+
+    def changed(self) -> object:
         """Compares equal as long as nobody wrote."""
         small = []
         for name in (SWEEP, STATE, VERDICT):

@@ -15,9 +15,12 @@ from raymae import __version__
 from raymae.results.verdict.arms_table import mean_cells
 from raymae.results.verdict.headline import synthetic
 from raymae.results.verdict.numbers import column, duration, significant
+from raymae.results.views import compare
 from raymae.results.views.progress import Progress
 from raymae.web.catalog import Catalog
 from raymae.web.guard import REPORT_POLICY
+from raymae.web.plot import color, palette
+from raymae.web.trials import MAX_TRIALS, TrialRow, TrialView, listed, view
 
 if TYPE_CHECKING:
     from aiohttp import web
@@ -26,6 +29,7 @@ if TYPE_CHECKING:
 Value = TypeVar("Value")
 
 HERE = Path(__file__).parent
+NUM_LATEST = 12  # trials on a sweep's own page
 STATIC = {"style.css": "text/css", "live.js": "text/javascript", "icon.svg": "image/svg+xml"}
 
 
@@ -38,8 +42,8 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "segment": partial(quote, safe=""), "shell": shlex.quote}
-    environment.globals |= {"column": column, "mean_cells": mean_cells, "significant": significant,
-                            "synthetic": synthetic, "version": __version__}
+    environment.globals |= {"color": color, "column": column, "compare": compare, "mean_cells": mean_cells,
+                            "significant": significant, "synthetic": synthetic, "version": __version__}
     return environment
 
 
@@ -62,7 +66,9 @@ class Pages:
         from aiohttp import web
 
         return [
-            web.get("/", self._index), web.get("/sweep/{name:[^/]+}", self._sweep),
+            web.get("/", self._index), web.get("/compare", self._compare), web.get("/sweep/{name:[^/]+}", self._sweep),
+            web.get("/sweep/{name:[^/]+}/trials", self._trials),
+            web.get("/sweep/{name:[^/]+}/trial/{trial:[^/]+}", self._trial),
             web.get("/sweep/{name:[^/]+}/report", self._report), web.get("/api/sweeps", self._api),
             web.get("/api/sweeps/{name:[^/]+}", self._api_sweep), web.get("/static/{name}", self._static),
             web.get("/favicon.ico", self._static), web.get("/healthz", self._health),
@@ -88,7 +94,33 @@ class Pages:
 
     async def _sweep(self, request: web.Request) -> web.Response:
         name, seen = await self._look(request)
-        return self._page("sweep.html", name=name, seen=seen)
+        plots, trials = [], []
+        if seen.state != "unreadable":
+            plots = await asyncio.to_thread(self._catalog.plots, name)
+            trials = await asyncio.to_thread(self._listed, name, NUM_LATEST)
+        return self._page("sweep.html", name=name, seen=seen, plots=plots, trials=trials)
+
+    def _listed(self, name: str, most: int) -> list[TrialRow]:
+        rows = _found(self._catalog.rows(name))
+        return listed(rows.store, rows.tables, rows.seen, most)
+
+    async def _trials(self, request: web.Request) -> web.Response:
+        name, seen = await self._look(request)
+        trials = await asyncio.to_thread(self._listed, name, MAX_TRIALS)
+        return self._page("trials.html", name=name, seen=seen, trials=trials, most=MAX_TRIALS)
+
+    async def _trial(self, request: web.Request) -> web.Response:
+        name, seen = await self._look(request)
+
+        def find() -> TrialView | None:
+            rows = _found(self._catalog.rows(name))
+            return view(rows.store, rows.tables, rows.seen, request.match_info["trial"])
+
+        return self._page("trial.html", name=name, seen=seen, trial=_found(await asyncio.to_thread(find)))
+
+    async def _compare(self, request: web.Request) -> web.Response:
+        sweeps, broken = await asyncio.to_thread(self._catalog.compared)
+        return self._page("compare.html", sweeps=sweeps, broken=broken)
 
     async def _report(self, request: web.Request) -> web.Response:
         from aiohttp import web
@@ -109,7 +141,8 @@ class Pages:
         name = "icon.svg" if request.path == "/favicon.ico" else request.match_info["name"]
         if name not in STATIC:
             raise web.HTTPNotFound
-        return web.Response(body=(HERE / "static" / name).read_bytes(), content_type=STATIC[name], charset="utf-8")
+        text = (HERE / "static" / name).read_text(encoding="utf-8") + (palette() if name == "style.css" else "")
+        return web.Response(text=text, content_type=STATIC[name], charset="utf-8")
 
     async def _health(self, request: web.Request) -> web.Response:
         from aiohttp import web

@@ -37,6 +37,14 @@ def make_sweep(root: Path | str, scores: dict[str, float], **changes: Any) -> St
     return store
 
 
+def add_report(store: Store, trial_id: str, epoch: int, score: float | None = None, **changes: Any) -> None:
+    """A report of a trial that runs, on disk at once."""
+    store.add_report({"trial_id": trial_id, "arm": trial_id.partition("-")[0], "stage": "search", "attempt": 0,
+                      "step": epoch, "phase": "finetune", "epoch": epoch, "wall_s": 1.0, "loss": 1.0 / epoch,
+                      "time": dt.datetime.now(dt.UTC), "lr": 1e-3, "val_mse": score, **changes})
+    assert store.flush()
+
+
 def add_trial(store: Store, trial_id: str, score: float | None, **changes: Any) -> None:
     now = dt.datetime.now(dt.UTC)
     arm = trial_id.partition("-")[0]

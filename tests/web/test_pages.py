@@ -8,7 +8,7 @@ from typing import Any
 from urllib.parse import quote
 
 import pytest
-from served_folder import HOSTILE, Served, add_trial, make_sweep
+from served_folder import HOSTILE, Served, add_report, add_trial, make_sweep
 
 from tests.browser import DESKTOP, PHONE, console, low_contrast, overflow, show
 
@@ -24,8 +24,10 @@ def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
 
 @pytest.mark.parametrize("dark", [False, True], ids=["light", "dark"])
 @pytest.mark.parametrize("size", [PHONE, DESKTOP], ids=["phone", "desktop"])
-@pytest.mark.parametrize("path", ["", "sweep/alive", f"sweep/{quote(HOSTILE, safe='')}"],
-                         ids=["list", "sweep", "hostile"])
+@pytest.mark.parametrize("path", [
+    "", "sweep/alive", f"sweep/{quote(HOSTILE, safe='')}", "sweep/alive/trials", "sweep/alive/trial/mae-0001",
+    f"sweep/{quote(HOSTILE, safe='')}/trial/scratch-0000", "compare",
+], ids=["list", "sweep", "hostile", "trials", "trial", "failed", "compare"])
 def test_pages_are_readable_and_quiet(served: Served, chromium: Any, path: str, size: tuple[int, int], dark: bool):
     show(chromium, served.url + path, size, dark=dark)
     assert chromium.find_element("tag name", "h1").text
@@ -76,6 +78,34 @@ def test_progress_moves_without_a_reload(served: Served, chromium: Any):
     show(chromium, show_list)
     make_sweep(served.folder / "born", {}, word="running")
     until(lambda: "born" in text("sweeps"))
+    assert console(chromium) == []
+
+
+def test_curves_and_a_trial_move_without_a_reload(served: Served, chromium: Any):
+    running = {"trial_id": "mae-0000", "arm": "mae", "stage": "search", "attempt": 0, "phase": "finetune", "epoch": 1,
+               "epochs": 4, "wall_s": 3.0, "best": 0.5}
+    store = make_sweep(served.folder / "curves", {}, word="running", running=[running])
+    count = "return document.querySelectorAll('#curves circle').length"
+    names = "return [...document.querySelectorAll('#curves .name')].map((one) => one.textContent)"
+    show(chromium, f"{served.url}sweep/curves")
+    chromium.execute_script("window.sameDocument = true")
+    assert chromium.execute_script(count) == 0
+    for epoch in (1, 2, 3):
+        add_report(store, "mae-0000", epoch, 0.5 / epoch)
+        until(lambda: chromium.execute_script(count) == epoch)  # noqa: B023 - it is called within this turn
+    assert chromium.execute_script(names) == ["mae-0000"]
+    add_trial(store, "scratch-0000", 0.5)
+    until(lambda: "scratch" in chromium.execute_script(names))
+    assert chromium.execute_script("return window.sameDocument") is True
+    inked = chromium.execute_script("return getComputedStyle(document.querySelector('#curves .curve')).stroke")
+    assert inked not in ("none", "rgb(0, 0, 0)"), "an arm's curve has its arm's colour"
+    chromium.find_element("link text", "mae-0000 finetune 1/4").click()
+    until(lambda: chromium.title.startswith("mae-0000 of"))
+    chromium.execute_script("window.sameDocument = true")
+    add_report(store, "mae-0000", 4, 0.0625)
+    until(lambda: chromium.execute_script(count) == 4)
+    until(lambda: "0.06250" in chromium.execute_script("return document.getElementById('log').textContent"))
+    assert chromium.execute_script("return window.sameDocument") is True
     assert console(chromium) == []
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import html
 import http.client
 import json
+import re
 import signal
 import socket
 from typing import Any
@@ -14,11 +16,13 @@ from click.testing import CliRunner
 from served_folder import ERROR, HOSTILE, Served, add_trial, make_sweep, start, state
 
 from raymae.cli import main
+from raymae.results.report.intervals import DARK, LIGHT
 from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import STATE
 from raymae.web import catalog as catalogs
 from raymae.web.catalog import Catalog
 from raymae.web.guard import allows
+from raymae.web.trials import view
 
 
 def ask(served: Served, path: str, method: str = "GET", **headers: str) -> tuple[int, dict[str, str], str]:
@@ -52,6 +56,100 @@ def test_a_sweep(served):
     assert ask(served, "/sweep/broken")[0] == 200
     assert ask(served, "/healthz")[2] == "ok\n"
     assert ask(served, "/favicon.ico")[1]["content-type"].startswith("image/svg+xml")
+
+
+def test_a_trial_has_a_page_with_its_parameters_curves_reports_and_log(served):
+    text = ask(served, "/sweep/alive/trial/mae-0000")[2]
+    for part in ("completed", "<dt>lr (searched)</dt><dd>0.001</dd>", "<dt>epochs</dt><dd>4</dd>",
+                 "Fine-tuning: val_mse", "finetune    1  loss 1.000", "<dt>val_mse</dt><dd>0.5000</dd>",
+                 "lines about this trial", "mae-0000: ValueError: &lt;script&gt;"):
+        assert part in text, part
+    assert "mae-00001 no" not in text, "another trial's line"
+    assert "\x1b" not in text
+    assert "[31m" not in text
+    running = ask(served, "/sweep/alive/trial/mae-0001")[2]
+    for part in ("mae-0001 finetune 1/4", 'class="plot"', "its last lines, none about this trial"):
+        assert part in running, part
+    failed = ask(served, f"/sweep/{quote(HOSTILE, safe='')}/trial/scratch-0000")[2]
+    assert "Why it failed" in failed
+    assert "&lt;script&gt;document" in failed
+
+
+@pytest.mark.parametrize("trial", [
+    "mae-0009", "..", "%2e%2e%2fsecret", "..%2f..%2fsecret%2fsweep", "%00", "mae-0000%0a",
+])
+def test_a_trial_that_is_not_there(served, trial):
+    assert ask(served, f"/sweep/alive/trial/{trial}")[0] in (400, 404)
+    assert ask(served, "/sweep/none/trial/mae-0000")[0] == 404
+    assert ask(served, "/sweep/none/trials")[0] == 404
+
+
+def test_trials_are_listed_those_that_run_first(served):
+    text = ask(served, "/sweep/alive/trials")[2]
+    found = re.findall(r'/trial/([^"]+)">', text)
+    assert found == ["mae-0001", "mae-0000"]
+    assert ask(served, "/sweep/broken/trials")[0] == 503
+
+
+def test_the_comparison_says_what_the_command_says(served):
+    text = html.unescape(ask(served, "/compare")[2])
+    said = CliRunner().invoke(main, ["compare", str(served.folder / "done"), "--json"]).stdout
+    (sweep,) = json.loads(said)
+    for arm in sweep["arms"]:
+        assert f'<th scope="row">{arm["arm"]}</th>' in text
+    assert "unfinished" in text
+    assert "Left out, for they cannot be read: broken" in text
+    assert "<img src=x" not in ask(served, "/compare")[2]
+
+
+def test_a_link_out_of_the_folder_is_no_log(tmp_path):
+    store = make_sweep(tmp_path / "own", {"mae-0000": 0.5}, word="ended")
+    (tmp_path / "private").write_text("a secret of mae-0000")
+    log = tmp_path / "own" / "logs" / "driver.log"
+    log.symlink_to(tmp_path / "private")
+    configs = tmp_path / "own" / "configs"
+    (tmp_path / "other.json").write_text('{"params": {"secret": 1}}')
+    (configs / "mae-0000.json").symlink_to(tmp_path / "other.json")
+    rows = Catalog(tmp_path).rows("own")
+    seen = view(rows.store, rows.tables, rows.seen, "mae-0000")
+    assert (seen.log, [name for name, _, _ in seen.params if name == "secret"]) == ((), [])
+    log.unlink()
+    log.write_text("line of mae-0000\n" * 3)
+    assert view(store, rows.tables, rows.seen, "mae-0000").log == ("line of mae-0000",) * 3
+
+
+@pytest.mark.parametrize("config", [
+    '{"params": [1]}', '{"params": {"lr": {"a": [1]}}, "seed": [1, 2], "arm": 3}', "{}",
+    '{"params": {"<b>": "\\u001b[31m"}, "stage": null}',
+])
+def test_a_config_of_another_form_is_shown_as_text(tmp_path, config):
+    make_sweep(tmp_path / "own", {"mae-0000": 0.5}, word="ended")
+    for trial in ("mae-0000", "mae-0007"):
+        (tmp_path / "own" / "configs" / f"{trial}.json").write_text(config)
+        rows = Catalog(tmp_path).rows("own")
+        assert view(rows.store, rows.tables, rows.seen, trial).row.trial_id == trial
+
+
+def test_the_colours_of_arms_are_those_of_reports(served):
+    text = ask(served, "/static/style.css")[2]
+    for place, (light, dark) in enumerate(zip(LIGHT, DARK, strict=True)):
+        assert f".arm{place}{{color:{light}}}" in text
+        assert f".arm{place}{{color:{dark}}}" in text.rpartition("@media (prefers-color-scheme: dark){")[2]
+
+
+def test_curves_are_drawn_only_anew_for_new_rows(served, monkeypatch):
+    monkeypatch.setattr("raymae.web.catalog.FRESH_S", 0.0)
+    store = make_sweep(served.folder / "drawn", {"mae-0000": 0.5}, word="running")
+    catalog, drawn = Catalog(served.folder), []
+    plots = catalogs.live_plots
+    monkeypatch.setattr(catalogs, "live_plots", lambda *given: drawn.append(1) or plots(*given))
+    first = catalog.plots("drawn")
+    assert [heading for heading, _ in first] == [
+        "Best val_mse so far, by trials; less is better", "Best val_mse so far, by compute; less is better"]
+    assert catalog.plots("drawn") is first
+    add_trial(store, "mae-0001", 0.4)
+    assert catalog.plots("drawn") is not first
+    assert len(drawn) == 2
 
 
 @pytest.mark.parametrize("path", ["/", f"/sweep/{quote(HOSTILE, safe='')}"])

@@ -7,7 +7,7 @@ fast as one of ten. The trials themselves are all there, for the table.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
@@ -174,13 +174,27 @@ def learning(search: pd.DataFrame, reports: pd.DataFrame, objective: Objective) 
         chosen[ids[len(ids) // 2]] = "median"
         chosen[ids[0]] = "best"
         roles.update({trial: (str(arm), role) for trial, role in chosen.items()})
+    return curves(reports, roles, objective)
+
+
+def curves(
+    reports: pd.DataFrame, roles: Mapping[str, tuple[str, str]], objective: Objective, least: int = 2
+) -> list[Curve]:
+    """The learning curves of some trials.
+
+    Args:
+        reports: Reports, also of others.
+        roles: From trial to its arm and why it is shown.
+        objective: What is drawn of fine-tuning.
+        least: Points without which there is no curve.
+    """
     # the first attempt's reports and those of the attempt that went on from it are one curve
     few = reports[reports["trial_id"].isin(list(roles))].sort_values(["attempt", "step"], kind="stable")
     found = []
     for (trial, phase), rows in few.drop_duplicates(["trial_id", "step"], keep="last").groupby(
             ["trial_id", "phase"], sort=False):
-        y = {"finetune": column, "pretrain": "loss"}.get(str(phase))
-        if y is None or rows[y].notna().sum() < 2:
+        y = {"finetune": objective.val, "pretrain": "loss"}.get(str(phase))
+        if y is None or rows[y].notna().sum() < least:
             continue
         points = thinned(list(zip(numbers(rows["epoch"]), numbers(rows[y]), strict=True)), POINTS_PER_CURVE)
         arm, role = roles[str(trial)]

@@ -119,12 +119,26 @@ class Folder:
             OSError: The storage failed, or there is a pipe, a device or a socket, which might never end.
         """
         if self.local is not None:
-            path = self.local / name
-            if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
-                raise OSError(errno.EINVAL, "not a regular file", str(path))
-            return path.read_bytes()
+            return self._regular(name).read_bytes()
         with self.filesystem.open_input_file(self.path(name)) as stream:
             return bytes(stream.read())
+
+    def tail(self, name: str, num_bytes: int) -> bytes:
+        """The end of a regular file, at most so many bytes; raises what `read` does."""
+        if self.local is not None:
+            with self._regular(name).open("rb") as file:
+                file.seek(max(0, os.fstat(file.fileno()).st_size - num_bytes))
+                return file.read(num_bytes)
+        with self.filesystem.open_input_file(self.path(name)) as stream:
+            stream.seek(max(0, stream.size() - num_bytes))
+            return bytes(stream.read(num_bytes))
+
+    def _regular(self, name: str) -> Path:
+        assert self.local is not None
+        path = self.local / name
+        if not stat.S_ISREG(mode := path.stat().st_mode) and not stat.S_ISDIR(mode):
+            raise OSError(errno.EINVAL, "not a regular file", str(path))
+        return path
 
     def read_json(self, name: str) -> Tree | None:
         """A JSON object, or None where there is no such file.
@@ -178,6 +192,14 @@ class Folder:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
+
+    def holds(self, name: str) -> bool:
+        """Whether a file is there and lies in the folder itself: not where a link leads out of it."""
+        folder, _, file = name.rpartition("/")
+        if file not in self.names(folder):
+            return False
+        return self.local is None or os.path.realpath(self.local / name).startswith(
+            os.path.realpath(self.local) + os.sep)
 
     def remove(self, name: str) -> None:
         """Delete a file; no error where it is already gone."""

@@ -146,9 +146,13 @@ def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -
     Raises:
         ResultsError: One of them is no sweep, or cannot be read.
     """
-    sweeps = [_sweep(Store.open(root), files or {}) for root in roots]
-    together = adjusted([sweep.pair.p if sweep.pair else None for sweep in sweeps])
-    return [replace(sweep, p_all=p, word_all=_word(sweep, p)) for sweep, p in zip(sweeps, together, strict=True)]
+    return together([compared(root, files) for root in roots])
+
+
+def together(sweeps: Sequence[ComparedSweep]) -> list[ComparedSweep]:
+    """Sweeps with the p-values of their primary comparisons adjusted for all of them."""
+    values = adjusted([sweep.pair.p if sweep.pair else None for sweep in sweeps])
+    return [replace(sweep, p_all=p, word_all=_word(sweep, p)) for sweep, p in zip(sweeps, values, strict=True)]
 
 
 def _word(sweep: ComparedSweep, p: float | None) -> Word | None:
@@ -163,7 +167,9 @@ def _word(sweep: ComparedSweep, p: float | None) -> Word | None:
     return "helps" if (pair.difference < 0) == (sweep.mode == "min") else "hurts"
 
 
-def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> ComparedSweep:
+def compared(root: str, files: Mapping[str, SweepSpec] | None = None) -> ComparedSweep:
+    """Read one of several sweeps; takes and raises what `across` does."""
+    store = Store.open(root)
     verdict = verdict_now(store)
     spec, objective = store.spec(), verdict.objective
     about = verdict.pairs[0].a if verdict.pairs else None
@@ -175,7 +181,7 @@ def _sweep(store: Store, files: Mapping[str, SweepSpec]) -> ComparedSweep:
             arm.arm, arm.kind, arm.n, test.mean if test else None, test.ci95 if test else None, pairs.get(arm.arm),
             store.manifest.task.published_for(arm.arm, spec.settings),
         ))
-    file, changed = _nearest(spec, files)
+    file, changed = _nearest(spec, files or {})
     return ComparedSweep(
         verdict.sweep, store.root, verdict.task, verdict.data, _settings(spec), file, changed, objective.metric,
         objective.mode, verdict.complete, about, next((pair for pair in verdict.pairs if pair.primary), None),
@@ -216,13 +222,13 @@ def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
     parts: list[RenderableType] = []
     for sweep in sweeps:
         state = "" if sweep.complete else ", unfinished"
-        about = f"  {sweep.task} on {_data(sweep)}, test {sweep.metric}{state}"
+        about = f"  {sweep.task} on {data_of(sweep)}, test {sweep.metric}{state}"
         drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for title, width in zip(_header(sweep), (14, 24, 5, 26, 20, 22), strict=True):
+        for title, width in zip(header_of(sweep), (14, 24, 5, 26, 20, 22), strict=True):
             drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
-        for cells in _rows(sweep):
+        for cells in rows_of(sweep):
             drawn.add_row(*map(Text, cells))
-        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, *map(Text, _details(sweep, len(sweeps))), ""]
+        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, *map(Text, details_of(sweep, len(sweeps))), ""]
     return Group(*parts[:-1])
 
 
@@ -234,9 +240,10 @@ def markdown(sweeps: Sequence[ComparedSweep]) -> str:
         state = "" if sweep.complete else ", unfinished"
         file = f", of `{sweep.file}`" if sweep.file else ""
         better = "less" if sweep.mode == "min" else "more"
-        lines += [f"**{_escaped(sweep.sweep)}**{file}: {sweep.task} on {_escaped(_data(sweep))}; test "
-                  f"{sweep.metric}, {better} is better{state}", "", *_markdown_table(_header(sweep), _rows(sweep)), ""]
-        lines += [_escaped(" ".join(_details(sweep, len(sweeps)))), ""]
+        lines += [f"**{_escaped(sweep.sweep)}**{file}: {sweep.task} on {_escaped(data_of(sweep))}; test "
+                  f"{sweep.metric}, {better} is better{state}", "",
+                  *_markdown_table(header_of(sweep), rows_of(sweep)), ""]
+        lines += [_escaped(" ".join(details_of(sweep, len(sweeps)))), ""]
     return "\n".join([*lines[:-1], end]) + "\n"
 
 
@@ -251,14 +258,14 @@ def short(sweeps: Sequence[ComparedSweep]) -> str:
         if sweep.pair and (key not in chosen or len(sweep.changed) < len(chosen[key][0].changed)):
             chosen[key] = (sweep, sweep.pair)
     rows = []
-    names = [(sweep.task, _data(sweep)) for sweep, _ in chosen.values()]
+    names = [(sweep.task, data_of(sweep)) for sweep, _ in chosen.values()]
     for sweep, pair in chosen.values():
         arms = {arm.arm: arm for arm in sweep.arms}
-        alike = names.count((sweep.task, _data(sweep))) > 1
+        alike = names.count((sweep.task, data_of(sweep))) > 1
         task = f"{sweep.task} ({sweep.sweep})" if alike else sweep.task
         arrow = "↓" if sweep.mode == "min" else "↑"
         state = "" if sweep.complete else ", unfinished"
-        rows.append((task, f"{_data(sweep)}: {sweep.metric} {arrow}",
+        rows.append((task, f"{data_of(sweep)}: {sweep.metric} {arrow}",
                      _score(arms[pair.a]), _score(arms[pair.b]),
                      f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"))
     start, end = markers(short=True)
@@ -303,13 +310,14 @@ def _entries(lines: Iterable[str], long: bool) -> dict[str, str]:
     return {name: "\n".join(text).strip() for name, text in entries.items()}
 
 
-def _header(sweep: ComparedSweep) -> tuple[str, ...]:
+def header_of(sweep: ComparedSweep) -> tuple[str, ...]:
+    """The titles over a sweep's rows."""
     difference = f"{sweep.about} minus it" if sweep.about else "difference"
     return tuple(difference if title == "difference" else title for title in HEADER)
 
 
-def _rows(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
-    """The cells of each arm, under `_header`."""
+def rows_of(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
+    """The cells of each arm, under `header_of`."""
     for arm in sweep.arms:
         pair = arm.pair
         verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
@@ -317,7 +325,7 @@ def _rows(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
                _reported(arm.report, sweep))
 
 
-def _details(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
+def details_of(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
     """Sentences about the primary comparison: over seeds alone, beside other sweeps, what it needs, and its rule."""
     pair = sweep.pair
     if pair is None:
@@ -340,7 +348,8 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
     return lines + [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
 
 
-def _data(sweep: ComparedSweep) -> str:
+def data_of(sweep: ComparedSweep) -> str:
+    """The data of a sweep, and the settings that make it another problem."""
     name = sweep.data.name + (" (SYNTHETIC)" if sweep.data.source == "synthetic" else "")
     return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
 

@@ -54,6 +54,16 @@ class Follower:
         """The sweep's folder as given."""
         return self._store.root
 
+    @property
+    def store(self) -> Store:
+        """The sweep as it was at the last look."""
+        return self._store
+
+    @property
+    def tables(self) -> dict[str, Any]:
+        """The rows of `trials` and `reports` at the last look, each a `pyarrow.Table`; None before it."""
+        return {name: table for name, (_, table) in self._seen.items()}
+
     def look(self) -> Progress:
         """Read how far the sweep is now.
 
@@ -70,7 +80,7 @@ class Follower:
         names: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
         for name in names:
             self._seen[name] = self._store.follow(name, *self._seen[name])
-        tables = {name: table for name, (_, table) in self._seen.items()}
+        tables = self.tables
         known = (tables["trials"].num_rows, state.state if state else None)
         if self._answer is None or self._answer[0] != known:
             self._answer = (known, verdict_now(self._store, to_pandas(tables["trials"])))
