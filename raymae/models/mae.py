@@ -227,7 +227,9 @@ class MaskedAutoencoder(nn.Module):
             full_BND = block(full_BND) if wanted_BH is None else _wanted_of(block, full_BND, wanted_BH)
         return self.predict(self.norm(full_BND))
 
-    def _statistics(self, target_BNT: Tensor, missing_BNT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    @staticmethod
+    def statistics(target_BNT: Tensor, missing_BNT: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of each token's observed values, by which its target is normalised: `[B, N, 1]` both."""
         if missing_BNT is not None:
             observed_BNT = ~missing_BNT
             count_BN1 = observed_BNT.sum(dim=-1, keepdim=True)
@@ -260,7 +262,7 @@ class MaskedAutoencoder(nn.Module):
             missing_BNT = None if missing_BNT is None else take(missing_BNT, wanted_BH)
         predicted_BNT = self(tokens_BNP, hidden_BN, num_visible, wanted_BH)
         if self.norm_target:
-            mean, sd = self._statistics(target_BNT, missing_BNT)
+            mean, sd = self.statistics(target_BNT, missing_BNT)
             target_BNT = (target_BNT - mean) / sd
         error_BNT = F.mse_loss(predicted_BNT.float(), target_BNT.float(), reduction="none")
         if missing_BNT is not None:
@@ -275,6 +277,6 @@ class MaskedAutoencoder(nn.Module):
         predicted_BNT = self(tokens_BNP, hidden_BN)
         target_BNT = tokens_BNP if target_BNT is None else target_BNT
         if self.norm_target:
-            mean, sd = self._statistics(target_BNT, missing_BNT)
+            mean, sd = self.statistics(target_BNT, missing_BNT)
             predicted_BNT = predicted_BNT * sd + mean
         return torch.where(hidden_BN.unsqueeze(-1), predicted_BNT, target_BNT)

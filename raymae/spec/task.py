@@ -150,6 +150,10 @@ class TrainingParams(BaseModel):
         0, "stop after so many evaluations without a better validation score; 0 is never", unit="evaluations",
         kinds=("pretrained", "trained"), ge=0,
     )
+    pretrain_patience: int = param(
+        0, "stop pretraining after so many evaluations without a lower loss on hidden validation values; 0 is never",
+        unit="evaluations", kinds=("pretrained",), ge=0,
+    )
     eval_every: int = param(1, "epochs between evaluations", unit="epochs", kinds=("pretrained", "trained"), ge=1)
     label_fraction: float = param(
         1.0, "share of the labelled training set that fine-tuning sees; pretraining sees every input",

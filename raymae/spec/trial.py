@@ -115,6 +115,8 @@ class ReportData:
         seconds: Wall time the trial has computed so far, resumed parts included; not what its consumer took.
         num_parameters: Values of the phase's network; while pretraining the decoder is counted too.
         final: No report follows.
+        pretext: `pretext_loss` and `pretext_skill` of the last validation of pretraining so far; empty before it, and
+            where the arm does not pretrain.
     """
 
     phase: PhaseName
@@ -125,6 +127,7 @@ class ReportData:
     seconds: float
     num_parameters: int
     final: bool
+    pretext: dict[str, float] = field(default_factory=dict, kw_only=True)
 
 
 @dataclass(frozen=True)

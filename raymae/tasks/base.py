@@ -25,6 +25,11 @@ from raymae.spec.trial import TrialConfig, TrialData
 Batch = dict[str, Tensor]
 
 
+def split_of(name: str) -> str:
+    """The split of the data that a name of `Task.load` takes its examples from: `train`, `val` or `test`."""
+    return {"pretrain": "train", "pretext": "val"}.get(name, name)
+
+
 class Source(Protocol):
     """One split, ready to be cut into batches."""
 
@@ -67,6 +72,20 @@ class Loss(NamedTuple):
     """
 
     mean: Tensor
+    counted: Tensor | int
+
+
+class Hidden(NamedTuple):
+    """Squared errors of what was hidden from a pretrained network, summed over a batch, in the data's own scale.
+
+    Attributes:
+        model: The network's.
+        trivial: Those of a reconstruction that nothing was learned for: straight lines, blurred surroundings, means.
+        counted: Hidden values that both are summed over.
+    """
+
+    model: Tensor
+    trivial: Tensor
     counted: Tensor | int
 
 
@@ -158,6 +177,20 @@ class Pretraining(ABC, Generic[Model]):
     def encode_visible(self, model: Model, batch: Batch, mask: Tensor) -> Tensor:
         """Everything that the encoder makes of a masked batch; must not depend on hidden tokens' values."""
 
+    def errors(self, model: Model, batch: Batch, generator: Generator) -> Hidden | None:
+        """Reconstruct what is hidden in a batch of validation, and compare with what takes no learning.
+
+        Whatever the network's targets are normalised by, errors are in the data's own scale, and nothing of what is
+        hidden is used to get there. None where a task knows no trivial reconstruction: then nothing tells whether its
+        pretraining has learned.
+
+        Args:
+            model: The network, evaluating.
+            batch: Of `Task.load("pretext")`.
+            generator: Source of the mask: the same for every network and at every evaluation.
+        """
+        return None
+
     def transfer(self, pretrained: Model, model: nn.Module) -> Coverage:
         """Move the pretrained encoder into the network that is fine-tuned; every encoder key must arrive."""
         return transfer(pretrained.get_submodule("encoder"), model)
@@ -208,7 +241,11 @@ class Task(ABC):
 
     @abstractmethod
     def load(self, split: str) -> Source:
-        """A split: `pretrain` (all inputs, no labels), `train` (the labelled fraction), `val` or `test`."""
+        """A split: `pretrain` (all inputs, no labels), `train` (the labelled fraction), `val` or `test`.
+
+        An arm that pretrains is also asked for `pretext`: the inputs of `val` as `pretrain` has them, on which its
+        pretraining is validated.
+        """
 
     def units(self, split: str) -> Units:
         """The examples of a split, by name and by group; by default they are numbered, and no group is known."""

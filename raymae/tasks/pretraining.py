@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from raymae.models.interpolation import fill_image
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.masking import num_visible, random_mask
 from raymae.models.tokens import TokenGrid
-from raymae.tasks.base import Batch, Loss, Pretraining
+from raymae.tasks.base import Batch, Hidden, Loss, Pretraining
 
 
 class Reconstruction(NamedTuple):
@@ -23,6 +24,20 @@ class Reconstruction(NamedTuple):
     original: Tensor
     masked: Tensor
     rebuilt: Tensor
+
+
+def hidden_errors(predicted_BNT: Tensor, trivial_BNT: Tensor, target_BNT: Tensor, counted_BNT: Tensor) -> Hidden:
+    """Sum the squared errors of two reconstructions over the values that count.
+
+    Args:
+        predicted_BNT: The network's.
+        trivial_BNT: What took no learning.
+        target_BNT: What is there.
+        counted_BNT: What was hidden and is known.
+    """
+    model, trivial = ((made_BNT.double() - target_BNT.double()).square().where(counted_BNT, 0.0).sum()
+                      for made_BNT in (predicted_BNT, trivial_BNT))
+    return Hidden(model, trivial, counted_BNT.sum())
 
 
 class PatchPretraining(Pretraining[MaskedAutoencoder]):
@@ -70,6 +85,21 @@ class PatchPretraining(Pretraining[MaskedAutoencoder]):
     def encode_visible(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
         """Encode the visible patches: `[B, V, D]`."""
         return model.encoder.visible(self.tokens(batch), mask).features_BVD
+
+    def errors(self, model: MaskedAutoencoder, batch: Batch, generator: Generator) -> Hidden:
+        """Squared errors of hidden pixels, beside those of visible ones spread smoothly over what is hidden."""
+        tokens_BNP, mask_BN = self.tokens(batch), self.draw_mask(batch, generator)
+        predicted_BNP = model(tokens_BNP, mask_BN)
+        seen_BNP = ~mask_BN[..., None].expand_as(tokens_BNP)
+        seen_BCS = self.grid.unpatchify(seen_BNP)
+        trivial_BNP = self.grid.patchify(fill_image(self.grid.unpatchify(tokens_BNP), seen_BCS[:, :1]))
+        if model.norm_target:
+            _, deviation_BN1 = model.statistics(tokens_BNP)
+            deviation_B1S = deviation_BN1.transpose(1, 2).unflatten(2, self.grid.shape)
+            guessed_B1S = fill_image(deviation_B1S, ~mask_BN.unflatten(1, self.grid.shape)[:, None])
+            guessed_BN1 = guessed_B1S.flatten(2).transpose(1, 2)
+            predicted_BNP = predicted_BNP * guessed_BN1 + trivial_BNP.mean(dim=-1, keepdim=True)
+        return hidden_errors(predicted_BNP, trivial_BNP, tokens_BNP, ~seen_BNP)
 
     @torch.no_grad()
     def reconstruct(self, model: MaskedAutoencoder, batch: Batch, *, blank: float | None = 0.0) -> Reconstruction:

@@ -19,6 +19,7 @@ from raymae.spec.trial import PhaseName, UnitTable
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.epoch import Learner, evaluate
+from raymae.train.pretext import validate
 from raymae.train.units import UnitLog
 
 
@@ -48,7 +49,7 @@ class PhaseState:
         model: Weights of the network.
         optimiser: The optimiser's state; empty where nothing is trained.
         average: Moving average of the weights; empty where none is kept.
-        best: Metrics of the best evaluation so far.
+        best: Metrics of the best evaluation so far; of pretraining its lowest `pretext_loss`.
         best_weights: Weights at that evaluation.
         stale: Evaluations since then.
         stopped_early: Patience has run out.
@@ -109,8 +110,9 @@ class Pretrain:
     def __init__(self, task: Task) -> None:
         pretraining = task.pretraining()
         assert pretraining is not None, f"the arm {task.config.arm} does not pretrain"
-        self.task, self.epoch = task, 0
+        self.task, self.epoch, self.stale, self.stopped_early = task, 0, 0, False
         self.best: dict[str, float] = {}
+        self.lowest = math.inf
         seed_all(derive_seed(task.config.seed, self.name, "init"))
         model = pretraining.build().to(task.device)
 
@@ -118,17 +120,28 @@ class Pretrain:
             return pretraining.loss(model, batch, pretraining.draw_mask(batch, masks))
 
         self.model: nn.Module = model
+        self.pretraining = pretraining
         self.learner = Learner(task, self.name, model, loss, lr=task.params.pretrain_lr, betas=(0.9, 0.95))  # as MAE's
 
     def run(self) -> Iterator[Evaluation]:
-        """Train, and report the loss."""
+        """Train, report the loss, and what is made of hidden values of the validation split."""
         p, source = self.task.params, self.task.load("pretrain")
-        while self.epoch < p.pretrain_epochs:
+        while self.epoch < p.pretrain_epochs and not self.stopped_early:
             result = self.learner.train(source, self.epoch, p.pretrain_epochs, lr=p.pretrain_lr)
             self.epoch += 1
             if _is_due(self.epoch, p.pretrain_epochs, p.eval_every):
-                last = self.epoch == p.pretrain_epochs
-                yield Evaluation(result._asdict(), last, _pictures(self.task, self.model, "pretrain") if last else {})
+                found = validate(self.task, self.pretraining, self.model)
+                self._consider(found.get("pretext_loss", math.nan))
+                metrics, last = {**result._asdict(), **found}, self.epoch == p.pretrain_epochs or self.stopped_early
+                yield Evaluation(metrics, last, _pictures(self.task, self.model, "pretrain") if last else {})
+
+    def _consider(self, loss: float) -> None:
+        """Stop where validation has not improved for long enough; a loss that is not known never stops it."""
+        if not loss >= self.lowest:
+            self.lowest, self.stale = min(loss, self.lowest) if math.isfinite(loss) else self.lowest, 0
+            return
+        self.stale += 1
+        self.stopped_early = 0 < self.task.params.pretrain_patience <= self.stale
 
     def result(self) -> nn.Module:
         """The masked autoencoder."""
@@ -136,11 +149,14 @@ class Pretrain:
 
     def state(self) -> PhaseState:
         """Weights and optimiser."""
-        return PhaseState(self.name, self.epoch, self.model.state_dict(), self.learner.optimiser.state_dict())
+        lowest = {"pretext_loss": self.lowest} if math.isfinite(self.lowest) else {}
+        return PhaseState(self.name, self.epoch, self.model.state_dict(), self.learner.optimiser.state_dict(),
+                          best=lowest, stale=self.stale, stopped_early=self.stopped_early)
 
     def restore(self, state: PhaseState) -> None:
         """Continue where a state was taken."""
-        self.epoch = state.epoch
+        self.epoch, self.stale, self.stopped_early = state.epoch, state.stale, state.stopped_early
+        self.lowest = state.best.get("pretext_loss", math.inf)
         self.model.load_state_dict(state.model)
         self.learner.optimiser.load_state_dict(state.optimiser)
 

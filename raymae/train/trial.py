@@ -23,6 +23,7 @@ from raymae.tasks.base import Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
 from raymae.train.device import pick_device
 from raymae.train.phases import Evaluation, PhaseState, first_phase, next_phase, restored_phase
+from raymae.train.pretext import PRETEXT
 
 
 @dataclass(frozen=True)
@@ -172,10 +173,15 @@ class _Trial:
         phase = self.phase
         recorded = ReportData(
             phase.name, phase.epoch, len(self.history), evaluation.metrics, dict(phase.best), self.clock.seconds(),
-            sum(p.numel() for p in phase.model.parameters()), final,
+            sum(p.numel() for p in phase.model.parameters()), final, pretext=self._pretext(evaluation.metrics),
         )
         self.history.append(recorded)
         return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures, units=evaluation.units)
+
+    def _pretext(self, metrics: Mapping[str, float]) -> dict[str, float]:
+        """What is known of the pretraining: of this evaluation, or as reported before."""
+        found = {name: value for name, value in metrics.items() if name in PRETEXT}
+        return found or (dict(self.history[-1].pretext) if self.history else {})
 
     def replay(self, first: int) -> Iterator[Report]:
         """Repeat the reports from a step on, without their pictures."""

@@ -108,7 +108,7 @@ def _learning(
     objective, place = store.objective(), places(store.manifest.task.arms)
     curves = figures.curves(to_pandas(_only(reports, list(roles))), roles, objective, least=1)
     drawn = []
-    for phase, y in (("finetune", objective.val), ("pretrain", "loss")):
+    for phase, y in (("finetune", objective.val), ("pretext", "skill"), ("pretrain", "loss")):
         name = "Fine-tuning" if phase == "finetune" else "Pretraining"
         lines = [Line(curve.trial, place.get(curve.arm, 0), curve.epoch, curve.y)  # type: ignore[arg-type]
                  for curve in curves if curve.phase == phase]

@@ -104,6 +104,30 @@ def test_protocols_keep_rows_apart(make_task: MakeTask) -> None:
         assert "truth" not in task.load("train").batch(torch.arange(3), None)
 
 
+def test_the_skill_of_pretraining_is_on_cells_that_no_network_learns_from(make_task: MakeTask) -> None:
+    task = make_task("mae")
+    pretraining, data, batch = task.pretraining(), task.data, task.load("pretext").batch(torch.arange(64), None)
+    model = pretraining.build().eval()
+    with torch.no_grad():
+        before = pretraining.errors(model, batch, Generator())
+    told = (batch["scored"] & ~batch["absent"]).numpy()
+    rows = batch["row"].numpy()
+    assert (data.hidden_RC[rows] == batch["scored"].numpy()).all()
+    assert set(rows) <= set(data.rows["val"])
+    assert before.counted == told.sum()
+    own = (data.to_units(batch["truth"].numpy()) - data.own_low_C) / data.own_range_C
+    by_hand = 0.0
+    for column, count in enumerate(data.num_categories):
+        seen = (data.seen_RC[:, column] - data.own_low_C[column]) / data.own_range_C[column]
+        seen = seen[~np.isnan(seen)]
+        cells = own[told[:, column], column]
+        if count:
+            by_hand += (cells.round() != np.bincount(seen.astype(int)).argmax()).sum()
+        else:
+            by_hand += (((cells - seen.mean()) / seen.std()) ** 2).sum()
+    assert float(before.trivial) == pytest.approx(by_hand, rel=1e-4)
+
+
 @pytest.mark.parametrize("kind", ["fixed", "uniform", "pattern"])
 def test_masks_hide_missing_cells_and_at_least_one_observed(kind: Any) -> None:
     missing = torch.rand(500, 6, generator=Generator().manual_seed(0)) < 0.3

@@ -47,11 +47,12 @@ class Param:
 
 @dataclass(frozen=True)
 class Curve:
-    """What a trial learned in a phase, epoch by epoch.
+    """What a trial learned in a phase, epoch by epoch; of pretraining both its loss and its skill.
 
     Attributes:
         role: Why it is shown: `best`, `median` or `sample` of its arm.
-        y: The validation score of fine-tuning, or the loss of pretraining.
+        phase: `finetune`; `pretrain` for the loss of pretraining, `pretext` for its skill.
+        y: The validation score of fine-tuning, or the loss or skill of pretraining.
     """
 
     trial: str
@@ -191,15 +192,16 @@ def curves(
     # the first attempt's reports and those of the attempt that went on from it are one curve
     few = reports[reports["trial_id"].isin(list(roles))].sort_values(["attempt", "step"], kind="stable")
     found = []
+    shown = {"finetune": {"finetune": objective.val}, "pretrain": {"pretrain": "loss", "pretext": "pretext_skill"}}
     for (trial, phase), rows in few.drop_duplicates(["trial_id", "step"], keep="last").groupby(
             ["trial_id", "phase"], sort=False):
-        y = {"finetune": objective.val, "pretrain": "loss"}.get(str(phase))
-        if y is None or rows[y].notna().sum() < least:
-            continue
-        points = thinned(list(zip(numbers(rows["epoch"]), numbers(rows[y]), strict=True)), POINTS_PER_CURVE)
         arm, role = roles[str(trial)]
-        epochs, ys = zip(*points, strict=True)
-        found.append(Curve(str(trial), arm, role, str(phase), epochs, ys))
+        for figure, y in shown.get(str(phase), {}).items():
+            if y not in rows or rows[y].notna().sum() < least:  # an earlier version had no skill
+                continue
+            points = thinned(list(zip(numbers(rows["epoch"]), numbers(rows[y]), strict=True)), POINTS_PER_CURVE)
+            epochs, ys = zip(*points, strict=True)
+            found.append(Curve(str(trial), arm, role, figure, epochs, ys))
     return found
 
 

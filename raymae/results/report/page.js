@@ -335,7 +335,8 @@
               hovertemplate: tip};
     });
     const range = phase === "finetune" ? scoreRange(curves.flatMap((curve) => curve.y)) : undefined;
-    return [traces, layout(axis("epoch"), axis(phase === "finetune" ? `val ${metric}` : "pretraining loss", range ? {range} : {}))];
+    const title = {finetune: `val ${metric}`, pretrain: "pretraining loss", pretext: "skill of pretraining"}[phase];
+    return [traces, layout(axis("epoch"), axis(title, range ? {range} : phase === "pretext" ? {zeroline: true, zerolinecolor: ink("--quiet")} : {}))];
   }
 
   /** Every axis scaled to 0…1, one trace a colour. */
@@ -413,6 +414,7 @@
   add("plot-by-compute", () => drawProgress("compute"));
   add("plot-finetune", () => drawLearning("finetune"));
   add("plot-pretrain", () => drawLearning("pretrain"));
+  add("plot-pretext", () => drawLearning("pretext"));
   add("plot-pareto", drawPareto);
 
   function draw(element) {

@@ -17,7 +17,7 @@ from raymae.results.store.folder import Folder
 from raymae.results.store.layout import REPORT_HTML, REPORT_MD
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table
-from raymae.results.verdict.headline import rule_text
+from raymae.results.verdict.headline import rule_text, worded
 from raymae.results.verdict.numbers import p_cell, significant, span
 
 
@@ -71,7 +71,7 @@ def page_of(content: ReportContent) -> str:
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True,
                                      lstrip_blocks=True)
     environment.filters |= {"significant": significant, "span": span, "p_cell": p_cell}
-    environment.globals |= {"per_cent": per_cent, "palette": list(zip(LIGHT, DARK, strict=True))}
+    environment.globals |= {"per_cent": per_cent, "worded": worded, "palette": list(zip(LIGHT, DARK, strict=True))}
     scripts = [plotly(), _asset("page.js")]
     return environment.from_string(_asset("page.html.j2")).render(
         **vars(content), rows=arms_table(content.verdict), rule=rule_text(content.verdict),
@@ -115,17 +115,19 @@ def markdown_of(content: ReportContent) -> str:
     lines = [f"# {_md(verdict.sweep)}", "", f"**{_md(content.headline)}**", ""]
     lines += [f"{_md(verdict.task)} on {_md(verdict.data.name)} ({verdict.data.source} data); "
               f"{count.completed} trials completed, {count.stopped} stopped, {count.failed} failed.", ""]
-    lines += [f"| arm | test {metric}, mean | 95 % interval | compute | seeds | best val {metric} |",
-              "|---|---|---|---|---|---|"]
+    rows = arms_table(verdict)
+    skilled = any(row.skill for row in rows)
+    lines += [f"| arm | test {metric}, mean | 95 % interval | compute | seeds | best val {metric} |"
+              + " pretraining's skill |" * skilled, "|---|---|---|---|---|---|" + "---|" * skilled]
     lines += [f"| {_md(row.arm)} | {row.test} | {row.interval} | {row.compute} | {row.seeds} | {row.val} |"
-              for row in arms_table(verdict)]
+              + f" {row.skill} |" * skilled for row in rows]
     if verdict.pairs:
         lines += ["", "| difference | value | 95 % interval | over seeds alone | % of the other | p (Holm) | verdict |",
                   "|---|---|---|---|---|---|---|"]
         for pair in verdict.pairs:
             lines.append(f"| {_md(pair.a)} − {_md(pair.b)} | {significant(pair.difference)} | {span(pair.ci95)} | "
                          f"{span(pair.ci95_seeds)} | {per_cent(pair, verdict) or '–'} | {p_cell(pair.p_holm)} | "
-                         f"{pair.verdict} |")
+                         f"{worded(pair, verdict)} |")
     if content.importance:
         lines += ["", "## What mattered", ""]
         for name, shares in content.importance.items():

@@ -31,6 +31,7 @@ _TRIAL_HEAD = {
     "attempt": "int64", "status": "string", "seed": "int64", "task": "string", "size": "string",
 }
 _TRIAL_TAIL = {
+    "pretext_loss": "double", "pretext_skill": "double",
     "epochs_done": "int64", "num_parameters": "int64", "wall_s": "double", "started_at": "timestamp",
     "ended_at": "timestamp", "parent": "string", "host": "string", "device": "string", "pid": "int64",
     "data_name": "string", "data_source": "string", "data_fingerprint": "string", "error": "string",
@@ -39,7 +40,7 @@ _REPORT_HEAD = {
     "sweep": "string", "trial_id": "string", "arm": "string", "stage": "string", "attempt": "int64", "step": "int64",
     "phase": "string", "epoch": "double", "wall_s": "double", "time": "timestamp", "loss": "double", "lr": "double",
 }
-_REPORT_TAIL = {"data_source": "string"}
+_REPORT_TAIL = {"pretext_loss": "double", "pretext_skill": "double", "data_source": "string"}
 
 KINDS = ("string", "bool", "int64", "double", "timestamp")
 FIXED = frozenset({**_TRIAL_HEAD, **_TRIAL_TAIL})

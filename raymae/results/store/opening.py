@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from raymae.errors import ResultsError, unknown
-from raymae.results.store.columns import columns_of
+from raymae.results.store.columns import columns_of, is_metric
 from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SCORES, SWEEP, TRIALS, VERDICT
 from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
@@ -192,7 +192,10 @@ def check_same_sweep(folder: Folder, old: Tree, now: Manifest, *, extend: bool =
             *differences(_lasting(_today(old["spec"]), extend), _lasting(new["spec"], extend)),
             *differences(_identity(old["data"]), _identity(new["data"]), "data_found"),
         ]
-        columns = list(differences(old["columns"], new["columns"], "columns"))
+        # a parameter or a fixed column that was added since is empty in the rows of before
+        held = {name: {**{column: kind for column, kind in new["columns"].get(name, {}).items()
+                          if not is_metric(column)}, **columns} for name, columns in old["columns"].items()}
+        columns = list(differences(held, new["columns"], "columns"))
         wrote = old["raymae_version"]
     except (KeyError, TypeError, AttributeError) as error:
         raise ResultsError(f"{folder.root}: sweep.json was not written by this version of raymae: {error!r}") from None

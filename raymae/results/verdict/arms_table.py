@@ -35,6 +35,7 @@ class ArmCells:
         interval: The interval from end to end.
         seeds: Replicates that are scored.
         compute: Wall time of its trials.
+        skill: Mean skill of its pretraining, or "" where it has none.
     """
 
     arm: str
@@ -48,6 +49,7 @@ class ArmCells:
     interval: str
     seeds: str
     compute: str
+    skill: str
 
 
 def arms_table(verdict: Verdict, *, alike: bool = False) -> list[ArmCells]:
@@ -64,7 +66,7 @@ def arms_table(verdict: Verdict, *, alike: bool = False) -> list[ArmCells]:
     return [
         ArmCells(arm.arm, arm.kind, str(arm.num_trials.completed), str(arm.num_trials.stopped),
                  str(arm.num_trials.failed), val, test, half, span(score.ci95 if score else None), str(arm.n),
-                 duration(arm.compute_s))
+                 duration(arm.compute_s), "" if arm.skill is None else number(arm.skill.mean, 2))
         for arm, score, val, (test, half) in rows
     ]
 

@@ -39,16 +39,16 @@ def _answer(verdict: Verdict) -> str:
     scores = f"test {metric} {number(means[0], decimals)} against {number(means[1], decimals)} {beside}"
     seeds = f"{pair.n_a} seeds each" if pair.n_a == pair.n_b else f"{pair.n_a} and {pair.n_b} seeds"
     difference = number(pair.difference, decimals)
+    unlearned = unlearned_text(pair, verdict)
+    word = f"{_word(pair, subject)}{f'; {unlearned}' if unlearned else ''}"
     if pair.ci95 is None:
         sure = f"difference {difference}; {pair.note or 'no interval'}"
-        return " ".join(filter(None, (f"{_word(pair, subject)}: {scores} ({sure}).", needed_text(pair, verdict),
-                                      rule_text(verdict))))
+        return " ".join(filter(None, (f"{word}: {scores} ({sure}).", needed_text(pair, verdict), rule_text(verdict))))
     low, high = (number(end, decimals) for end in pair.ci95)
     adjusted = "" if len(verdict.pairs) == 1 else f" for {len(verdict.pairs)} comparisons"
     sure = (f"difference {difference}, 95 % interval {low} to {high} over {_over(verdict)}, "
             f"{p_value(pair.p_holm)}{adjusted}, {seeds}")
-    return " ".join(filter(None, (f"{_word(pair, subject)}: {scores} ({sure}).", needed_text(pair, verdict),
-                                  rule_text(verdict))))
+    return " ".join(filter(None, (f"{word}: {scores} ({sure}).", needed_text(pair, verdict), rule_text(verdict))))
 
 
 def _word(pair: Pair, subject: str) -> str:
@@ -60,6 +60,24 @@ def _word(pair: Pair, subject: str) -> str:
     if pair.primary:
         return f"{subject} {pair.verdict} here"
     return f"{subject} does {'better' if pair.verdict == 'helps' else 'worse'} here"
+
+
+def unlearned_text(pair: Pair, verdict: Verdict) -> str:
+    """What has to be said beside a pair's word where the pretraining of an arm learned nothing; "" elsewhere."""
+    found = []
+    for arm in verdict.arms:
+        if arm.arm in (pair.a, pair.b) and arm.skill is not None and arm.skill.unlearned:
+            some = arm.skill.unlearned < arm.skill.n
+            where = f" in {arm.skill.unlearned} of {arm.skill.n} replicates" if some else ""
+            skill = number(arm.skill.least if some else arm.skill.mean, 2)
+            found.append(f"the pretraining of {arm.arm} did not learn{where} "
+                         f"(skill {skill}{' at worst' if some else ''})")
+    return ", and ".join(found)
+
+
+def worded(pair: Pair, verdict: Verdict) -> str:
+    """A pair's word with what has to be said beside it, for a table's cell."""
+    return "; ".join(filter(None, (pair.verdict, unlearned_text(pair, verdict))))
 
 
 def _over(verdict: Verdict) -> str:

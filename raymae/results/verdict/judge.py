@@ -21,7 +21,7 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.statistics import LEVEL, Evidence, Side, adjusted, evidence, holm_level, statistics
 from raymae.results.verdict.units import UnitSample, resample_units
-from raymae.results.verdict.verdict import ArmResult, BestTrial, Needed, Pair, Rule, TrialCounts, Verdict, Word
+from raymae.results.verdict.verdict import ArmResult, BestTrial, Needed, Pair, Rule, Skill, TrialCounts, Verdict, Word
 from raymae.spec import Arm, SweepSpec
 from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
@@ -252,7 +252,19 @@ def _arm(
         num_trials=TrialCounts.of(last["status"]),
         note=f"{unscored} completed replicates have no finite {objective.test} and are left out" if unscored else "",
         replicate_s=None if seconds is None or not math.isfinite(seconds) else float(seconds),
+        skill=_skill(done),
     )
+
+
+def _skill(done: pd.DataFrame) -> Skill | None:
+    """How much an arm's replicates learned while pretraining."""
+    if "pretext_skill" not in done:  # an earlier version did not measure it
+        return None
+    values = done["pretext_skill"].to_numpy(float, na_value=math.nan).tolist()
+    skills = [value for value in values if math.isfinite(value)]
+    if not skills:
+        return None
+    return Skill(sum(skills) / len(skills), min(skills), sum(value <= 0 for value in skills), len(skills))
 
 
 def _by_seed(last: pd.DataFrame, column: str) -> dict[int, float]:

@@ -52,6 +52,23 @@ class TrialCounts:
 
 
 @dataclass(frozen=True)
+class Skill:
+    """How much better an arm's pretraining reconstructs what is hidden from it than what takes no learning.
+
+    Attributes:
+        mean: Mean `pretext_skill` of the replicates that count; 0 is no better, 1 is perfect.
+        least: The least of them.
+        unlearned: How many are not above 0: in them, nothing was learned.
+        n: Replicates with a skill.
+    """
+
+    mean: float
+    least: float
+    unlearned: int
+    n: int
+
+
+@dataclass(frozen=True)
 class ArmResult:
     """An arm, with the scores of its best configuration.
 
@@ -66,6 +83,7 @@ class ArmResult:
         num_trials: How its trials ended.
         note: What is left out of the scores, or "".
         replicate_s: Mean wall time of a replicate, in seconds; None without one.
+        skill: Of its pretraining; None where it has none, or nobody measured it.
     """
 
     arm: str
@@ -78,6 +96,7 @@ class ArmResult:
     num_trials: TrialCounts
     note: str = ""
     replicate_s: float | None = None
+    skill: Skill | None = None
 
 
 @dataclass(frozen=True)
@@ -231,8 +250,9 @@ class Verdict:
 
 def _arm(found: Tree) -> ArmResult:
     metrics = {column: Score(**{**score, **_intervals(score)}) for column, score in found["metrics"].items()}
+    skill = found.get("skill")
     return ArmResult(**{**found, "metrics": metrics, "val": BestTrial(**found["val"]),
-                        "num_trials": TrialCounts(**found["num_trials"])})
+                        "num_trials": TrialCounts(**found["num_trials"]), "skill": skill and Skill(**skill)})
 
 
 def _pair(found: Tree) -> Pair:

@@ -17,7 +17,7 @@ from raymae.errors import ResultsError, SpecError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
-from raymae.results.verdict.headline import needed_text, rule_text
+from raymae.results.verdict.headline import needed_text, rule_text, unlearned_text
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant
 from raymae.results.verdict.statistics import LEVEL, Interval, adjusted
@@ -81,6 +81,7 @@ class ComparedArm:
     Attributes:
         pair: The arm that the sweep is about, compared with this one.
         report: What others have published for it.
+        unlearned: What has to be said of their pretraining beside the pair's word, or "".
     """
 
     arm: str
@@ -90,6 +91,7 @@ class ComparedArm:
     ci95: Interval | None
     pair: Pair | None
     report: Published | None
+    unlearned: str = ""
 
 
 @dataclass(frozen=True)
@@ -180,6 +182,7 @@ def compared(root: str, files: Mapping[str, SweepSpec] | None = None) -> Compare
         arms.append(ComparedArm(
             arm.arm, arm.kind, arm.n, test.mean if test else None, test.ci95 if test else None, pairs.get(arm.arm),
             store.manifest.task.published_for(arm.arm, spec.settings),
+            unlearned_text(pairs[arm.arm], verdict) if arm.arm in pairs else "",
         ))
     file, changed = _nearest(spec, files or {})
     return ComparedSweep(
@@ -267,7 +270,8 @@ def short(sweeps: Sequence[ComparedSweep]) -> str:
         state = "" if sweep.complete else ", unfinished"
         rows.append((task, f"{data_of(sweep)}: {sweep.metric} {arrow}",
                      _score(arms[pair.a]), _score(arms[pair.b]),
-                     f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"))
+                     f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"
+                     + (f"; {arms[pair.b].unlearned}" if arms[pair.b].unlearned else "")))
     start, end = markers(short=True)
     return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
 
@@ -321,6 +325,7 @@ def rows_of(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
     for arm in sweep.arms:
         pair = arm.pair
         verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
+        verdict += f"; {arm.unlearned}" if arm.unlearned else ""
         yield (arm.arm, _score(arm), str(arm.n), _interval(pair) if pair else "", verdict,
                _reported(arm.report, sweep))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import atexit
 import os
 import re
 import threading
@@ -28,7 +27,7 @@ _VIEWS: dict[Literal["trials", "reports", "scores", "arms"], set[str]] = {
 _ARM_COLUMNS = {
     "arm": "string", "kind": "string", "seeds": "int64", "test": "double", "sd": "double", "low": "double",
     "high": "double", "best_val": "double", "best_trial": "string", "completed": "int64", "stopped": "int64",
-    "failed": "int64", "compute_s": "double",
+    "failed": "int64", "compute_s": "double", "skill": "double",
 }
 _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
     "enable_external_access": "false", "autoinstall_known_extensions": "false",
@@ -38,7 +37,6 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 _LONGEST = 20_000  # characters of a statement: DuckDB parses ten times as many for many seconds
 _LINES, _QUOTED = 12, 300  # of DuckDB's message, of a statement in ours
 _SECONDS, _ROWS_A_SECOND = 1.5, 100_000
-_LAST_WAIT_S = 1.0
 
 
 def query(root: str | os.PathLike[str], sql: str, seconds: float | None = None) -> pd.DataFrame:
@@ -145,8 +143,7 @@ def _within(seconds: float, connection: duckdb.DuckDBPyConnection, run: Callable
     """Do something with a connection in a thread of its own, and interrupt it when its time is over.
 
     DuckDB looks for an interrupt between chunks of rows, not within one call of a function such as `repeat`. A thread
-    that does not end is left behind: a daemon, it ends with the process. One that is about to end when Python does
-    would abort the process, so that Python waits for it a little.
+    that does not end is left behind: a daemon, it ends with the process.
     """
     ended: list[Rows | BaseException] = []
 
@@ -161,7 +158,6 @@ def _within(seconds: float, connection: duckdb.DuckDBPyConnection, run: Callable
     thread.join(seconds)
     if not ended:
         connection.interrupt()
-        atexit.register(thread.join, _LAST_WAIT_S)
         raise QueryError(f"the statement was stopped after {seconds:.3g} s: bound it with WHERE or LIMIT, or give it "
                          "more time (--seconds, or `seconds=` of raymae.query)")
     if isinstance(ended[0], BaseException):
@@ -182,7 +178,8 @@ def _arms(store: Store, verdict: Verdict | None) -> Any:
         rows.append({
             "arm": arm.arm, "kind": arm.kind, "seeds": arm.n, "test": test and test.mean, "sd": test and test.sd,
             "low": low, "high": high, "best_val": arm.val.score, "best_trial": arm.val.trial_id,
-            **plain(arm.num_trials), "compute_s": arm.compute_s, f"{lead}_minus": pair and pair.difference,
+            **plain(arm.num_trials), "compute_s": arm.compute_s, "skill": arm.skill and arm.skill.mean,
+            f"{lead}_minus": pair and pair.difference,
             "p": pair and pair.p, "verdict": pair and pair.verdict,
         })
     return pa.Table.from_pylist(rows, schema=arrow_schema(_arm_columns(store)))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table, mean_cells
-from raymae.results.verdict.headline import headline, synthetic
+from raymae.results.verdict.headline import headline, synthetic, worded
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell, p_value
 from raymae.results.verdict.verdict import TrialCounts, Verdict
@@ -110,10 +110,13 @@ def leaderboard(verdict: Verdict) -> RenderableType:
         table.add_column(title, justify="right")
     table.add_column("compute", justify="right", no_wrap=True)
     rows = arms_table(verdict, alike=True)
+    skilled = any(row.skill for row in rows)
+    if skilled:
+        table.add_column("skill", justify="right", no_wrap=True)
     for row, test in zip(rows, _lined_up([(row.test, row.half) for row in rows]), strict=True):
         failed = row.failed if row.failed == "0" else f"[red]{row.failed}[/]"
         table.add_row(_escaped(row.arm), row.kind, row.completed, row.stopped, failed, row.val, test, row.seeds,
-                      row.compute)
+                      row.compute, *([row.skill] if skilled else []))
     return _titled(f"Arms, best first ({objective.metric}{unit}; {better} is better)", table, verdict)
 
 
@@ -155,7 +158,7 @@ def pairs(verdict: Verdict) -> RenderableType | None:
                      for interval in (pair.ci95, *([pair.ci95_seeds] if over_units else []))]
         table.add_row(
             _escaped(f"{pair.a} − {pair.b}") + (" *" if pair.primary else ""), number(pair.difference, decimals),
-            *intervals, p_cell(pair.p), p_cell(pair.p_holm), f"[{_COLORS[pair.verdict]}]{pair.verdict}[/]",
+            *intervals, p_cell(pair.p), p_cell(pair.p_holm), f"[{_COLORS[pair.verdict]}]{worded(pair, verdict)}[/]",
         )
     notes = [f"{pair.a} − {pair.b}: {pair.note}" for pair in verdict.pairs if pair.note]
     first = verdict.pairs[0]

@@ -134,6 +134,8 @@ def scalars(row: Row) -> dict[str, float]:
         if is_metric(name) and _is_finite(value):
             split, _, metric = name.partition("_")
             found[f"{split}/{metric}"] = float(value)
+        elif name.startswith("pretext_") and row["phase"] == "pretrain" and _is_finite(value):
+            found[f"pretrain/{name}"] = float(value)
         elif name in ("loss", "lr") and _is_finite(value):
             found[f"{row['phase']}/{name}"] = float(value)
     return found

@@ -37,6 +37,7 @@ class Trial:
         status: Where it is; stopped is ended early by the scheduler or the budget.
         best: The `val_` metrics of its best evaluation so far.
         test: The `test_` metrics of a replicate that is through.
+        pretext: How its pretraining did on validation (see `ReportData.pretext`).
         last: The last message of its workers.
         epochs: Epochs of fine-tuning done.
         error: Why it failed.
@@ -54,6 +55,7 @@ class Trial:
     status: Status = "running"
     best: dict[str, float] = field(default_factory=dict)
     test: dict[str, float] = field(default_factory=dict)
+    pretext: dict[str, float] = field(default_factory=dict)
     last: Message | None = None
     epochs: int = 0
     error: str | None = None
@@ -91,6 +93,7 @@ class Trial:
             self.error = message.failure
             return
         self.best, self.wall_s = report.best or self.best, report.seconds
+        self.pretext = report.pretext or self.pretext
         if report.phase == "finetune":
             self.epochs = report.epoch
         if report.phase == "test":
@@ -107,7 +110,7 @@ class Trial:
         return {
             "trial_id": self.trial_id, "config_id": self.config.config_id, "arm": self.config.arm,
             "stage": self.stage, "attempt": self.attempt, "status": self.status, "seed": self.config.seed,
-            **self.config.params, **self.best, **self.test, "epochs_done": self.epochs,
+            **self.config.params, **self.best, **self.test, **self.pretext, "epochs_done": self.epochs,
             "num_parameters": self.num_parameters, "wall_s": self.wall_s, "started_at": self.started_at,
             "ended_at": now, "host": worker and worker.host, "pid": worker and worker.pid,
             "device": worker and worker.device, "error": self.error,

@@ -23,7 +23,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
-from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScores
+from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScores, split_of
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
@@ -64,13 +64,13 @@ class Classification(Task):
     def load(self, split: str) -> ImageSource:
         """Images of a split."""
         p, rows = self.params, self._rows(split)
-        if split == "pretrain":
+        if split in ("pretrain", "pretext"):
             return ImageSource(self.data, rows, Augmentation(crop=p.pretrain_crop, flip=p.flip), labels=False)
         augmentation = Augmentation(crop=p.crop, flip=p.flip, rand_augment=p.rand_augment, erasing=p.random_erasing)
         return ImageSource(self.data, rows, augmentation, mixup=p.mixup, cutmix=p.cutmix)
 
     def _rows(self, split: str) -> np.ndarray:
-        rows = self.data.rows["train" if split == "pretrain" else split]
+        rows = self.data.rows[split_of(split)]
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
             labels_N, groups = self.data.labels_N[rows].cpu().numpy(), self.units("pretrain").groups

@@ -14,11 +14,13 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from raymae.models.interpolation import fill_series
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.masking import draw_mask
 from raymae.models.tokens import TokenGrid
-from raymae.tasks.base import Batch, Loss, Pretraining
+from raymae.tasks.base import Batch, Hidden, Loss, Pretraining
 from raymae.tasks.forecasting.features import Features
+from raymae.tasks.pretraining import hidden_errors
 
 
 class Reconstruction(NamedTuple):
@@ -65,12 +67,13 @@ class WindowPretraining(Pretraining[MaskedAutoencoder]):
         return Loss(loss, mask.sum() if missing_BNT is None else (mask[..., None] & ~missing_BNT).sum())
 
     def _missing(self, batch: Batch) -> Tensor | None:
-        """Which levels and changes of the window's own channel are not known; a change is where both its ends are."""
-        if "observed" not in batch:
-            return None
-        observed_BL = batch["observed"][:, 0]
-        known_BL = observed_BL & F.pad(observed_BL[:, :-1], (1, 0), value=False)
-        return ~self.target_grid.patchify(torch.stack([observed_BL, known_BL], dim=1))
+        """Which levels and changes of the window's own channel were not observed."""
+        return self._unknown(batch["observed"][:, 0]) if "observed" in batch else None
+
+    def _unknown(self, known_BL: Tensor) -> Tensor:
+        """Which levels and changes are not known: a change is known where both its ends are. bool `[B, N, T]`."""
+        change_BL = known_BL & F.pad(known_BL[:, :-1], (1, 0), value=False)
+        return ~self.target_grid.patchify(torch.stack([known_BL, change_BL], dim=1))
 
     def corrupt(self, batch: Batch, mask: Tensor, generator: Generator) -> Batch:
         """Put other values into hidden tokens."""
@@ -81,6 +84,26 @@ class WindowPretraining(Pretraining[MaskedAutoencoder]):
     def encode_visible(self, model: MaskedAutoencoder, batch: Batch, mask: Tensor) -> Tensor:
         """Encode the visible patches: `[B, V, D]`."""
         return model.encoder.visible(self.grid.patchify(self.features(batch, mask)[0]), mask).features_BVD
+
+    def errors(self, model: MaskedAutoencoder, batch: Batch, generator: Generator) -> Hidden:
+        """Squared errors of hidden levels, beside those of straight lines between the visible ones around them.
+
+        Levels are in units of the window's own typical change (`normalise`), so that no window counts for many.
+        """
+        mask_BN, length = self.draw_mask(batch, generator), self.grid.patch_size[0]
+        features_BFL, own_B2L, _, _ = self.features(batch, mask_BN)
+        target_BNT = self.target_grid.patchify(own_B2L)
+        observed_BL = batch["observed"][:, 0] if "observed" in batch else torch.ones_like(own_B2L[:, 0]).bool()
+        seen_BL = observed_BL & ~mask_BN.repeat_interleave(length, dim=1)
+        predicted_BNT = model(self.grid.patchify(features_BFL), mask_BN)
+        if model.norm_target:
+            guessed = model.statistics(target_BNT, self._unknown(seen_BL))
+            mean_BN, deviation_BN = (fill_series(part_BN1[..., 0], ~mask_BN) for part_BN1 in guessed)
+            predicted_BNT = predicted_BNT * deviation_BN[..., None] + mean_BN[..., None]
+        level_BL = own_B2L[:, 0]
+        counted_BL = observed_BL & ~seen_BL & seen_BL.any(dim=1, keepdim=True)
+        predicted_BL = predicted_BNT[..., :length].flatten(1)  # the changes come after the levels
+        return hidden_errors(predicted_BL, fill_series(level_BL, seen_BL), level_BL, counted_BL)
 
     @torch.no_grad()
     def reconstruct(self, model: MaskedAutoencoder, batch: Batch) -> Reconstruction:

@@ -23,7 +23,7 @@ from raymae.models.recurrent import Recurrent
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Task, Units, UnitScores
+from raymae.tasks.base import Batch, Loss, Metrics, Task, Units, UnitScores, split_of
 from raymae.tasks.forecasting.features import Features
 from raymae.tasks.forecasting.pretraining import WindowPretraining
 from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
@@ -79,8 +79,8 @@ class Forecasting(Task):
                        every_channel=every_channel)
 
     def _starts(self, split: str) -> np.ndarray:
-        if split == "pretrain":
-            return np.asarray(self.splits["train"])
+        if split in ("pretrain", "pretext"):
+            return np.asarray(self.splits[split_of(split)])
         starts = self.data.with_target(split, self.splits[split])
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
@@ -91,7 +91,7 @@ class Forecasting(Task):
     def units(self, split: str) -> Units:
         """Windows by the time of their first target step, and blocks of time by that of the block's first."""
         starts, times = self._starts(split), self.data.times
-        first = self.data.block_starts(self.splits["train" if split == "pretrain" else split], starts)
+        first = self.data.block_starts(self.splits[split_of(split)], starts)
         names, groups = (tuple(map(str, np.datetime_as_string(times[steps], unit="s"))) for steps in (starts, first))
         return Units(names, groups)
 

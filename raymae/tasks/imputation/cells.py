@@ -8,6 +8,7 @@ Shape suffixes: B batch, R rows, C columns, N tokens (a class token, then the co
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -88,6 +89,21 @@ class IncompleteTable:
     def to_reference(self, own_BC: np.ndarray) -> np.ndarray:
         """Own units to the reference scale."""
         return (own_BC * self.own_range_C + self.own_low_C - self.low_C) / self.range_C
+
+    def to_own(self, reference_BC: Tensor) -> Tensor:
+        """The inverse of `to_reference`: float64, NaN as 0."""
+        scale = (torch.as_tensor(part_C, device=self.device)
+                 for part_C in (self.range_C, self.low_C, self.own_low_C, self.own_range_C))
+        range_C, low_C, own_low_C, own_range_C = scale
+        return ((reference_BC.double() * range_C + low_C - own_low_C) / own_range_C).nan_to_num()
+
+    @cached_property
+    def usual_C(self) -> Tensor:  # noqa: N802
+        """What an observed cell of a column is expected to be, own units: the mean, or the most frequent category."""
+        fit_RC = (self.seen_RC[self.rows["fit"]] - self.own_low_C) / self.own_range_C
+        usual_C = [np.bincount(column_R[~np.isnan(column_R)].astype(int)).argmax() if count else np.nanmean(column_R)
+                   for column_R, count in zip(fit_RC.T, self.num_categories, strict=True)]
+        return torch.as_tensor(np.array(usual_C, dtype=np.float64), device=self.device)
 
     def to_units(self, reference_BC: np.ndarray) -> np.ndarray:
         """The reference scale to the file's units."""

@@ -28,7 +28,7 @@ from raymae.data.subsets import labelled
 from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Task, Units
+from raymae.tasks.base import Batch, Loss, Task, Units, split_of
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
 from raymae.tasks.imputation.imputing import Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
@@ -75,13 +75,13 @@ class Imputation(Task):
     def load(self, split: str) -> TableRows:
         """Rows to learn from, or rows whose missing cells are scored."""
         rows = self._rows(split)
-        if split in ("val", "test"):
+        if split in ("val", "test", "pretext"):
             return TableRows(self.data, rows, self.imputing.tensors, scored=True)
         hide = self._hide if split == "train" else None
         return TableRows(self.data, rows, self.imputing.tensors, scored=False, hide=hide)
 
     def _rows(self, split: str) -> np.ndarray:
-        rows = self.data.rows["fit" if split in ("pretrain", "train") else split]
+        rows = self.data.rows["fit" if split in ("pretrain", "train") else split_of(split)]
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
             return rows[labelled(len(rows), fraction, self.config.seed, groups=self.data.groups(rows))]
@@ -124,7 +124,7 @@ class Imputation(Task):
         if self.arm.kind != "pretrained":
             return None
         return CellPretraining(self._transformer, self._hide, self._loss, self.params.visible_weight,
-                               self.data.num_categories)
+                               self.data)
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter is of no pretrained part."""

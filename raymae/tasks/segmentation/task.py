@@ -27,7 +27,7 @@ from raymae.models.tokens import TokenGrid
 from raymae.models.upernet import UperNet
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, split_of
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import captioned, grid, palette
 from raymae.tasks.pretraining import PatchPretraining
@@ -77,16 +77,16 @@ class Segmentation(Task):
         p, scenes = self.params, self._scenes(split)
         if split in ("val", "test"):
             return WholeScenes(scenes, self.device)
-        pretraining = split == "pretrain"
+        pretraining = split != "train"
         return Crops(
             scenes, self.device, self.pretrain_grid.size[0] if pretraining else p.crop_size,
             scale=(p.scale_min, p.scale_max), flip=p.flip, jitter=0.0 if pretraining else p.colour_jitter,
-            repeats=p.crops,
+            repeats=1 if split == "pretext" else p.crops,
         )
 
     def _scenes(self, split: str) -> Scenes:
         """The images of a split: of `train` the share that has labels, of `pretrain` those without as well."""
-        scenes: Scenes = getattr(self.data, "train" if split == "pretrain" else split)
+        scenes: Scenes = getattr(self.data, split_of(split))
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
             kept = labelled(len(scenes), fraction, self.config.seed, groups=scenes.groups or None)
@@ -94,7 +94,7 @@ class Segmentation(Task):
         if split == "pretrain" and self.params.unlabelled:
             extra = _extra(self.folder, self.params)
             return Scenes(scenes.names + extra.names, scenes.images + extra.images, groups=scenes.groups + extra.groups)
-        return scenes if split != "pretrain" else Scenes(scenes.names, scenes.images, groups=scenes.groups)
+        return Scenes(scenes.names, scenes.images, groups=scenes.groups) if split in ("pretrain", "pretext") else scenes
 
     def units(self, split: str) -> Units:
         """Images by file name, and the drive or place, where known."""

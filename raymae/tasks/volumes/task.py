@@ -21,7 +21,7 @@ from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, split_of
 from raymae.tasks.pictures import LABELS, captioned, grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
@@ -60,8 +60,10 @@ class Volumes(Task):
         p, data = self.params, self.data
         if split in ("val", "test"):
             return whole_volumes(data.split(split))
-        volumes = data.split("train")
+        volumes = data.split(split_of(split))
         augment: dict[str, Any] = {"flips": p.flips, "jitter": p.jitter}
+        if split == "pretext":
+            return Boxes(volumes, self.roi, labelled=False)
         if split == "pretrain":
             every = (*volumes, *(data.split("unlabelled") if p.unlabelled else ()))
             return Boxes(every, self.roi, labelled=False, num_boxes=p.pretrain_boxes, **augment)
@@ -75,7 +77,9 @@ class Volumes(Task):
 
     def units(self, split: str) -> Units:
         """Volumes by file name, and the patient, where known."""
-        splits = [split] if split != "pretrain" else ["train", *(["unlabelled"] if self.params.unlabelled else [])]
+        splits = [split_of(split)]
+        if split == "pretrain" and self.params.unlabelled:
+            splits.append("unlabelled")
         names, groups = self.data.names(*splits), self.data.groups(*splits)
         if split != "train":
             return Units(names, groups)

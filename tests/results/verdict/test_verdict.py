@@ -59,6 +59,19 @@ def test_the_shape_of_the_json(judge: Callable[..., Verdict]) -> None:
     assert found["arms"][2]["kind"] == "reference"
 
 
+def test_a_pretraining_that_did_not_learn_is_said_beside_the_word(judge: Callable[..., Verdict]) -> None:
+    def replicates(skills: Sequence[float]) -> list[dict[str, Any]]:
+        return [trial(f"mae-s{number}", "mae", stage="replicate", seed=10 + number, test_mse=0.5 + 0.001 * number,
+                      pretext_loss=1.0, pretext_skill=skill) for number, skill in enumerate(skills)]
+
+    learned = judge({"mae": [], "scratch": SCRATCH}, extra=replicates([0.2, 0.1, 0.3]))
+    skill = learned.arms[0].skill
+    assert skill is not None
+    assert (skill.mean, skill.least, skill.unlearned, skill.n) == (pytest.approx(0.2), 0.1, 0, 3)
+    assert "did not learn" not in headline(learned)
+    assert learned.arms[1].skill is None, "scratch does not pretrain"
+
+
 def test_means_carry_t_intervals(judge: Callable[..., Verdict]) -> None:
     metric = judge({"mae": MAE, "scratch": SCRATCH}).arms[0].metrics["test_mse"]
     low, high = stats.t.interval(0.95, 4, loc=np.mean(MAE), scale=stats.sem(MAE))
