@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 import threading
@@ -37,6 +38,7 @@ _SANDBOX: dict[str, str | bool | int | float | list[str]] = {
 _LONGEST = 20_000  # characters of a statement: DuckDB parses ten times as many for many seconds
 _LINES, _QUOTED = 12, 300  # of DuckDB's message, of a statement in ours
 _SECONDS, _ROWS_A_SECOND = 1.5, 100_000
+_LAST_WAIT_S = 1.0
 
 
 def query(root: str | os.PathLike[str], sql: str, seconds: float | None = None) -> pd.DataFrame:
@@ -143,7 +145,8 @@ def _within(seconds: float, connection: duckdb.DuckDBPyConnection, run: Callable
     """Do something with a connection in a thread of its own, and interrupt it when its time is over.
 
     DuckDB looks for an interrupt between chunks of rows, not within one call of a function such as `repeat`. A thread
-    that does not end is left behind: a daemon, it ends with the process.
+    that does not end is left behind: a daemon, it ends with the process. One that is about to end when Python does
+    would abort the process, so that Python waits for it a little.
     """
     ended: list[Rows | BaseException] = []
 
@@ -158,6 +161,7 @@ def _within(seconds: float, connection: duckdb.DuckDBPyConnection, run: Callable
     thread.join(seconds)
     if not ended:
         connection.interrupt()
+        atexit.register(thread.join, _LAST_WAIT_S)
         raise QueryError(f"the statement was stopped after {seconds:.3g} s: bound it with WHERE or LIMIT, or give it "
                          "more time (--seconds, or `seconds=` of raymae.query)")
     if isinstance(ended[0], BaseException):

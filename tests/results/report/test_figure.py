@@ -26,9 +26,15 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Store:
     return make_sweep(tmp_path_factory.mktemp("made") / "made", 60, 2)
 
 
-@pytest.fixture
-def verdict(made: Store) -> dict[str, Any]:
+@pytest.fixture(scope="module")
+def judged(made: Store) -> dict[str, Any]:
     return verdict_of(made).to_json()
+
+
+@pytest.fixture
+def verdict(judged: dict[str, Any]) -> dict[str, Any]:
+    """The verdict, for a test to change."""
+    return copy.deepcopy(judged)
 
 
 def texts(svg: str) -> list[str]:

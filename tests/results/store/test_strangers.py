@@ -6,6 +6,7 @@ import copy
 import json
 import os
 import random
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +14,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from tiny_task import report, trial
+from tiny_task import DATA, ENVIRONMENT, report, tiny_schema, tiny_spec, trial
 
 from raymae.errors import RayMAEError, ResultsError
 from raymae.results import Store
@@ -22,14 +23,14 @@ from raymae.results.views.follower import Follower
 from raymae.results.views.query import query
 from raymae.results.views.show import summary
 
-Make = Callable[..., Store]
 ODD: list[Any] = [None, 7, 10**30, -1.5, True, "x", "", "int64", [], {}, [1, "a"], {"10": 3}, "\x1b[2J", "9" * 30]
 
 
-@pytest.fixture
-def folder(make_store: Make) -> Path:
-    """A finished sweep."""
-    with make_store() as store:
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A finished sweep, which nobody changes."""
+    root = tmp_path_factory.mktemp("finished") / "ett"
+    with Store.create(root, tiny_spec(), tiny_schema(), environment=ENVIRONMENT, data=DATA, flush_s=0.0) as store:
         store.write_config("t1", {"arm": "mae"})
         store.add_report(report("t1", 0))
         store.add_trial(trial("t1", val_mse=0.25))
@@ -41,7 +42,13 @@ def folder(make_store: Make) -> Path:
                            "started_at": "2026-01-01T00:00:00+00:00", "every_s": 2.0, "dashboard": "", "slots": 2,
                            "elapsed_s": 1.0, "left_s": None, "planned": {"mae": {"search": 1, "replicates": 2}},
                            "running": [], "error": None})
-    return Path(store.root)
+    return root
+
+
+@pytest.fixture
+def folder(finished: Path, tmp_path: Path) -> Path:
+    """A copy of it."""
+    return Path(shutil.copytree(finished, tmp_path / "ett"))
 
 
 def places(tree: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:

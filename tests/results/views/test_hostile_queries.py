@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
+import subprocess
+import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,6 +19,7 @@ from raymae.cli import main
 from raymae.errors import MAX_LINE, MAX_LINES
 from raymae.results import Store
 
+ROOT = str(Path(__file__).parents[3])
 SYNTAX = [
     "", " ", ";", ";;;", "--", "/*", "/* never ended", "SELEC 1", "SELECT", "SELECT FROM", "SELECT * FRM trials",
     "SELECT (", "SELECT )", "SELECT 'open", 'SELECT "open', "SELECT $$open", "SELECT 1 +", "SELECT 1 WHERE", "FROM",
@@ -159,3 +163,11 @@ def test_what_does_not_end_is_stopped(root: str, slack: float, sql: str) -> None
     assert (code, out) == (2, "")
     assert "stopped after 0.2 s: bound it with WHERE or LIMIT" in message
     is_message(message)
+
+
+def test_the_process_ends_as_it_should_after_a_statement_that_was_stopped(root: str) -> None:
+    command = [sys.executable, "-m", "raymae.cli", "query", "--seconds", "0.1", root, ENDLESS[0]]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, "PYTHONPATH": ROOT})
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("error: the statement was stopped after 0.1 s")
+    assert len(done.stderr.splitlines()) == 1
