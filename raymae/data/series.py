@@ -6,8 +6,9 @@ import os
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from datetime import datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NamedTuple, NoReturn
 
 import numpy as np
 
@@ -26,6 +27,15 @@ STEPS_OF_A_DAY = "steps without a calendar"
 _TIME_OF_DAY = re.compile(r"\d{1,2}:\d{2}(:\d{2})?(\s*[AaPp]\.?[Mm]\.?)?")
 
 
+class WrittenDates(NamedTuple):
+    """The dates of a file's rows, as they are written and what they say; see `Dates`."""
+
+    cells: list[str]
+    moments: list[datetime]
+    way: str
+    counted: bool
+
+
 @dataclass(frozen=True, eq=False)
 class Series:
     """A multivariate series with regular steps. T steps, C channels.
@@ -40,6 +50,7 @@ class Series:
         calendar: `months` or `business days` where steps are equal on it only; `steps` where times are only counted,
             a day for each; else "".
         notes: What a person should know of how it was read.
+        name: Which of several series of a file; "" where it is the only one.
     """
 
     values_TC: np.ndarray
@@ -50,12 +61,23 @@ class Series:
     origin: str
     calendar: str = ""
     notes: tuple[str, ...] = ()
+    name: str = ""
 
 
 def read_series(
     path: str | os.PathLike[str], *, target: str, date_column: str = DATE, reading: Reading = FOUND_OUT
 ) -> Series:
+    """Read the only series of a text file; see `read_all_series`."""
+    (series,) = read_all_series(path, target=target, date_column=date_column, reading=reading)
+    return series
+
+
+def read_all_series(
+    path: str | os.PathLike[str], *, target: str, date_column: str = DATE, reading: Reading = FOUND_OUT
+) -> tuple[Series, ...]:
     """Read a text file whose columns, except those of dates, are all numeric channels.
+
+    It holds one series, or one for every value of `data.group`, in the order in which they begin.
 
     Args:
         path: With a header line.
@@ -71,21 +93,48 @@ def read_series(
     columns, notes = _columns(cells)
     dated = _dated(cells, columns, date_column)
     notes += [f"dates in {', '.join(map(repr, dated))}"] if dated != (DATE,) and date_column == DATE else []
-    for name in (*reading.columns, *reading.drop):
+    for name in (*reading.columns, *reading.drop, *filter(None, [reading.group])):
         if name not in columns:
             raise DataError(f"{path}:{cells.first}: {unknown('column', name, columns)}")
+    if reading.group is not None and reading.group in (*dated, target):
+        other = "settings.target" if reading.group == target else "settings.date_column"
+        raise DataError(f"{path}:{cells.first}: data.group and {other} both name {reading.group!r}; data.group tells "
+                        "several series apart, name another column")
     channels = tuple(name for name in columns if name not in dated and name not in reading.drop
-                     and name in (reading.columns or columns))
+                     and name in (reading.columns or columns) and name != reading.group)
     if target not in channels:
         raise DataError(f"{path}:{cells.first}: {unknown('target', target, channels)}")
     if len(cells.columns[0]) < 2:
         raise DataError(f"{path} holds {len(cells.columns[0])} rows below its header; a series needs at least two")
     values_TC, told = _values(cells, [columns[name] for name in channels], channels, reading)
-    steps, counted, ways = _times(cells, [columns[name] for name in dated], dated, reading)
-    notes = [*cells.notes, *notes, *ways, *steps.notes, *told]
-    ordered_TC = np.ascontiguousarray(values_TC[::-1] if steps.turned else values_TC)
-    return Series(ordered_TC, channels, channels.index(target), steps.times, steps.step_s, str(path),
-                  "steps" if counted else steps.calendar, tuple(notes))
+    dates = _dates(cells, [columns[name] for name in dated], dated, reading)
+    notes = [*cells.notes, *notes, *([STEPS_OF_A_DAY if dates.counted else dates.way] if dates.way else [])]
+    found = []
+    for name, rows in _rows_by_group(cells, columns, reading).items():
+        steps = _steps(cells, dates, rows, name, reading)
+        own_TC = values_TC[rows[::-1] if steps.turned else rows]
+        if reading.fill is not None and np.isnan(own_TC).any():
+            own_TC = _all_filled(cells, own_TC, channels, name, reading.fill)
+        found.append(Series(np.ascontiguousarray(own_TC), channels, channels.index(target), steps.times, steps.step_s,
+                            str(path), "steps" if dates.counted else steps.calendar, (*notes, *steps.notes, *told),
+                            name))
+    return tuple(found)
+
+
+def _rows_by_group(cells: Cells, columns: dict[str, pa.Array], reading: Reading) -> dict[str, np.ndarray]:
+    """The rows of every series by its name, in the order of the file."""
+    import pyarrow.compute as pc
+
+    if reading.group is None:
+        return {"": np.arange(len(cells.columns[0]))}
+    coded = pc.dictionary_encode(columns[reading.group])
+    names, group_T = coded.dictionary.to_pylist(), coded.indices.to_numpy(zero_copy_only=False)
+    if "" in names:
+        row = int(np.argmax(group_T == names.index("")))
+        raise DataError(f"{cells.path}:{cells.line_of(row)}: column {reading.group!r} is empty; data.group says by it "
+                        "which series a row is of")
+    order_T = np.argsort(group_T, kind="stable")
+    return dict(zip(names, np.split(order_T, np.cumsum(np.bincount(group_T))[:-1]), strict=True))
 
 
 def _columns(cells: Cells) -> tuple[dict[str, pa.Array], list[str]]:
@@ -143,13 +192,17 @@ def _values(
     missing_TC = np.isnan(values_TC)
     if not missing_TC.any():
         return values_TC, []
-    if missing_TC.all(axis=0).any():
-        name = names[int(np.argmax(missing_TC.all(axis=0)))]
-        raise DataError(f"{cells.path}: column {name!r} has no cell to fill from; leave it out by data.drop")
-    if reading.fill is None:
-        return values_TC, [f"{missing_TC.mean():.2%} of the cells missing"]
-    filled_TC = np.column_stack([_filled(values_T, reading.fill) for values_T in values_TC.T])
-    return filled_TC, [f"{missing_TC.mean():.2%} of the cells missing, filled by data.fill={reading.fill}"]
+    filled = f", filled by data.fill={reading.fill}" if reading.fill else ""
+    return values_TC, [f"{missing_TC.mean():.2%} of the cells missing{filled}"]
+
+
+def _all_filled(cells: Cells, values_TC: np.ndarray, names: Sequence[str], series: str, fill: str) -> np.ndarray:
+    empty_C = np.isnan(values_TC).all(axis=0)
+    if empty_C.any():
+        of = f" of series {series!r}" if series else ""
+        raise DataError(f"{cells.path}: column {names[int(np.argmax(empty_C))]!r}{of} has no cell to fill from; leave "
+                        "it out by data.drop")
+    return np.column_stack([_filled(values_T, fill) for values_T in values_TC.T])
 
 
 def _filled(values_T: np.ndarray, fill: str) -> np.ndarray:
@@ -168,13 +221,11 @@ def _refuse_text(cells: Cells, name: str, column: pa.Array, row: int) -> NoRetur
     if _TIME_OF_DAY.fullmatch(cell):
         other = f"settings.date_column: [{DATE}, {joined([name])}] if it belongs to the date, else {other}"
     raise DataError(f"{cells.path}:{cells.line_of(row)}: column {name!r} must be numeric, got {cell!r}; drop or encode "
-                    f"it: set {other}, or name the columns to read under data.columns")
+                    f"it: set {other}, or name the columns to read under data.columns; if it tells several series of "
+                    f"the file apart, set data.group: {joined([name])}")
 
 
-def _times(
-    cells: Cells, columns: Sequence[pa.Array], names: Sequence[str], reading: Reading
-) -> tuple[Steps, bool, list[str]]:
-    """The steps, whether they are only counted, and how dates are written."""
+def _dates(cells: Cells, columns: Sequence[pa.Array], names: Sequence[str], reading: Reading) -> WrittenDates:
     path, name = cells.path, " + ".join(names)
     dates = columns[0].to_pylist() if len(columns) == 1 else [_joined(row) for row in zip(
         *(column.to_pylist() for column in columns), strict=True)]
@@ -186,13 +237,22 @@ def _times(
             "write it as 2016-07-01 13:00:00, or set data.date_format"
         raise DataError(f"{path}:{cells.line_of(row)}: {name} {dates[row]!r} is not a date; {form} "
                         f"({len(dates) - len(moments)} such cells)")
+    return WrittenDates(dates, moments, found.way, found.counted)
+
+
+def _steps(cells: Cells, dates: WrittenDates, rows: np.ndarray, series: str, reading: Reading) -> Steps:
+    """The steps of a series between its rows."""
+    several = "" if reading.group is not None or len({*dates.moments}) == len(dates.moments) else \
+        "; if the file holds several series, set data.group to the column that tells them apart"
 
     def tell(row: int, rule: str) -> str:
-        first, second = cells.line_of(row), cells.line_of(row + 1)
-        return (f"{path}:{second}: {rule}: {dates[row]!r} (line {first}) is followed by {dates[row + 1]!r}")
+        here, then = int(rows[row]), int(rows[row + 1])
+        first, second = cells.line_of(here), cells.line_of(then)
+        of = f"series {series!r}: " if series else ""
+        return (f"{cells.path}:{second}: {of}{rule}: {dates.cells[here]!r} (line {first}) is followed by "
+                f"{dates.cells[then]!r}{several}")
 
-    steps = regular_steps(moments, reading.timezone, tell, str(path))
-    return steps, found.counted, [STEPS_OF_A_DAY if found.counted else found.way] if found.way else []
+    return regular_steps([dates.moments[row] for row in rows], reading.timezone, tell, str(cells.path))
 
 
 def _joined(parts: tuple[str, ...]) -> str:

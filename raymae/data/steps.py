@@ -23,7 +23,7 @@ class Steps(NamedTuple):
 
     Attributes:
         times: datetime64[s] (T,), ascending.
-        step_s: Seconds between rows; on a calendar those of the usual step.
+        step_s: Seconds between rows; on a calendar those of the usual step; 0 of a single row.
         calendar: `months`, `business days`, or "" where steps are equally long.
         turned: Whether rows are newest first in the file.
         notes: What a person should know of how it was read.
@@ -53,6 +53,8 @@ def regular_steps(moments: list[datetime], zone: str | None, tell: Callable[[int
         raise DataError(tell(len(wrong) - row - 1 if turned else row, rule))
 
     micros = _micros(moments)
+    if len(micros) < 2:
+        return Steps((micros // MICRO).astype("datetime64[s]"), 0, "", False, ())
     gaps = np.diff(micros)
     turned = bool((gaps <= 0).all() and (gaps < 0).any())
     ordered = moments[::-1] if turned else moments

@@ -15,7 +15,7 @@ from raymae.spec.read import Tree
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
 
-SERIES_KEYS = ("date_format", "timezone", "fill")  # of `Reading`: of a series alone, the others of a table too
+SERIES_KEYS = ("date_format", "timezone", "fill", "group")  # of `Reading`: of a series alone, the others of a table too
 
 
 class Reading(Model):
@@ -37,6 +37,8 @@ class Reading(Model):
         "after, which looks ahead, or the cell before. By default they stay missing: never forecast, in no loss, and "
         "networks see that they are."
     )
+    group: str | None = Field(None, min_length=1, description="Column that says which of several series a row of one "
+                              "long file is of. Each has dates of its own and is split in time by itself.")
     columns: tuple[str, ...] = Field((), description="The only columns that are read.")
     drop: tuple[str, ...] = Field((), description="Columns that are left out, such as an identifier.")
 

@@ -9,7 +9,8 @@ from raymae.spec.sweep import SERIES_KEYS, Reading
 from raymae.tasks import TASKS, schema_of
 
 VALUES = {"separator": "\";\"", "decimal": "\",\"", "encoding": "latin-1", "missing": "[x]", "not_missing": "[NA]",
-          "date_format": "\"%d.%m.%Y\"", "timezone": "Europe/Oslo", "fill": "last", "columns": "[a]", "drop": "[b]"}
+          "date_format": "\"%d.%m.%Y\"", "timezone": "Europe/Oslo", "fill": "last", "columns": "[a]", "drop": "[b]",
+          "group": "shop"}
 ARMS = {"classification": "majority", "segmentation": "majority", "volumes": "atlas", "imputation": "mean",
         "forecasting": "persistence"}
 

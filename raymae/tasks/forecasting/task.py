@@ -61,15 +61,16 @@ class Forecasting(Task):
         scored = {name: series.with_target(name, splits[name]) for name in SPLITS}
         counts = " / ".join(f"{len(starts):,} {name}" for name, starts in scored.items())
         rows, channels = series.values_CT.shape[1], series.values_CT.shape[0]
-        blocks = " / ".join(f"{len(np.unique(series.block_starts(splits[name], starts))):,} {name}"
+        groups = " / ".join(f"{len({*series.groups(splits[name], starts)}):,} {name}"
                             for name, starts in scored.items())
+        grouped = "blocks of time" if len(series.parts) == 1 else "series"
         notes = [*series.notes]
         if series.observed_CT is not None:
             left_out = " / ".join(f"{len(splits[name]) - len(starts):,} {name}" for name, starts in scored.items())
             notes.append(f"missing cells are never forecast and in no loss, and networks see that they are; {left_out} "
                          "windows left out, whose target is missing")
         return (f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps; "
-                + "; ".join([f"{blocks} groups: blocks of time", *notes]))
+                + "; ".join([f"{groups} groups: {grouped}", *notes]))
 
     def load(self, split: str) -> Windows:
         """Windows of a split; but for pretraining, those with something to forecast."""
@@ -80,7 +81,7 @@ class Forecasting(Task):
 
     def _starts(self, split: str) -> np.ndarray:
         if split in ("pretrain", "pretext"):
-            return np.asarray(self.splits[split_of(split)])
+            return self.splits[split_of(split)]
         starts = self.data.with_target(split, self.splits[split])
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
@@ -89,11 +90,12 @@ class Forecasting(Task):
         return starts
 
     def units(self, split: str) -> Units:
-        """Windows by the time of their first target step, and blocks of time by that of the block's first."""
-        starts, times = self._starts(split), self.data.times
-        first = self.data.block_starts(self.splits[split_of(split)], starts)
-        names, groups = (tuple(map(str, np.datetime_as_string(times[steps], unit="s"))) for steps in (starts, first))
-        return Units(names, groups)
+        """Windows by the time of their first target step, and the series or block of time that they are of.
+
+        A series is split in time by itself, so its name is a group in every split; no window is.
+        """
+        starts = self._starts(split)
+        return Units(self.data.names(starts), self.data.groups(self.splits[split_of(split)], starts))
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
@@ -179,13 +181,15 @@ class Forecasting(Task):
         horizon = self.params.horizon
         source = self.load("test")
         length = min(SHOWN_STEPS, len(source)) if horizon == 1 else 1
+        part_B = self.data.part_of(source.starts.cpu().numpy())
         panels, count = [], min(NUM_PICTURED, len(source) - length + 1)
         for first in torch.linspace(0, len(source) - length, count).long().tolist():
-            batch = source.batch(torch.arange(first, first + length), None)
+            after = first + int((part_B[first:first + length] == part_B[first]).sum())  # of one series
+            batch = source.batch(torch.arange(first, after), None)
             forecast_BH = self.predict(model, batch).float()
             if horizon == 1:
                 truth_T, model_T = batch["target"][:, 0], forecast_BH[:, 0]
-                title = f"test steps {first} to {first + length - 1}: grey the truth, red forecasts one step ahead"
+                title = f"test steps {first} to {after - 1}: grey the truth, red forecasts one step ahead"
                 panels.append(Panel(title, truth_T.cpu().numpy(), model_T.cpu().numpy()))
                 continue
             past_T, target_T = batch["window"][0, 0, -2 * horizon:], batch["target"][0]

@@ -7,18 +7,19 @@ series, F time features.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple, get_args
 
 import numpy as np
 import torch
 from torch import Generator, Tensor
 
-from raymae.data.scaling import Scaler
-from raymae.data.series import FOUND_OUT, Series, read_series
+from raymae.data.scaling import Scaler, ScalerKind
+from raymae.data.series import FOUND_OUT, Series, read_all_series
+from raymae.data.several_series import splittable
 from raymae.data.shelf import WORKER
-from raymae.data.splits import protocol_splits
+from raymae.data.splits import Split, SplitName, protocol_rows, protocol_splits
 from raymae.data.synthetic.series import synthetic_series
 from raymae.errors import DataError
 from raymae.spec.sweep import Reading
@@ -31,7 +32,9 @@ MIN_WEEKS = 20  # a split of fewer is cut into days
 
 
 class Windows:
-    """Windows of a series: for each first target step, the lookback before it and the horizon after it.
+    """Windows of series: for each first target step, the lookback before it and the horizon after it.
+
+    A window is of one series; where it reaches back beyond the first step, that step is repeated.
 
     Args:
         data: The prepared series.
@@ -44,6 +47,8 @@ class Windows:
     def __init__(self, data: ScaledSeries, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
         self.data, self.starts, self.lookback, self.horizon = data, starts.to(data.device), lookback, horizon
         self.every_channel = every_channel
+        floor_B = data.first_steps(self.starts)
+        self.floor_B = floor_B if bool((self.starts - lookback < floor_B).any()) else None
 
     def __len__(self) -> int:
         return len(self.starts)
@@ -55,7 +60,8 @@ class Windows:
         target are none of them, and `before` [B, C], the last values before the window. In the place of a missing cell
         stands the last value before it.
         """
-        start_B = self.starts[index_B.to(self.starts.device)]
+        index_B = index_B.to(self.starts.device)
+        start_B = self.starts[index_B]
         channels = len(self.data.values_CT)
         if self.every_channel and generator is not None:
             channel_B = torch.randint(channels, (len(start_B),), generator=generator, device=generator.device)
@@ -65,26 +71,46 @@ class Windows:
         first_B = start_B - self.lookback
 
         def cut(of_CT: Tensor, length: int) -> Tensor:
-            cut_BCL = of_CT.unfold(1, length, 1)[:, first_B].transpose(0, 1)
+            if self.floor_B is None:
+                return of_CT.unfold(1, length, 1)[:, first_B].transpose(0, 1)
+            steps_BL = first_B[:, None] + torch.arange(length, device=first_B.device)
+            return of_CT[:, steps_BL.maximum(self.floor_B[index_B][:, None])].transpose(0, 1)
+
+        def ordered(cut_BCL: Tensor) -> Tensor:
             if not self.every_channel:
                 return cut_BCL
-            return cut_BCL.gather(1, order_BC[..., None].expand(-1, -1, length))
+            return cut_BCL.gather(1, order_BC[..., None].expand(-1, -1, cut_BCL.shape[2]))
 
-        time_BFL = self.data.time_FT.unfold(1, self.lookback, 1)[:, first_B].transpose(0, 1)
         target_BH = self.data.values_CT[0].unfold(0, self.horizon, 1)[start_B]
-        batch = {"window": cut(self.data.values_CT, self.lookback), "channel": channel_B, "time": time_BFL,
-                 "target": target_BH}
+        batch = {"window": ordered(cut(self.data.values_CT, self.lookback)), "channel": channel_B,
+                 "time": cut(self.data.time_FT, self.lookback), "target": target_BH}
         if self.data.observed_CT is not None:
-            batch["observed"] = cut(self.data.observed_CT, self.lookback)
-            batch["before"] = cut(self.data.before_CT, 1)[..., 0]
+            batch["observed"] = ordered(cut(self.data.observed_CT, self.lookback))
+            batch["before"] = ordered(cut(self.data.before_CT, 1))[..., 0]
             batch["counted"] = self.data.observed_CT[0].unfold(0, self.horizon, 1)[start_B]
         return batch
 
 
+class Part(NamedTuple):
+    """One of several series, among the rows of all: its name, its first row, and the target rows of its splits."""
+
+    name: str
+    first: int
+    splits: Mapping[SplitName, Split]
+
+    @property
+    def training(self) -> slice:
+        """The rows that are learned from."""
+        return slice(self.first, self.splits["train"].stop)
+
+
 class ScaledSeries:
-    """A series scaled by its training part, on a device, with the target channel first.
+    """One or several series, each scaled by its training part, on a device, with the target channel first.
+
+    Steps of several series follow each other. Each is split in time by itself, on its own calendar.
 
     Attributes:
+        parts: Which steps are of which series.
         values_CT: Float32, on the protocol's scale; in the place of a missing cell the last value before it, or the
             mean of the training part where there is none.
         observed_CT: Which cells are not missing; None where none is.
@@ -92,73 +118,114 @@ class ScaledSeries:
         times: Of every step, datetime64[s].
         time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1]; of months, two of
             the month of the year; 0 of what there is no calendar for.
-        notes: What a person should know of how the series was read.
-        change_C: Root mean square of one-step changes in the training part.
-        unit_C: Root mean square of changes over 1..horizon steps in the training part.
+        notes: What a person should know of how the series were read.
+        change_C: Root mean square of one-step changes in the training parts.
+        unit_C: Root mean square of changes over 1..horizon steps in the training parts.
     """
 
-    def __init__(self, series: Series, protocol: Literal["report", "field"], horizon: int, device: torch.device,
-                 name: str) -> None:
+    def __init__(self, found: Sequence[Series], protocol: Literal["report", "field"], horizon: int,
+                 device: torch.device, name: str) -> None:
         self.name, self.protocol, self.horizon, self.device = name, protocol, horizon, device
-        self.num_rows, self.step_s = len(series.values_TC), series.step_s
-        if protocol == "field" and self.step_s != 3600:
-            raise DataError(f"{name}: settings.protocol=field splits by months of hours, but rows are {self.step_s} s "
-                            "apart; use protocol=report")
-        self.times, self.notes = series.times, series.notes
-        train = self.splits(2)["train"]
-        self.num_train = int(train[-1]) + horizon
-        values_TC = np.roll(series.values_TC, -series.target_index, axis=1)
-        observed_TC = ~np.isnan(values_TC)
-        self._refuse_unobserved(series, observed_TC)
-        scaler = Scaler.fit(values_TC[: self.num_train], "minmax" if protocol == "report" else "standard")
-        scaled_TC = scaler.transform(values_TC)
+        kept, self.notes = splittable(found, protocol, horizon, name)
+        self.step_s = kept[0].step_s
+        firsts = np.cumsum([0, *(len(one.times) for one in kept)]).tolist()
+        self.parts = tuple(
+            Part(one.name, first, {split: Split(first + rows.start, first + rows.stop)
+                                   for split, rows in protocol_rows(protocol, len(one.times)).items()})
+            for one, first in zip(kept, firsts, strict=False))
+        self.times = np.concatenate([one.times for one in kept])
+        values_TC = np.roll(np.concatenate([one.values_TC for one in kept]), -kept[0].target_index, axis=1)
+        kind: ScalerKind = "minmax" if protocol == "report" else "standard"
+        scaled_TC = np.concatenate([Scaler.fit(values_TC[part.training], kind).transform(values_TC[first:stop])
+                                    for part, first, stop in zip(self.parts, firsts, firsts[1:], strict=False)])
         self.values_CT = torch.as_tensor(scaled_TC.T.copy(), dtype=torch.float32, device=device)
+        observed_TC = ~np.isnan(values_TC)
         self.observed_CT = None if observed_TC.all() else torch.as_tensor(observed_TC.T.copy(), device=device)
-        time_FT = _time_features(series.times, series.calendar)
+        time_FT = np.concatenate([_time_features(one.times, one.calendar) for one in kept], axis=1)
         self.time_FT = torch.as_tensor(time_FT, dtype=torch.float32, device=device)
         self.change_C = self._typical_change((1,))
         self.unit_C = self._typical_change(tuple(range(1, horizon + 1)))
         # scales are those of observed cells; now something stands in the place of the others
-        mean_C = self.values_CT[:, : self.num_train].nanmean(dim=1)
-        if self.observed_CT is not None:
-            self.values_CT = carried(self.values_CT, self.observed_CT, mean_C)
-        self.before_CT = torch.cat([mean_C[:, None], self.values_CT[:, :-1]], dim=1)
+        before = []
+        for part, stop in zip(self.parts, firsts[1:], strict=True):
+            mean_C = self.values_CT[:, part.training].nanmean(dim=1)
+            own_CT = self.values_CT[:, part.first:stop]
+            if self.observed_CT is not None:
+                own_CT[:] = carried(own_CT, self.observed_CT[:, part.first:stop], mean_C)
+            before += [mean_C[:, None], own_CT[:, :-1]]
+        self.before_CT = torch.cat(before, dim=1)
 
-    def _refuse_unobserved(self, series: Series, observed_TC: np.ndarray) -> None:
-        never_C = ~observed_TC[: self.num_train].any(axis=0)
-        if never_C.any():
-            channel = series.channels[(int(np.argmax(never_C)) + series.target_index) % len(series.channels)]
-            raise DataError(f"{self.name}: column {channel!r} has no cell in the training part, the first "
-                            f"{self.num_train:,} of {self.num_rows:,} rows; leave it out by data.drop, or set "
-                            "data.fill")
+    def splits(self, lookback: int) -> Mapping[str, np.ndarray]:
+        """First target steps of every split; val and test do not depend on the lookback.
 
-    def splits(self, lookback: int) -> Mapping[str, range]:
-        """First target steps of every split; val and test do not depend on the lookback."""
-        splits = protocol_splits(self.protocol, self.num_rows, lookback=lookback, horizon=self.horizon, name=self.name)
-        return {str(name): starts for name, starts in splits.items()}
+        Raises:
+            DataError: There is no window to learn from.
+        """
+        if len(self.parts) == 1:
+            found = protocol_splits(self.protocol, len(self.times), lookback=lookback, horizon=self.horizon,
+                                    name=self.name)
+            return {name: np.asarray(starts) for name, starts in found.items()}
+        starts: dict[str, np.ndarray] = {}
+        for split in get_args(SplitName):
+            back = lookback if split == "train" else 0
+            starts[split] = np.concatenate([np.arange(part.splits[split].start + back,
+                                                      part.splits[split].stop - self.horizon + 1)
+                                            for part in self.parts])
+        if not len(starts["train"]):
+            longest = max(part.training.stop - part.first for part in self.parts)
+            raise DataError(f"{self.name}: lookback={lookback} and horizon={self.horizon} fit the training part of "
+                            f"none of {len(self.parts)} series, the longest of which has {longest} rows; lookback may "
+                            f"be at most {longest - self.horizon} here")
+        return starts
 
-    def with_target(self, split: str, starts: range) -> np.ndarray:
+    def part_of(self, steps_B: np.ndarray) -> np.ndarray:
+        """The number of the series that each step is of."""
+        return np.searchsorted([part.first for part in self.parts], steps_B, side="right") - 1
+
+    def first_steps(self, steps_B: Tensor) -> Tensor:
+        """The first step of the series that each step is of."""
+        firsts = torch.tensor([part.first for part in self.parts], device=steps_B.device)
+        return firsts[torch.searchsorted(firsts, steps_B, right=True) - 1]
+
+    def names(self, steps_B: np.ndarray) -> tuple[str, ...]:
+        """The times of steps, after the names of their series where there are several."""
+        times = map(str, np.datetime_as_string(self.times[steps_B], unit="s"))
+        if len(self.parts) == 1:
+            return tuple(times)
+        return tuple(f"{self.parts[part].name} {time}" for part, time in zip(self.part_of(steps_B), times, strict=True))
+
+    def groups(self, starts: np.ndarray, first_B: np.ndarray) -> tuple[str, ...]:
+        """What each window belongs to: the series, or of a single one the block of time, by that of its first step.
+
+        Args:
+            starts: First target steps of the split.
+            first_B: Those of some of its windows.
+        """
+        if len(self.parts) == 1:
+            return self.names(self.block_starts(starts, first_B))
+        return tuple(self.parts[part].name for part in self.part_of(first_B))
+
+    def with_target(self, split: str, starts_B: np.ndarray) -> np.ndarray:
         """The first target steps of those windows that have an observed cell to forecast.
 
         Args:
             split: Its name, for the message.
-            starts: First target steps of the split.
+            starts_B: First target steps of the split.
 
         Raises:
             DataError: There is none.
         """
-        starts_B = np.asarray(starts)
         if self.observed_CT is None:
             return starts_B
         observed_T = self.observed_CT[0].cpu().numpy()
         kept_B = starts_B[np.lib.stride_tricks.sliding_window_view(observed_T, self.horizon)[starts_B].any(axis=1)]
         if not len(kept_B):
-            raise DataError(f"{self.name}: every cell of the target in the {split} split is missing, from "
-                            f"{self.times[starts[0]]} to {self.times[starts[-1] + self.horizon - 1]}; set data.fill or "
-                            "another settings.target, or leave these rows out")
+            first, last = self.times[starts_B].min(), self.times[starts_B + self.horizon - 1].max()
+            raise DataError(f"{self.name}: every cell of the target in the {split} split is missing, from {first} to "
+                            f"{last}; set data.fill or another settings.target, or leave these rows out")
         return kept_B
 
-    def blocks(self, starts: range) -> int:
+    def blocks(self, starts: np.ndarray) -> int:
         """Steps in a block of a split, so that scores of different blocks are nearly independent.
 
         A day, or a week where the split has twenty of them, but no less than a horizon, in whole days or weeks; of
@@ -173,7 +240,7 @@ class ScaledSeries:
         steps = max(1, round(period / self.step_s))
         return steps * math.ceil(self.horizon / steps)
 
-    def block_starts(self, starts: range, first_B: np.ndarray) -> np.ndarray:
+    def block_starts(self, starts: np.ndarray, first_B: np.ndarray) -> np.ndarray:
         """The first target step of the block that each window is in; blocks are counted from the split's first.
 
         Args:
@@ -187,15 +254,19 @@ class ScaledSeries:
         return self._typical_change(tuple(sorted({max(1, lookback * k // 16) for k in range(1, 17)})))
 
     def _typical_change(self, lags: tuple[int, ...]) -> Tensor:
-        train_CT = self.values_CT[:, : self.num_train].double()
+        trained = [self.values_CT[:, part.training].double() for part in self.parts]
+        if self.observed_CT is not None:
+            trained = [values_CT.where(self.observed_CT[:, part.training], torch.nan)
+                       for values_CT, part in zip(trained, self.parts, strict=True)]
+        squares = [torch.cat([(values_CT[:, lag:] - values_CT[:, :-lag]).square() for values_CT in trained], dim=1)
+                   for lag in lags]
         if self.observed_CT is None:
-            squares = torch.stack([(train_CT[:, lag:] - train_CT[:, :-lag]).square().mean(dim=1) for lag in lags])
-            return squares.mean(dim=0).sqrt().clamp(min=1e-6).float()
-        train_CT = train_CT.where(self.observed_CT[:, : self.num_train], torch.nan)
-        squares = torch.stack([(train_CT[:, lag:] - train_CT[:, :-lag]).square().nanmean(dim=1) for lag in lags])
+            means = torch.stack([square_CT.mean(dim=1) for square_CT in squares if square_CT.shape[1]])
+            return means.mean(dim=0).sqrt().clamp(min=1e-6).float()
+        mean_C = torch.stack([square_CT.nanmean(dim=1) for square_CT in squares]).nanmean(dim=0)
         # where no two cells are as far apart, they are taken for unrelated
-        unrelated_C = 2 * (train_CT - train_CT.nanmean(dim=1, keepdim=True)).square().nanmean(dim=1)
-        mean_C = squares.nanmean(dim=0)
+        values_CT = torch.cat(trained, dim=1)
+        unrelated_C = 2 * (values_CT - values_CT.nanmean(dim=1, keepdim=True)).square().nanmean(dim=1)
         return mean_C.where(mean_C.isfinite(), unrelated_C).sqrt().clamp(min=1e-6).float()
 
 
@@ -229,7 +300,7 @@ def scaled_series(name: str, path: str | None, target: str, date_column: str, pr
                   horizon: int, device: torch.device, reading: Reading = FOUND_OUT) -> ScaledSeries:
     """Read once per process: a worker keeps its data from trial to trial."""
     if path is None:
-        series = synthetic_series(target=target)
+        found: Sequence[Series] = (synthetic_series(target=target),)
     else:
-        series = read_series(Path(path), target=target, date_column=date_column, reading=reading)
-    return ScaledSeries(series, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))
+        found = read_all_series(Path(path), target=target, date_column=date_column, reading=reading)
+    return ScaledSeries(found, protocol, horizon, device, f"{name} (synthetic)" if path is None else str(path))
