@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 from raymae.errors import ResultsError, shorten, unknown
-from raymae.results.store.columns import KINDS, REQUIRED, fixed_columns
+from raymae.results.store.columns import KINDS, fixed_columns
 from raymae.results.store.layout import REPORTS
 from raymae.spec import Arm, Objective, SweepSpec
 from raymae.spec.read import Tree
@@ -171,9 +171,8 @@ def read(plain: Tree, where: str) -> Manifest:
         for name, kind in columns.items():
             if kind not in KINDS:
                 raise ResultsError(f"{key}.{name}: {unknown('kind', kind, KINDS)}")
-        needed = dict.fromkeys((*REQUIRED[dataset], *scores[dataset]))
         for name, kind in {**fixed_columns(dataset), **scores[dataset]}.items():
-            if (name in needed and name not in columns) or columns.get(name, kind) != kind:
+            if columns.get(name) != kind:  # every version wrote all of them, and readers rely on it
                 raise ResultsError(f"{key}.{name}: must be {kind}, got {shorten(columns.get(name))}")
     return manifest
 

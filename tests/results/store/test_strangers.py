@@ -113,6 +113,18 @@ def test_the_message_names_file_and_key(folder: Path, key: tuple[str, ...], valu
     assert f"{folder / 'sweep.json'}: {said}" in str(caught.value)
 
 
+@pytest.mark.parametrize(("dataset", "column"), [
+    ("trials", "sweep"), ("trials", "wall_s"), ("trials", "error"), ("reports", "time"), ("reports", "epoch"),
+    ("reports", "val_mse"),
+])
+def test_a_column_that_every_reader_expects_is_missed_by_name(folder: Path, dataset: str, column: str) -> None:
+    tree = json.loads((folder / "sweep.json").read_text())
+    del tree["columns"][dataset][column]
+    (folder / "sweep.json").write_text(json.dumps(tree))
+    with pytest.raises(ResultsError, match=rf"columns\.{dataset}\.{column}: must be"):
+        Store.open(folder)
+
+
 @pytest.mark.parametrize("name", ["sweep.json", "verdict.json", "state.json", "trials", "scores", "configs/t2.json"])
 @pytest.mark.parametrize("kind", ["pipe", "circle", "deep"])
 def test_something_else_in_a_file_s_place(folder: Path, name: str, kind: str) -> None:
