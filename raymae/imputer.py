@@ -40,6 +40,7 @@ DEFAULTS: dict[str, Scalar] = {
 PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over MANY cells; a smaller table is passed over more often
 MANY, MOST = 200_000, 5  # with 20 times the passes the 442 rows of diabetes have r2 .15 in place of .22
 NARROW, LEAST = 10, 0.25  # fewer columns count as so many; a larger table has fewer passes, down to this share of them
+ROWS, FEWEST_ROWS = 256, 32  # of a step over NARROW columns; over more of them fewer, so that there are as many steps
 LOOKS, PATIENCE = 20, 6  # evaluations of a fit on its held-out cells; so many without a better one end it
 OF_THE_DATA = ("categorical", "numeric", "drop", "protocol", "missing_kind", "missing_rate", "pattern_seed")
 REMEDY = "convert it to numbers, with NaN where a cell is missing, or name it in categorical"
@@ -182,7 +183,8 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         cells = rows * max(columns, NARROW)
         often = min(MANY // cells, MOST) if cells <= MANY else max(MANY / cells, LEAST)
         passes: dict[str, Scalar] = {name: round(often * count) for name, count in PASSES.items()}
-        given = {**DEFAULTS, **passes, "patience": PATIENCE, **(self.settings or {})}
+        rows_a_step = max(ROWS * NARROW // max(columns, NARROW), FEWEST_ROWS)
+        given = {**DEFAULTS, **passes, "patience": PATIENCE, "batch_size": rows_a_step, **(self.settings or {})}
         epochs = given["epochs"]
         given.setdefault("eval_every", max(epochs // LOOKS, 1) if isinstance(epochs, int) else 1)
         unknown = [name for name in given if name not in Imputation.schema.params.model_fields]

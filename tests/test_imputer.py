@@ -173,13 +173,15 @@ def test_a_fit_is_looked_at_twenty_times(epochs: int, every: int) -> None:
     assert MAEImputer({"epochs": epochs, "eval_every": 5})._params(100, 4)["eval_every"] == 5
 
 
-@pytest.mark.parametrize(("rows", "columns", "passes"), [
-    (442, 11, (60, 40)), (4000, 4, (60, 40)), (10_000, 10, (24, 16)), (20_640, 10, (12, 8)), (2000, 200, (6, 4)),
-    (200_000, 200, (3, 2)),
+@pytest.mark.parametrize(("rows", "columns", "passes", "batch"), [
+    (442, 11, (60, 40), 232), (4000, 4, (60, 40), 256), (10_000, 10, (24, 16), 256), (20_640, 10, (12, 8), 256),
+    (2000, 200, (6, 4), 32), (200_000, 40, (3, 2), 64),
 ])
-def test_the_more_cells_the_fewer_passes(rows: int, columns: int, passes: tuple[int, int]) -> None:
+def test_the_more_cells_the_fewer_passes_and_the_more_columns_the_fewer_rows_a_step(
+    rows: int, columns: int, passes: tuple[int, int], batch: int
+) -> None:
     params = MAEImputer()._params(rows, columns)
-    assert (params["pretrain_epochs"], params["epochs"]) == passes
+    assert (params["pretrain_epochs"], params["epochs"], params["batch_size"]) == (*passes, batch)
 
 
 def test_it_says_how_far_it_is_where_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:

@@ -27,7 +27,7 @@ MINUTES = {  # of a whole sweep, two trials at once, as its header says; the lon
     "timeseries_long_horizon": 6, "timeseries_mask": 19, "volumes_mask": 10,
 }
 SLOTS, START_S = 2, 30.0
-SHARE = {"pretrained": 1.0, "trained": 1.0, "reference": 0.2}  # of the longest trial's time; trained arms are lengthened
+SHARE = {"pretrained": 1.0, "trained": 1.0, "reference": 0.2}  # of the longest trial; trained arms are lengthened
 
 
 class Machine:
