@@ -110,7 +110,8 @@ class ComparedSweep:
         arms: Best first.
         rule: The rule of its verdict.
         needed: What an undecided comparison would have taken, for people.
-        p_all: The primary comparison's p-value, adjusted for those of all sweeps that are compared.
+        p_all: The primary comparison's p-value, adjusted for those of all sweeps that are compared, and no less than
+            adjusted for the pairs of its own.
         word_all: Its verdict by that.
     """
 
@@ -154,7 +155,9 @@ def across(roots: Sequence[str], files: Mapping[str, SweepSpec] | None = None) -
 def together(sweeps: Sequence[ComparedSweep]) -> list[ComparedSweep]:
     """Sweeps with the p-values of their primary comparisons adjusted for all of them."""
     values = adjusted([sweep.pair.p if sweep.pair else None for sweep in sweeps])
-    return [replace(sweep, p_all=p, word_all=_word(sweep, p)) for sweep, p in zip(sweeps, values, strict=True)]
+    strictest = [p if p is None or sweep.pair is None or sweep.pair.p_holm is None else max(p, sweep.pair.p_holm)
+                 for sweep, p in zip(sweeps, values, strict=True)]
+    return [replace(sweep, p_all=p, word_all=_word(sweep, p)) for sweep, p in zip(sweeps, strictest, strict=True)]
 
 
 def _word(sweep: ComparedSweep, p: float | None) -> Word | None:
@@ -269,7 +272,7 @@ def short(sweeps: Sequence[ComparedSweep]) -> str:
         arrow = "↓" if sweep.mode == "min" else "↑"
         state = "" if sweep.complete else ", unfinished"
         rows.append((task, f"{data_of(sweep)}: {sweep.metric} {arrow}",
-                     _score(arms[pair.a]), _score(arms[pair.b]),
+                     _score(arms[pair.a], sweep), _score(arms[pair.b], sweep),
                      f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"
                      + (f"; {arms[pair.b].unlearned}" if arms[pair.b].unlearned else "")))
     start, end = markers(short=True)
@@ -326,7 +329,7 @@ def rows_of(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
         pair = arm.pair
         verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
         verdict += f"; {arm.unlearned}" if arm.unlearned else ""
-        yield (arm.arm, _score(arm), str(arm.n), _interval(pair) if pair else "", verdict,
+        yield (arm.arm, _score(arm, sweep), str(arm.n), _interval(pair) if pair else "", verdict,
                _reported(arm.report, sweep))
 
 
@@ -359,13 +362,18 @@ def data_of(sweep: ComparedSweep) -> str:
     return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
 
 
-def _score(arm: ComparedArm) -> str:
-    """Mean ± half-width of its interval, which has two digits."""
+def _score(arm: ComparedArm, sweep: ComparedSweep) -> str:
+    """Mean ± half-width of its interval: two digits of the half-width, or all that the primary difference shows.
+
+    Arms share the test examples, so that a difference between them is known better than either mean.
+    """
     if arm.mean is None:
         return "–"
-    half = half_width(arm.ci95)
-    decimals = interval_decimals([arm.ci95])
-    return significant(arm.mean) if decimals is None else f"{arm.mean:.{decimals}f} ± {half:.{decimals}f}"
+    half, decimals = half_width(arm.ci95), interval_decimals([arm.ci95])
+    if half is None or decimals is None:
+        return significant(arm.mean)
+    decimals = max(decimals, (interval_decimals([sweep.pair.ci95]) if sweep.pair else None) or 0)
+    return f"{arm.mean:.{decimals}f} ± {half:.{decimals}f}"
 
 
 def _interval(pair: Pair) -> str:
