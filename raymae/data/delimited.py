@@ -69,6 +69,8 @@ class Cells:
 def read_cells(path: Path, reading: Reading, what: str) -> Cells:
     """Read a text file with a header line; `.gz`, `.bz2`, `.xz` and `.zip` are unpacked.
 
+    Parquet is read as the text that it would be, with its first row on line 2.
+
     Args:
         path: The file.
         reading: What is given of how it is written.
@@ -77,7 +79,11 @@ def read_cells(path: Path, reading: Reading, what: str) -> Cells:
     Raises:
         DataError: It cannot be read, in one way only; names file and line, and the key that decides.
     """
-    text = _decoded(path, _raw(path, what), reading.encoding, what)
+    if path.suffix.lower() in (".parquet", ".pq"):
+        reading = reading.model_copy(update={"separator": ",", "decimal": "."})
+        text = _stored(path, what)
+    else:
+        text = _decoded(path, _raw(path, what), reading.encoding, what)
     first, notes = _below_comments(text)
     head = [cells for _, cells in islice(_rows(text, ",", first), 1)]
     if not head:
@@ -109,6 +115,27 @@ def _raw(path: Path, what: str) -> bytes:
         reason = getattr(error, "strerror", None) or " ".join(str(error).split())
         raise DataError(f"cannot read the {what} {path}: {reason}") from None
     return raw
+
+
+def _stored(path: Path, what: str) -> str:
+    import pyarrow as pa
+    from pyarrow import csv as pa_csv
+    from pyarrow import parquet
+
+    sink = io.BytesIO()
+    try:
+        table = parquet.read_table(path)
+        for place, column in enumerate(table.schema):
+            if pa.types.is_dictionary(column.type):
+                table = table.set_column(place, column.name, table.column(place).cast(column.type.value_type))
+        numbered = [name for name in table.column_names if name.startswith("__index_level_")
+                    and pa.types.is_integer(table.schema.field(name).type)]
+        pa_csv.write_csv(table.drop_columns(numbered), sink)  # saved row numbers are no column
+    except FileNotFoundError:
+        raise DataError(f"cannot read the {what} {path}: no such file") from None
+    except (OSError, ValueError, KeyError, pa.ArrowException) as error:
+        raise DataError(f"{path} cannot be read as Parquet: {' '.join(str(error).split())[:300]}") from None
+    return sink.getvalue().decode()
 
 
 def _decoded(path: Path, raw: bytes, encoding: str | None, what: str) -> str:

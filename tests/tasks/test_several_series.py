@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 from click.testing import CliRunner
@@ -164,6 +165,28 @@ def test_long_files_that_are_refused(tmp_path: Path, make: Make, rows: list[str]
     data = write(tmp_path, {"north": cells("north")}, *rows, by_date=False)
     with pytest.raises(DataError, match=expected):
         make({**data, "group": group})
+
+
+@pytest.mark.parametrize("as_index", [False, True])
+def test_a_long_parquet_file_is_what_its_text_is(tmp_path: Path, as_index: bool) -> None:
+    of = {name: cells(name) for name in LENGTHS}
+    of["north"][7, 0] = np.nan
+    path = write(tmp_path, of)["path"]
+    frame = pd.read_csv(path, parse_dates=["date"], dtype={"shop": "category"})
+    frame["shop"] = frame["shop"].astype(str).astype("category")
+    stored = tmp_path / "long.parquet"
+    (frame.set_index("date") if as_index else frame.iloc[[*range(len(frame))]].set_axis(
+        range(5, len(frame) + 5), axis=0)).to_parquet(stored)
+    text, same = (read_all_series(file, target="OT", reading=GROUPED) for file in (path, stored))
+    for one, other in zip(text, same, strict=True):
+        np.testing.assert_array_equal(one.values_TC, other.values_TC)
+        np.testing.assert_array_equal(one.times, other.times)
+        assert (one.name, one.channels, one.step_s) == (other.name, other.channels, other.step_s)
+    with pytest.raises(DataError, match=r"cannot read the series .*gone\.parquet: no such file"):
+        read_all_series(tmp_path / "gone.parquet", target="OT")
+    (tmp_path / "text.parquet").write_text("date,OT")
+    with pytest.raises(DataError, match=r"text\.parquet cannot be read as Parquet"):
+        read_all_series(tmp_path / "text.parquet", target="OT")
 
 
 def test_a_long_file_is_recognised(tmp_path: Path) -> None:
