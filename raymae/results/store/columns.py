@@ -42,6 +42,9 @@ _REPORT_HEAD = {
 }
 _REPORT_TAIL = {"pretext_loss": "double", "pretext_skill": "double", "data_source": "string"}
 
+LATER = frozenset({"pretext_loss", "pretext_skill"})
+"""Columns that folders of earlier versions lack; every other fixed one is in every folder."""
+
 KINDS = ("string", "bool", "int64", "double", "timestamp")
 FIXED = frozenset({**_TRIAL_HEAD, **_TRIAL_TAIL})
 """Columns of `trials` that are neither a parameter nor a metric."""

@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any, Literal
 
 from raymae.errors import ResultsError, shorten, unknown
-from raymae.results.store.columns import KINDS, fixed_columns
+from raymae.results.store.columns import KINDS, LATER, fixed_columns
 from raymae.results.store.layout import REPORTS
 from raymae.spec import Arm, Objective, SweepSpec
 from raymae.spec.read import Tree
@@ -172,7 +172,7 @@ def read(plain: Tree, where: str) -> Manifest:
             if kind not in KINDS:
                 raise ResultsError(f"{key}.{name}: {unknown('kind', kind, KINDS)}")
         for name, kind in {**fixed_columns(dataset), **scores[dataset]}.items():
-            if columns.get(name) != kind:  # every version wrote all of them, and readers rely on it
+            if columns.get(name, kind if name in LATER else None) != kind:  # readers rely on what every version wrote
                 raise ResultsError(f"{key}.{name}: must be {kind}, got {shorten(columns.get(name))}")
     return manifest
 
