@@ -22,7 +22,7 @@ from raymae.tasks import schema_of
 from tests.search.decide.test_conductor import Clock, Recorder
 
 SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"
-MINUTES = {  # of a whole sweep, two trials at once, as its header says; the longest where it says two numbers
+MINUTES = {  # of a whole sweep, two trials at once, by its header or the README; the longest where there are two
     "classification_mask": 36, "imputation_mask": 35, "imputation_missing": 20, "segmentation_mask": 9,
     "timeseries_long_horizon": 6, "timeseries_mask": 19, "volumes_mask": 10,
 }
