@@ -46,6 +46,8 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "data list": ["--json"],
     "data fetch": ["name", "--root"],
     "data verify": ["name", "--json"],
+    "task new": ["name"],
+    "task check": ["name", "--sweep", "--json"],
     "cluster check": ["file", "--json"],
     "cluster prepare": ["file"],
     "submit": ["file", "--address", "--code", "--python", "--env", "--fresh", "--no-wait", "--set", "--json"],
@@ -120,7 +122,7 @@ def test_help_ends_with_an_example(name: str) -> None:
 def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
         "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "watch", "serve",
-        "export", "schema", "data", "cluster", "submit", "jobs", "logs", "stop",
+        "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]

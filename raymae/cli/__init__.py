@@ -8,6 +8,7 @@ from raymae.cli import run  # noqa: F401
 from raymae.cli import results  # noqa: F401
 from raymae.cli import watch  # noqa: F401
 from raymae.cli import data  # noqa: F401
+from raymae.cli import task  # noqa: F401
 from raymae.cli import cluster  # noqa: F401
 from raymae.cli import jobs  # noqa: F401
 

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 FAMILIES = {  # the modules of this room, in the order of help
     "run": "Run sweeps", "results": "Read results", "watch": "Follow and hand on", "data": "Files and data",
+    "task": "Tasks of your own",
     "cluster": "Clusters", "jobs": "Jobs on a cluster",
 }
 

@@ -1,7 +1,7 @@
 """The Task contract: everything particular to a problem, and nothing else.
 
 A task is one class in one file plus one line in the registry. The training loop (`raymae.train`) calls only what is
-declared here; `tests/contract/` checks every registered task against it without a new test.
+declared here; `raymae/contract/` has the rules of it, which `raymae task check` tries with any task.
 """
 
 from __future__ import annotations

@@ -1,67 +1,27 @@
-"""Every registered task, on synthetic data and, where it has any and the machine holds it, on real data."""
+"""Registered tasks under check, each made once."""
 
 from __future__ import annotations
 
-import json
-from collections.abc import Callable
-from pathlib import Path
-from typing import Any, NamedTuple
-
 import pytest
-import torch
+from subjects import REAL_NAMES, MakeSubject
 
-from raymae.spec import TrialConfig
-from raymae.tasks import TASKS, task_class
-from raymae.tasks.base import Task
-from raymae.train import Report, run_trial
-
-REAL_NAMES = {  # the small real data set that a task is tested on as well
-    "forecasting": "ETTh1", "classification": "tiny-imagenet-mini", "segmentation": "CamVid",
-    "imputation": "california-housing",
-}
-SOURCES = [*((name, "synthetic") for name in TASKS), *((name, "real") for name in REAL_NAMES)]
-
-
-class Run(NamedTuple):
-    """A finished trial, and the checkpoint written after each of its reports."""
-
-    config: TrialConfig
-    reports: list[Report]
-    checkpoints: list[Path]
-
-
-@pytest.fixture(params=SOURCES, ids="-".join)
-def make_task(request: pytest.FixtureRequest, make_config: Callable[..., TrialConfig]) -> Callable[..., Task]:
-    """A task of debug size under its first arm of a kind, or under a named arm."""
-    name, source = request.param
-    data = None
-    if source == "real":
-        data = {"name": REAL_NAMES[name], "source": "real", "root": str(request.getfixturevalue("real_data"))}
-    cls = task_class(name)
-
-    def make(kind: str = "pretrained", *, arm: str | None = None, **changes: Any) -> Task:
-        arm = arm or next(arm for arm, about in cls.schema.arms.items() if about.kind == kind)
-        torch.manual_seed(0)
-        return cls(make_config(name, arm, data=data, **changes), torch.device("cpu"))
-
-    return make
+from raymae.contract import Subject
+from raymae.contract.subject import GENERATED
+from raymae.spec.trial import TrialData
 
 
 @pytest.fixture(scope="session")
-def run(tmp_path_factory: pytest.TempPathFactory) -> Callable[[TrialConfig], Run]:
-    """Run a trial to its end, saving after every report; once per configuration."""
-    done: dict[str, Run] = {}
+def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> MakeSubject:
+    """A task under check, the same one whenever it is asked for: it remembers the trials that it has run."""
+    made: dict[tuple[str, str], Subject] = {}
 
-    def run_once(config: TrialConfig) -> Run:
-        key = json.dumps(config.to_json())
-        if key not in done:
-            folder = tmp_path_factory.mktemp("run")
-            reports, checkpoints = [], []
-            for report in run_trial(config):
-                checkpoints.append(folder / f"{report.step}.pt")
-                report.save(checkpoints[-1])
-                reports.append(report)
-            done[key] = Run(config, reports, checkpoints)
-        return done[key]
+    def make(name: str, source: str = "synthetic") -> Subject:
+        if (name, source) not in made:
+            data = GENERATED
+            if source == "real":
+                root = str(request.getfixturevalue("real_data"))
+                data = TrialData.from_json({"name": REAL_NAMES[name], "source": "real", "root": root})
+            made[name, source] = Subject(name, tmp_path_factory.mktemp("subject"), data=data)
+        return made[name, source]
 
-    return run_once
+    return make

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import os
 from collections.abc import Callable
 from pathlib import Path
@@ -12,15 +11,15 @@ import pytest
 import torch
 from PIL import Image
 
+from raymae.contract.splits import units_apart
 from raymae.data.find.locate import locate
 from raymae.data.find.registry import DATASETS
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
 from raymae.spec.sweep import DataSpec
 from raymae.tasks import TASKS, schema_of, task_class
-from raymae.tasks.base import Task, Units
+from raymae.tasks.base import Task
 
-SPLITS = ("pretrain", "train", "val", "test")
 READS = {"series": "forecasting", "images": "classification", "scenes": "segmentation", "volumes": "volumes",
          "tables": "imputation"}
 # Full Tiny ImageNet is decoded by its own tests.
@@ -41,23 +40,6 @@ def made(config: TrialConfig) -> Task:
     return task_class(config.task)(config, torch.device("cpu"))
 
 
-def assert_apart(task: Task) -> dict[str, Units]:
-    """Names are unique and as many as examples, and what is in one split, example or group, is in no other."""
-    of = {split: task.units(split) for split in SPLITS}
-    for split, units in of.items():
-        assert len(set(units.names)) == len(units.names) > 0, split
-        assert units.groups is None or len(units.groups) == len(units.names), split
-    for split in ("val", "test"):
-        assert len(of[split].names) == len(task.load(split)), split
-    assert len({units.groups is None for units in of.values()}) == 1
-    for one, other in itertools.combinations([("pretrain", "train"), ("val",), ("test",)], 2):
-        for part in ("names", "groups"):
-            sides = [{value for split in side for value in getattr(of[split], part) or ()} for side in (one, other)]
-            assert not sides[0] & sides[1], (one, other, part)
-    assert {*of["train"].names} <= {*of["pretrain"].names}
-    return of
-
-
 def read(task: str, name: str) -> dict[str, str]:
     try:
         found = locate(DataSpec(name=name, root=os.environ.get("RAYMAE_DATA")))
@@ -72,7 +54,7 @@ def test_generated_examples_have_names_and_are_in_one_split(
     name: str, fraction: float, make_config: MakeConfig
 ) -> None:
     task = made(make_config(name, pretrained(name), label_fraction=fraction, **CHANGES.get(name, {})))
-    of = assert_apart(task)
+    of = units_apart(task)
     assert (len(of["train"].names) < len(of["pretrain"].names)) == (fraction < 1)
 
 
@@ -81,19 +63,11 @@ def test_no_group_of_real_data_is_in_two_splits(
     name: str, data: str, make_config: MakeConfig, real_data: Path
 ) -> None:
     config = make_config(name, pretrained(name), data=read(name, data), **CHANGES.get(name, {}))
-    of = assert_apart(made(config))
+    of = units_apart(made(config))
     known = {"ETTh1", "CamVid", "Hippocampus"}
     assert (of["test"].groups is not None) == (data in known)
     line = task_class(name).validate(config.data, config.params)
     assert ("test groups" in line) == (data in known) != ("no groups known: settings.group" in line)
-
-
-@pytest.mark.parametrize("name", TASKS)
-def test_units_read_no_split(name: str, make_config: MakeConfig, monkeypatch: pytest.MonkeyPatch) -> None:
-    task = made(make_config(name, pretrained(name)))
-    monkeypatch.setattr(type(task), "load", None)
-    for split in SPLITS:
-        task.units(split)
 
 
 @pytest.fixture
@@ -156,7 +130,7 @@ def test_a_users_groups_are_in_one_split(
     if name in ("segmentation", "volumes"):
         changes["unlabelled"] = True
     config = make_config(name, pretrained(name), **changes, group=group)
-    of = assert_apart(made(config))
+    of = units_apart(made(config))
     scored = {*(of["val"].groups or ()), *(of["test"].groups or ())}
     assert len({*(of["pretrain"].groups or ())} | scored) == (12 if name in ("segmentation", "volumes") else 10)
     assert "test groups" in task_class(name).validate(config.data, config.params)
