@@ -97,8 +97,8 @@ BROKEN = {  # what is replaced in the example by what, the rules that see it, an
         {"finetuning_loss_falls": "arm mae: task own_task:Own, arm mae: finetune_loss is nan",
          "trials_report_everything": "the finetune loss is nan in epoch 1"}),
     "group in two splits": (
-        "range(192), \"train\": range(192), \"val\": range(192, 256)",
-        "range(190), \"train\": range(190), \"val\": range(190, 256)",
+        "range(192), \"train\": range(192), \"pretext\": range(192, 256), \"val\": range(192, 256)",
+        "range(190), \"train\": range(190), \"pretext\": range(190, 256), \"val\": range(190, 256)",
         {"examples_are_in_one_split": "1 group, such as ['rec 47'], in pretrain or train and in val too"}),
     "not resumable": (
         "return base.Loss((self.predict(model, batch)",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import shlex
 import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +13,8 @@ import pytest
 from click.testing import CliRunner
 
 from raymae.cli import main
+from raymae.contract import Check, Outcome
+from raymae.contract.new import source_of, sweep_of
 from raymae.spec import parse_sweep
 from raymae.tasks import schema_of
 from tests.test_cli import COMMANDS
@@ -134,21 +137,29 @@ def test_the_front_doors_sweep_is_the_shipped_one() -> None:
 
 
 @every_page
-def test_sweep_files_on_a_page_load(page: Path) -> None:
+def test_sweep_files_on_a_page_load(page: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "waves.py").write_text(source_of("waves:Waves"))  # as the page writes it
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "waves", raising=False)
     for block in blocks(page.read_text(), "yaml"):
         if "task:" in block:
             parse_sweep(block, page.name, schema_of=schema_of)
 
 
-def test_the_smallest_task_is_a_file_that_runs(tmp_path: Path) -> None:
-    """The page shows it whole; its sweep trains one trial and scores it."""
+def test_the_task_to_start_from_is_shown_as_it_is_written(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The page shows its two files whole, and what both commands print; tests/test_own_tasks.py runs it."""
     text = (ROOT / "raymae" / "README.md").read_text()
-    (code,), (sweep,) = blocks(text, "python"), blocks(text, "yaml")
-    assert code == (ROOT / "tests" / "benchmarks" / "trivial.py").read_text()
-    (tmp_path / "trivial.yaml").write_text(sweep)
-    result = CliRunner().invoke(main, ["train", str(tmp_path / "trivial.yaml"), "--arm", "scratch", "--test", "--json"])
-    assert result.exit_code == 0, result.output
-    assert "test_loss" in result.stdout
+    (code,), (sweep,), (new, check) = blocks(text, "python"), blocks(text, "yaml"), blocks(text, "console")
+    assert (code, sweep) == (source_of("waves:Waves"), sweep_of("waves:Waves"))
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delitem(sys.modules, "waves", raising=False)
+    for shown in (new, check):
+        command, _, printed = shown.partition("\n")
+        with monkeypatch.context() as patched:
+            patched.setattr(Check, "outcome", lambda self, subject: Outcome(self.name, self.rule))
+            result = CliRunner().invoke(main, shlex.split(command)[2:])
+        assert result.output == printed
 
 
 @every_sweep

@@ -20,7 +20,8 @@ from raymae.tasks import base
 from raymae.tasks.pretraining import PatchPretraining
 
 GRID = TokenGrid(size=(32,), patch_size=(4,), in_channels=1)  # 32 steps of one channel are 8 tokens
-ROWS = {"pretrain": range(192), "train": range(192), "val": range(192, 256), "test": range(256, 320)}
+ROWS = {"pretrain": range(192), "train": range(192), "pretext": range(192, 256), "val": range(192, 256),
+        "test": range(256, 320)}
 PER_RECORDING = 4  # waves of a recording have one speed, so a recording is in one split
 
 draw = Generator().manual_seed(0)
@@ -92,7 +93,7 @@ class Example(base.Task):
         return rows
 
     def load(self, split: str) -> Split:
-        return Split(self.rows(split), labels=split != "pretrain")
+        return Split(self.rows(split), labels=split not in ("pretrain", "pretext"))
 
     def units(self, split: str) -> base.Units:
         rows = self.rows(split)

@@ -111,7 +111,15 @@ class Subject:
         Raises:
             NoTrialError: One of this arm was tried before, and failed.
         """
-        config = self.config(arm, **{**RICH, **about})
+        return self.run_config(self.config(arm, **{**RICH, **about}))
+
+    def run_config(self, config: TrialConfig) -> Run:
+        """Run a trial of a configuration, see `run`.
+
+        Raises:
+            NoTrialError: One of its arm was tried before, and failed.
+        """
+        arm = config.arm
         key = f"{config.stage} {json.dumps(config.to_json())}"
         if key not in self._runs:
             if arm in self._failed:
@@ -184,18 +192,17 @@ class Check:
 
     def outcome(self, subject: Subject) -> Outcome:
         """Try it with everything that it concerns, up to what breaks it."""
-        left_out = False
         for arm in self.arms(subject.schema):
             where = "" if arm is None else f"arm {arm}: "
             try:
                 self.hold(subject, arm)
             except NoTrialError:
-                left_out = True
+                return Outcome(self.name, self.rule, left_out=True)
             except (ViolationError, RayMAEError) as error:
                 return Outcome(self.name, self.rule, f"{where}{error}")
             except Exception as error:  # a mistake in the task, whatever its kind
                 return Outcome(self.name, self.rule, where + cause_of(error, subject.cls.__module__))
-        return Outcome(self.name, self.rule, left_out=left_out)
+        return Outcome(self.name, self.rule)
 
 
 def outcomes(checks: tuple[Check, ...], subject: Subject) -> Iterator[Outcome]:

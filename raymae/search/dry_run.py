@@ -125,6 +125,10 @@ def _pretrain(task: Task, pretraining: Pretraining[Any]) -> Tensor:
     with named(task, "pretraining().loss"):
         loss = pretraining.loss(model, batch, mask)
     check_loss(task, "pretraining().loss", loss, learns=False)
+    with named(task, 'load("pretext")'):
+        batch = _first(task.load("pretext"), None)
+    with named(task, "pretraining().errors"):
+        pretraining.errors(model.eval(), batch, generator)
     return mask
 
 

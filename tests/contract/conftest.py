@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import Any
+
 import pytest
-from subjects import REAL_NAMES, MakeSubject
+from subjects import REAL_NAMES, SOURCES, MakeSubject
 
 from raymae.contract import Subject
-from raymae.contract.subject import GENERATED
-from raymae.spec.trial import TrialData
+from raymae.contract.subject import GENERATED, Run
+from raymae.spec.trial import TrialConfig, TrialData
+from raymae.tasks.base import Task
 
 
 @pytest.fixture(scope="session")
@@ -25,3 +29,20 @@ def subject(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return made[name, source]
 
     return make
+
+
+@pytest.fixture(params=SOURCES, ids="-".join)
+def make_task(request: pytest.FixtureRequest, subject: MakeSubject) -> Callable[..., Task]:
+    """A task of debug size under its first arm of a kind."""
+    checked = subject(*request.param)
+
+    def make(kind: str = "pretrained", **changes: Any) -> Task:
+        return checked.make(next(arm for arm, about in checked.schema.arms.items() if about.kind == kind), **changes)
+
+    return make
+
+
+@pytest.fixture
+def run(subject: MakeSubject) -> Callable[[TrialConfig], Run]:
+    """Run a trial to its end, saving after every report."""
+    return lambda config: subject(config.task).run_config(config)
