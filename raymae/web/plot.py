@@ -9,7 +9,7 @@ from html import escape
 from typing import TYPE_CHECKING
 
 from raymae.results.report.intervals import DARK, LIGHT, ticks
-from raymae.results.verdict.numbers import significant
+from raymae.results.verdict.numbers import number, significant
 
 if TYPE_CHECKING:
     from markupsafe import Markup
@@ -154,7 +154,7 @@ class _Axis:
         """Round values on the axis, each with its text."""
         if not self._log:
             found = ticks(self._low, self._high, most)
-            return [(value, text) for value, text in found if value.is_integer() or not self._whole]
+            return [(value, number(value, 0)) for value, _ in found if value.is_integer()] if self._whole else found
         powers = range(math.floor(self._low), math.ceil(self._high) + 1)
         for digits in ((1, 2, 5), (1, 3), (1,)):
             values = [digit * 10.0**power for power in powers for digit in digits]
