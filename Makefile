@@ -1,7 +1,7 @@
 # Two commands are all the set-up a fresh machine needs: `make sweep` and `make test`.
 # Both make .venv if it is missing and install into it; neither touches anything else. `make help` lists all of them.
 
-.PHONY: help sweep test test-all lint install hooks clean
+.PHONY: help sweep test test-slow test-all lint install hooks clean
 
 # every path is relative, so a folder with spaces in its name works
 PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11; do \
@@ -10,13 +10,16 @@ RAYMAE := .venv/bin/python -m raymae.cli
 SWEEP ?= sweeps/timeseries_mask.yaml
 
 help:  ## list these commands
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-9s %s\n", $$1, $$2}' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / {printf "make %-10s %s\n", $$1, $$2}' Makefile
 
 sweep: install  ## install, then run the main sweep, or another: make sweep SWEEP=sweeps/debug.yaml
 	$(RAYMAE) sweep $(SWEEP)
 
 test: install lint  ## install, lint, then the default tests: what CI runs
 	.venv/bin/python -m pytest
+
+test-slow: install  ## the tests that `make test` leaves out: whole sweeps, real data; hours
+	.venv/bin/python -m pytest -m slow
 
 test-all: install lint  ## the same with the slow tests, which take hours
 	.venv/bin/python -m pytest -m ''

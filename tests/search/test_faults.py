@@ -41,6 +41,7 @@ def raymae(small: Sweep, *arguments: str) -> subprocess.CompletedProcess[str]:
     )
 
 
+@pytest.mark.slow
 def test_a_trial_that_hangs_raises_or_dies_fails_with_its_reason_and_no_other_is_harmed(small):
     small.text = ODD.replace("SCENE", str(small.folder / "scene"))
     done = small.run()
@@ -96,6 +97,7 @@ def small_disk(small):
     subprocess.run(["umount", "--lazy", str(where)], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_costs_no_trial_once_there_is_room_again(small, small_disk):
     process = small.start()
     small.wait_for(lambda: small.num_ended() >= 1, process)
@@ -237,6 +239,7 @@ def test_a_finished_sweep_can_be_extended_and_forked_and_its_failed_trials_retri
         assert both["seed"].nunique() == 1
 
 
+@pytest.mark.slow
 def test_a_sweep_on_s3_is_killed_and_goes_on(small, s3_endpoint, monkeypatch):
     for name, value in {"AWS_ENDPOINT_URL": s3_endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
                         "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():

@@ -16,6 +16,7 @@ TEST_MSE = {  # what version 0.1.0 itself made of the same folder
 }
 
 
+@pytest.mark.slow
 def test_a_folder_of_an_older_version_is_continued(tmp_path: Path):
     shutil.copytree(STORED / "cut", tmp_path / "results" / "cut")
     before = Store.open(tmp_path / "results" / "cut").trials()

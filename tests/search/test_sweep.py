@@ -81,8 +81,9 @@ def test_a_killed_sweep_goes_on_and_repeats_nothing_even_with_a_damaged_checkpoi
     assert {name: after[name] for name in ended} == ended, "what had ended was not run again"
 
 
-def test_a_killed_worker_costs_no_trial(small):
-    small.text = small.text.replace("epochs: 4", "epochs: 4, eval_every: 1")
+def test_a_killed_worker_costs_no_trial_and_one_that_fails_is_recorded_with_its_reason(small):
+    small.text = small.text.replace("lr: {loguniform: [1e-3, 1e-2]}", "lr: {choice: [1e-3, 1e30]}").replace(
+        "num_trials: 2", "num_trials: 2, algorithm: grid").replace("epochs: 4", "epochs: 4, eval_every: 1")
     process = small.start()
     small.wait_for(lambda: small.num_checkpoints() >= 1, process)
     workers = [p for p in _processes(small) if "RayTrainWorker" in " ".join(p.cmdline())]
@@ -91,7 +92,12 @@ def test_a_killed_worker_costs_no_trial(small):
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     check_complete(small.store)
-    assert set(small.store.trials()["status"]) == {"completed"}
+    trials = small.store.trials()
+    failed = trials[trials["status"] == "failed"]
+    assert set(failed["lr"]) == {1e30}, "the trial of the killed worker is not among them"
+    assert len(failed) == 2
+    assert failed["error"].str.contains("lower").all()
+    assert set(trials[trials["lr"] != 1e30]["status"]) == {"completed"}
 
 
 @pytest.mark.slow
@@ -109,21 +115,8 @@ def test_a_killed_trial_driver_fails_its_trial_and_the_sweep_goes_on(small):
     assert "process that ran the trial died" in failed["error"].iloc[0]
 
 
-def test_failed_trials_are_recorded_with_a_reason_and_the_sweep_goes_on(small):
-    small.text = small.text.replace("lr: {loguniform: [1e-3, 1e-2]}", "lr: {choice: [1e-3, 1e30]}").replace(
-        "num_trials: 2", "num_trials: 2, algorithm: grid")
-    done = small.run()
-    assert done.returncode == 0, done.stderr
-    check_complete(small.store)
-    trials = small.store.trials()
-    failed = trials[trials["status"] == "failed"]
-    assert set(failed["lr"]) == {1e30}
-    assert len(failed) == 2
-    assert failed["error"].str.contains("lower").all()
-    assert (trials[trials["stage"] == "replicate"]["status"] == "completed").all()
-
-
-@pytest.mark.parametrize("number", [signal.SIGINT, pytest.param(signal.SIGTERM, marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_interrupted_once_it_ends_with_the_verdict_so_far_and_can_go_on(small, number):
     process = small.start()
     small.wait_for(lambda: small.num_ended() >= 2, process)
@@ -140,6 +133,7 @@ def test_interrupted_once_it_ends_with_the_verdict_so_far_and_can_go_on(small, n
         check_complete(small.store)
 
 
+@pytest.mark.slow
 def test_interrupted_twice_it_ends_at_once(small):
     process = small.start()
     small.wait_for(lambda: small.num_ended() >= 1, process)

@@ -12,8 +12,6 @@ from served_folder import HOSTILE, Served, add_report, add_trial, make_sweep
 
 from tests.browser import DESKTOP, PHONE, console, low_contrast, overflow, show
 
-pytestmark = pytest.mark.xdist_group("chromium")
-
 
 def until(condition: Callable[[], Any], seconds: float = 15.0) -> None:
     deadline = time.monotonic() + seconds

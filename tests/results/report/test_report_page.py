@@ -15,8 +15,6 @@ from raymae.results.report.report import write_report
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
 from tests.browser import DESKTOP, PHONE, console, low_contrast, overflow, show
 
-pytestmark = pytest.mark.xdist_group("chromium")
-
 
 def page(folder: Path, num_trials: int, num_reports: int = 6, **changes: Any) -> str:
     store = make_sweep(folder / "made", num_trials, num_reports, **changes)
