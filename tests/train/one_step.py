@@ -1,17 +1,10 @@
-"""One step of training, on one rank or as one of several, and the gradients that it leaves.
-
-As a program, one of several ranks: takes the step for every trial and phase on standard input. Arguments: rank, number
-of ranks, file in which they meet, file that rank 0 writes its steps to.
-"""
+"""One step of training, on one rank or as one of several, and the gradients that it leaves."""
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from raymae.data.scene_labels import IGNORED
@@ -63,13 +56,3 @@ def step(config: TrialConfig, phase: str) -> dict[str, Tensor]:
     result = entered.learner.train(source, 0, 1, lr=1e-3)
     gradients = {name: p.grad for name, p in entered.model.named_parameters() if p.grad is not None}
     return {"loss": torch.tensor(result.loss), **gradients}
-
-
-if __name__ == "__main__":
-    rank, world = int(sys.argv[1]), int(sys.argv[2])
-    dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
-    steps = {name: step(TrialConfig.from_json(plain), name.rpartition(" ")[2])
-             for name, plain in json.load(sys.stdin).items()}
-    dist.destroy_process_group()
-    if rank == 0:
-        torch.save(steps, sys.argv[4])

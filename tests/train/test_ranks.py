@@ -20,30 +20,30 @@ from raymae.train import run_trial
 from tests.train.one_step import step
 
 ONE_RANK = Path(__file__).with_name("one_rank.py")
-ONE_STEP = Path(__file__).with_name("one_step.py")
 PHASES = [(name, arm, phase) for name in TASKS for arm, about in schema_of(name).arms.items()
           for phase in ("pretrain", "finetune")
           if about.kind != "reference" and (phase == "finetune" or about.kind == "pretrained")]
 
 
 class Ranks(NamedTuple):
-    """The trials by name, the metrics that each of two ranks reported, and the folder with rank 0's checkpoints."""
+    """What two ranks made of the trials and steps of this file.
+
+    Attributes:
+        configs: The trials by name, and those of the steps by task, arm and phase.
+        metrics: What each rank reported of the trials.
+        steps: The loss and gradients of each step.
+        folder: Holds rank 0's checkpoints.
+    """
 
     configs: dict[str, TrialConfig]
     metrics: tuple[dict[str, list[dict[str, float]]], dict[str, list[dict[str, float]]]]
+    steps: dict[str, dict[str, torch.Tensor]]
     folder: Path
-
-
-class Steps(NamedTuple):
-    """Trials by task, arm and phase, and the loss and gradients that two ranks had in a step of each."""
-
-    configs: dict[str, TrialConfig]
-    taken: dict[str, dict[str, torch.Tensor]]
 
 
 @pytest.fixture(scope="module")
 def ranks(make_config: Callable[..., TrialConfig], tmp_path_factory: pytest.TempPathFactory) -> Ranks:
-    """All trials of this file, trained by two processes that talk over the loopback."""
+    """Two processes that talk over the loopback train the trials of this file, and take a step of every task."""
     few = {"label_fraction": 0.05}
     configs = {
         # 609 windows in 8 batches of 76 or 77: shares of unequal size
@@ -54,21 +54,27 @@ def ranks(make_config: Callable[..., TrialConfig], tmp_path_factory: pytest.Temp
                                ema_decay=0.5, patience=1, **few),
         "mae": make_config("forecasting", "mae", batch_size=1024, epochs=1, freeze_epochs=1, **few),
     }
+    still = {"dropout": 0.0, "drop_path": 0.0, "clip_norm": 0.0}
+    steps = {f"{name} {arm} {phase}": make_config(
+        name, arm, **{key: value for key, value in still.items() if key in schema_of(name).params.model_fields})
+        for name, arm, phase in PHASES}
     folder = tmp_path_factory.mktemp("ranks")
-    (folder / "trials.json").write_text(json.dumps({name: config.to_json() for name, config in configs.items()}))
-    outputs = two_ranks(ONE_RANK, folder, folder)
-    first, second = (json.loads(output.splitlines()[-1]) for output in outputs)
-    return Ranks(configs, (first, second), folder)
+    (folder / "asked.json").write_text(json.dumps({
+        kind: {name: config.to_json() for name, config in named.items()}
+        for kind, named in (("trials", configs), ("steps", steps))}))
+    first, second = (json.loads(output.splitlines()[-1]) for output in two_ranks(folder))
+    taken = torch.load(folder / "steps.pt", weights_only=True)
+    return Ranks({**configs, **steps}, (first, second), taken, folder)
 
 
-def two_ranks(program: Path, folder: Path, last_argument: Path) -> list[str]:
-    """Run a program as two processes that talk over the loopback, on a folder's `trials.json`: what they print."""
+def two_ranks(folder: Path) -> list[str]:
+    """Run `one_rank.py` as two processes on a folder's `asked.json`: what they print."""
     environment = {**os.environ, "PYTHONPATH": str(Path(raymae.__file__).parents[1]), "GLOO_SOCKET_IFNAME": "lo"}
     processes = []
     for rank in range(2):
-        with (folder / "trials.json").open() as trials, (folder / f"{rank}.out").open("w") as out:
-            command = [sys.executable, program, str(rank), "2", folder / "meet", last_argument]
-            processes.append(subprocess.Popen(command, stdin=trials, stdout=out, stderr=out, env=environment))
+        with (folder / "asked.json").open() as asked, (folder / f"{rank}.out").open("w") as out:
+            command = [sys.executable, ONE_RANK, str(rank), "2", folder / "meet", folder]
+            processes.append(subprocess.Popen(command, stdin=asked, stdout=out, stderr=out, env=environment))
     try:
         codes = [process.wait(timeout=400) for process in processes]
     finally:
@@ -109,24 +115,11 @@ def test_ranks_draw_their_own_masks(ranks: Ranks) -> None:
     assert together != alone
 
 
-@pytest.fixture(scope="module")
-def stepped(make_config: Callable[..., TrialConfig], tmp_path_factory: pytest.TempPathFactory) -> Steps:
-    """A step of every task, arm and phase, as two ranks took it."""
-    folder = tmp_path_factory.mktemp("steps")
-    still = {"dropout": 0.0, "drop_path": 0.0, "clip_norm": 0.0}
-    configs = {f"{name} {arm} {phase}": make_config(
-        name, arm, **{key: value for key, value in still.items() if key in schema_of(name).params.model_fields})
-        for name, arm, phase in PHASES}
-    (folder / "trials.json").write_text(json.dumps({name: config.to_json() for name, config in configs.items()}))
-    two_ranks(ONE_STEP, folder, folder / "steps.pt")
-    return Steps(configs, torch.load(folder / "steps.pt", weights_only=True))
-
-
 @pytest.mark.parametrize(("name", "arm", "phase"), PHASES)
-def test_two_ranks_have_the_loss_and_gradients_of_one(name: str, arm: str, phase: str, stepped: Steps) -> None:
+def test_two_ranks_have_the_loss_and_gradients_of_one(name: str, arm: str, phase: str, ranks: Ranks) -> None:
     """Whatever a loss counts: the ranks' parts hold unequally many examples, hidden cells and labelled pixels."""
     case = f"{name} {arm} {phase}"
-    alone, together = step(stepped.configs[case], phase), stepped.taken[case]
+    alone, together = step(ranks.configs[case], phase), ranks.steps[case]
     assert alone.keys() == together.keys()
     assert any(value.abs().max() > 1e-3 for key, value in alone.items() if key != "loss")
     for key, value in alone.items():

@@ -293,7 +293,7 @@ def test_the_best_is_the_one_that_the_verdict_names():
 
 
 def test_progress_can_be_taken_while_the_sweep_goes_on():
-    made, _, clock = conductor("search.num_trials=150", slots=3)
+    made, _, clock = conductor("search.num_trials=150", "search.algorithm=random", slots=3)
     over, seen = threading.Event(), []
 
     def watch():

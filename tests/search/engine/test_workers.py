@@ -40,13 +40,17 @@ def test_a_later_attempt_hands_over_what_nobody_has_recorded(job, tmp_path, dama
     assert not any(message.failure for message in again)
 
 
-def test_an_untidy_trial_changes_nothing_for_the_next(job, make_config):
+def test_an_untidy_trial_changes_nothing_for_the_next(job, make_config, monkeypatch):
     clean = plain(run_job(job))
     odd = "tests.search.odd_task:Odd"
-    config = make_config(odd, "scratch", epochs=4, mishap="untidy", batch_size=64)
+    # one epoch of more than 40 steps, after which it goes wrong: each step is slow from there on
+    config = make_config(odd, "scratch", epochs=1, mishap="untidy", label_fraction=0.1, batch_size=16)
     switches = (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
                 torch.backends.cudnn.allow_tf32, torch.is_anomaly_enabled())
+    dtypes, change = [], torch.set_default_dtype
+    monkeypatch.setattr(torch, "set_default_dtype", lambda dtype: (dtypes.append(dtype), change(dtype)))
     list(run_job(replace(job, trial_id="untidy", config=config)))
+    assert torch.float64 in dtypes, "it was untidy"
     assert switches == (torch.get_default_dtype(), torch.get_num_threads(), torch.backends.cudnn.benchmark,
                         torch.backends.cudnn.allow_tf32, torch.is_anomaly_enabled())
     assert plain(run_job(replace(job, trial_id="again"))) == clean
