@@ -108,8 +108,15 @@ def _possible(
         return distribution
     alone = [constraint for constraint in constraints if name in constraint.names <= {"arm", name}]
     left = [value for value in distribution.choice
-            if all(constraint.holds({"arm": arm, name: value}) for constraint in alone)]
+            if not any(_forbids(constraint, {"arm": arm, name: value}) for constraint in alone)]
     return distribution.model_copy(update={"choice": left}) if left else distribution
+
+
+def _forbids(constraint: Constraint, values: Mapping[str, Scalar]) -> bool:
+    try:
+        return not constraint.holds(values)
+    except ValueError:  # it cannot be computed for them: the check of the sweep file says so, with its line
+        return False
 
 
 def trial_config(
