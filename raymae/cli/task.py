@@ -13,6 +13,7 @@ from raymae.errors import Problem, SpecError, TaskError, unknown
 
 
 @main.group(cls=Group)
+@example("raymae task new waves:Waves")
 def task() -> None:
     """Write a task of your own, and check it."""
 
