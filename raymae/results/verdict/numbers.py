@@ -80,3 +80,12 @@ def duration(seconds: float) -> str:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)
     return f"{minutes} min {rest:02d} s" if minutes < 60 else f"{minutes // 60} h {minutes % 60:02d} min"
+
+
+def with_interval(value: float, interval: tuple[float, float] | None) -> str:
+    """A difference and its 95 % interval, with one sign for minus."""
+    decimals = interval_decimals([interval])
+    if decimals is None or interval is None:
+        return significant(value)
+    value_text, low, high = (number(end, decimals) for end in (value, *interval))
+    return f"{value_text} ({low} to {high})"

@@ -19,7 +19,7 @@ from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import needed_text, rule_text, unlearned_text
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant
+from raymae.results.verdict.numbers import half_width, interval_decimals, p_value, significant, with_interval
 from raymae.results.verdict.statistics import LEVEL, Interval, adjusted
 from raymae.results.verdict.verdict import Pair, SweepData, Word, plain
 from raymae.spec import SweepSpec, load_sweep
@@ -329,7 +329,8 @@ def rows_of(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
         pair = arm.pair
         verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
         verdict += f"; {arm.unlearned}" if arm.unlearned else ""
-        yield (arm.arm, _score(arm, sweep), str(arm.n), _interval(pair) if pair else "", verdict,
+        yield (arm.arm, _score(arm, sweep), str(arm.n),
+               with_interval(pair.difference, pair.ci95) if pair else "", verdict,
                _reported(arm.report, sweep))
 
 
@@ -344,7 +345,7 @@ def details_of(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
         share = 100 * pair.difference / abs(mean)
         lines.append(f"{pair.a} is {significant(abs(share), 2)} % {'above' if share > 0 else 'below'} {pair.b}.")
     if pair.ci95_seeds is not None and pair.ci95_seeds != pair.ci95:
-        seeds = _interval(replace(pair, ci95=pair.ci95_seeds))
+        seeds = with_interval(pair.difference, pair.ci95_seeds)
         lines.append(f"{pair.a} − {pair.b} over seeds alone: {seeds}, {p_value(pair.p_seeds)}.")
     if num_sweeps > 1:
         lines.append(f"Adjusted for the {num_sweeps} sweeps here: {sweep.word_all}, {p_value(sweep.p_all)}.")
@@ -374,15 +375,6 @@ def _score(arm: ComparedArm, sweep: ComparedSweep) -> str:
         return significant(arm.mean)
     decimals = max(decimals, (interval_decimals([sweep.pair.ci95]) if sweep.pair else None) or 0)
     return f"{arm.mean:.{decimals}f} ± {half:.{decimals}f}"
-
-
-def _interval(pair: Pair) -> str:
-    """The difference and its 95 % interval, with one sign for minus."""
-    decimals = interval_decimals([pair.ci95])
-    if decimals is None or pair.ci95 is None:
-        return significant(pair.difference)
-    value, low, high = (number(end, decimals) for end in (pair.difference, *pair.ci95))
-    return f"{value} ({low} to {high})"
 
 
 def _reported(report: Published | None, sweep: ComparedSweep) -> str:
