@@ -308,14 +308,13 @@ def test_missing_data() -> None:
     assert "ETTh1" in fails("sweep", DEBUG, "--dry-run", "--set", "data.name=ETTh2", code=1)
 
 
-def csv(rows: int, *, nan_at: int | None = None, target: str = "OT") -> str:
+def csv(rows: int, *, target: str = "OT") -> str:
     hours = (f"2020-01-{1 + n // 24 % 31:02d} {n % 24:02d}:00:00" for n in range(rows))
-    lines = [f"{hour},{'' if n == nan_at else n % 7},{n % 5}" for n, hour in enumerate(hours)]
+    lines = [f"{hour},{n % 7},{n % 5}" for n, hour in enumerate(hours)]
     return "\n".join([f"date,{target},load", *lines]) + "\n"
 
 
 @pytest.mark.parametrize(("content", "message"), [
-    (csv(400, nan_at=10), ":12: column 'OT' is missing; 1 such cells in all"),
     (csv(20), "own.csv"), (csv(400, target="temperature"), ":1: unknown target 'OT'"), (None, "does not exist"),
     ("", "is empty"), ("date,OT\n2020-01-01,x\n2020-01-02,1\n", ":2: column 'OT' must be numeric, got 'x'"),
 ])

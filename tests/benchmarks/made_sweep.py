@@ -55,6 +55,7 @@ def make_sweep(
         params: dict[str, Any] = {"lr": lr, "patch_size": patch, "depth": depth}
         score = 0.3 + (lr - 0.002) ** 2 * 2e3 + abs(patch - 12) / 200 + draw.gauss(0, 0.01) + 0.02 * (arm != "mae")
         if arm == "mae":
+            params |= {"pretext_loss": 0.7, "pretext_skill": 0.3 + 0.01 * depth}
             params |= {"mask_ratio": draw.uniform(0.1, 0.9), "norm_target": draw.random() < 0.5}
             score += (params["mask_ratio"] - 0.6) ** 2 / 4
         status = "failed" if index % 10 == 9 else "stopped" if index % 5 == 3 else "completed"
@@ -66,7 +67,8 @@ def make_sweep(
                 "sweep": name, "trial_id": trial_id, "arm": arm, "stage": "search", "attempt": 0, "step": step,
                 "phase": "pretrain" if pretraining else "finetune", "epoch": step + 1, "wall_s": 0.5 * step,
                 "time": clock + dt.timedelta(seconds=step), "loss": 1 / (step + 1), "lr": lr, "data_source": "real",
-                **({} if pretraining else {"val_mse": score * (1 + 2 / (step + 1))}),
+                **({"pretext_loss": 1 / (step + 1), "pretext_skill": 0.4 - 0.5 / (step + 1)} if pretraining else
+                   {"val_mse": score * (1 + 2 / (step + 1))}),
             })
         clock += dt.timedelta(seconds=2)
         error = f"TrialError: the loss is NaN at step 7 {HOSTILE if hostile else ''}\nTraceback: line 1"

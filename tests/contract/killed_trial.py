@@ -25,7 +25,8 @@ def run_until_first_report(config: TrialConfig, path: Path) -> None:
         report.save(path)
         print(json.dumps({
             "phase": report.phase, "epoch": report.epoch, "step": report.step, "metrics": report.metrics,
-            "best": report.best, "num_parameters": report.num_parameters, "final": report.final, "pid": os.getpid(),
+            "best": report.best, "num_parameters": report.num_parameters, "final": report.final,
+            "pretext": report.pretext, "pid": os.getpid(),
         }), flush=True)
         if report.final:
             return

@@ -217,8 +217,8 @@ def test_an_arm_has_only_what_applies(load: Load) -> None:
     names = {arm: set(arm_plan(spec, schema, arm).fixed) for arm in spec.arms}
     assert "mask_ratio" in names["mae"]
     assert names["mae"] - names["scratch"] == {
-        "mask_ratio", "mask_kind", "pretrain_channels", "pretrain_epochs", "pretrain_lr", "norm_target",
-        "freeze_epochs", "decoder_dim", "decoder_depth", "decoder_heads",
+        "mask_ratio", "mask_kind", "pretrain_channels", "pretrain_epochs", "pretrain_lr", "pretrain_patience",
+        "norm_target", "freeze_epochs", "decoder_dim", "decoder_depth", "decoder_heads",
     }
     assert names["scratch"] < names["mae"]
     assert names["persistence"] == {"target", "date_column", "protocol", "horizon"}

@@ -58,7 +58,7 @@ def test_it_is_readable_quiet_and_drawn(plain: str, chromium: Any, size: tuple[i
     show(chromium, plain, size, dark=dark)
     scroll_through(chromium)
     plots = chromium.find_elements("css selector", ".plot")
-    assert len(plots) == 5 + 4 + 4  # parameters; differences, arms, importance, parallel; how the search went
+    assert len(plots) == 5 + 4 + 5  # parameters; differences, arms, importance, parallel; how the search went
     assert chromium.find_elements("css selector", ".plot.none") == []
     for plot in plots:
         assert plot.find_elements("css selector", ".trace path, .trace rect, .bars path"), plot.get_attribute("id")
