@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import psutil
 import pytest
 
 from raymae.results.store.store import Store
@@ -77,6 +78,17 @@ class Sweep:
             time.sleep(0.05)
         process.kill()
         raise AssertionError(f"nothing happened in {TIMEOUT_S} s: {process.stdout.read()}")
+
+    def processes(self) -> list[psutil.Process]:
+        """Processes that carry this sweep's HOME: the driver, Ray's daemons, its workers."""
+        found = []
+        for process in psutil.process_iter():
+            try:
+                if process.environ().get("HOME") == str(self.folder / "home") and process.pid != os.getpid():
+                    found.append(process)
+            except (psutil.NoSuchProcess, psutil.AccessDenied):
+                continue
+        return found
 
     def checkpoints(self) -> list[Path]:
         return list((self.folder / "results" / "small" / "checkpoints").glob("*.pt"))

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
 import time
 
-import psutil
 import pytest
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
@@ -86,7 +84,7 @@ def test_a_killed_worker_costs_no_trial_and_one_that_fails_is_recorded_with_its_
         "num_trials: 2", "num_trials: 2, algorithm: grid").replace("epochs: 4", "epochs: 4, eval_every: 1")
     process = small.start()
     small.wait_for(lambda: small.num_checkpoints() >= 1, process)
-    workers = [p for p in _processes(small) if "RayTrainWorker" in " ".join(p.cmdline())]
+    workers = [p for p in small.processes() if "RayTrainWorker" in " ".join(p.cmdline())]
     assert workers
     workers[0].send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
@@ -104,7 +102,7 @@ def test_a_killed_worker_costs_no_trial_and_one_that_fails_is_recorded_with_its_
 def test_a_killed_trial_driver_fails_its_trial_and_the_sweep_goes_on(small):
     process = small.start()
     small.wait_for(lambda: small.num_checkpoints() >= 1, process)
-    drivers = [p for p in _processes(small) if "ainable.train" in " ".join(p.cmdline())]
+    drivers = [p for p in small.processes() if "ainable.train" in " ".join(p.cmdline())]
     assert drivers
     drivers[0].send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
@@ -147,21 +145,9 @@ def test_interrupted_twice_it_ends_at_once(small):
     _wait_until_gone(small)
 
 
-def _processes(small) -> list[psutil.Process]:
-    """Processes that carry this sweep's HOME: the driver, Ray's daemons, its workers."""
-    found = []
-    for process in psutil.process_iter():
-        try:
-            if process.environ().get("HOME") == str(small.folder / "home") and process.pid != os.getpid():
-                found.append(process)
-        except (psutil.NoSuchProcess, psutil.AccessDenied):
-            continue
-    return found
-
-
 def _left_over(small) -> list[str]:
     deadline = time.monotonic() + 20
-    while (left := _processes(small)) and time.monotonic() < deadline:
+    while (left := small.processes()) and time.monotonic() < deadline:
         time.sleep(0.2)
     return [" ".join(p.cmdline())[:80] for p in left if p.is_running()]
 

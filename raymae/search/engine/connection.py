@@ -47,6 +47,11 @@ ENVIRONMENT = {
     "TUNE_WARN_EXCESSIVE_EXPERIMENT_CHECKPOINT_SYNC_THRESHOLD_S": "0",
 }
 
+# Of an embedded Ray and its workers: every port on loopback. PyTorch's Gloo would look for the machine's name.
+LOOPBACK = {
+    "RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER": "0", "GLOO_SOCKET_IFNAME": "lo0" if sys.platform == "darwin" else "lo",
+}
+
 
 def set_environment() -> None:
     """Set Ray's variables. Ray reads RAY_AUTH_MODE once, when it is imported: call this before."""
@@ -164,7 +169,7 @@ def connected(
     """Ray for the length of a `with` block: an embedded one on this machine, or a cluster that runs already.
 
     Everything an embedded Ray writes lies in a folder of its own that is removed afterwards: a stale address file of
-    another Ray cannot confuse it. Its dashboard listens on loopback.
+    another Ray cannot confuse it. All its ports are on loopback.
 
     Args:
         log_file: Where Ray's, Tune's and Train's own messages go, instead of the terminal; None drops them.
@@ -173,17 +178,18 @@ def connected(
         about: What the dashboard says of the job.
 
     Raises:
-        ResourceError: There is no cluster at that address, or it refuses us.
+        ResourceError: There is no cluster at that address, or it refuses us, or Ray does not start here.
     """
     set_environment()
     _remove_leftovers()
     scratch = Path(tempfile.mkdtemp(prefix=f"raymae-{os.getpid()}-"))
     claim = _claim(scratch)
     # a Ray of our own inherits variables; passed as a runtime environment, they would cost its prestarted workers
-    variables = {"RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0", **(environment or {})}
+    variables = {**LOOPBACK, "RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+                 **(environment or {})}
+    with _quiet(log_file):
+        import ray  # before LOOPBACK, which it would keep for a cluster that this process joins later
     with _quiet(log_file), _variables(variables if address is None else {}):
-        import ray
-
         try:
             # Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would
             # abort the process instead of ending the sweep with its verdict so far
@@ -205,14 +211,31 @@ def connected(
 
 
 def _embedded(scratch: Path, about: Mapping[str, str]) -> Any:
+    """Start Ray as it starts where it knows no clusters (macOS, Windows): this machine's address is 127.0.0.1.
+
+    `ray.init(_node_ip_address="127.0.0.1")` would put the address of the network in its place.
+
+    Raises:
+        ResourceError: Ray does not start.
+    """
     import ray
+    from ray._private import ray_constants
     from ray.job_config import JobConfig
 
-    return ray.init(
-        address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
-        configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-        runtime_env=_quoted_interpreter(), job_config=JobConfig(metadata=dict(about)),
-    )
+    before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
+    try:
+        return ray.init(
+            address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
+            configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
+            runtime_env=_quoted_interpreter(), job_config=JobConfig(metadata=dict(about)),
+        )
+    except Exception as error:  # Ray raises just that where a process of its own is not up in time
+        raise ResourceError(
+            f"Ray could not be started on this machine: {one_line(error)}. Where other work has most of the processors "
+            "or of the memory, start the sweep again later"
+        ) from error
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 def _joined(address: str, environment: Mapping[str, str], about: Mapping[str, str]) -> Any:
