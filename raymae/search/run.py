@@ -156,7 +156,8 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: boo
 
 def _about(conductor: Conductor) -> dict[str, str]:
     """The sweep, as the dashboard's list of jobs shows it."""
-    return {"sweep": conductor.spec.name, "task": conductor.spec.task, "results": conductor.store.location}
+    name = conductor.spec.name  # the list's column Name shows `job_name`
+    return {"job_name": name, "sweep": name, "task": conductor.spec.task, "results": conductor.store.location}
 
 
 def _worker_environment(spec: SweepSpec) -> dict[str, str]:
