@@ -25,6 +25,8 @@ def test_a_sweep_runs_from_file_to_verdict_and_a_second_run_has_nothing_to_do(sm
     assert "SYNTHETIC" in done.stdout
     assert trials[trials["stage"] == "search"]["test_mse"].isna().all(), "the test split is scored by replicates only"
     assert trials[trials["stage"] == "replicate"]["test_mse"].notna().all()
+    assert trials.groupby("arm")["pretext_skill"].agg(lambda skill: skill.notna().all()).to_dict() == {
+        "mae": True, "scratch": False, "persistence": False}
     verdict = store.verdict()
     assert (verdict["pairs"][0]["a"], verdict["pairs"][0]["b"]) == ("mae", "scratch")
     assert {arm["arm"]: arm["n"] for arm in verdict["arms"]} == {"mae": 2, "scratch": 2, "persistence": 1}

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any
 
 import ray
@@ -242,10 +242,7 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
 
 
 def _sent(report: Report) -> ReportData:
-    return ReportData(
-        report.phase, report.epoch, report.step, report.metrics, report.best, report.seconds, report.num_parameters,
-        report.final,
-    )
+    return ReportData(**{field.name: getattr(report, field.name) for field in fields(ReportData)})
 
 
 def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Report]:
