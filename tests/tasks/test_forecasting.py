@@ -158,6 +158,15 @@ def test_scored_targets_do_not_depend_on_the_lookback(make_task: MakeTask) -> No
         assert torch.equal(one.batch(index_B, None)["target"], other.batch(index_B, None)["target"])
 
 
+def test_pretraining_is_validated_on_windows_that_hold_no_training_step(make_task: MakeTask) -> None:
+    task = make_task("mae", lookback=48, patch_size=12)
+    first = task.load("val").starts[0]
+    assert task.load("pretext").starts[0] - 48 == first
+    assert len(task.load("pretext")) == len(task.load("val")) - 48
+    many = make_task("mae", lookback=3600, patch_size=12)  # more steps than validation has
+    assert len(many.load("pretext")) == len(many.load("val"))
+
+
 def test_label_fraction_takes_nested_weeks_by_seed(make_task: MakeTask) -> None:
     def starts(share: float, seed: int = 0) -> list[int]:
         return make_task("mae", seed=seed, label_fraction=share).load("train").starts.tolist()

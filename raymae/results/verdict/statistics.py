@@ -276,13 +276,11 @@ def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values adjusted for how many there are (Holm 1979, jstor:4615733); None stays None."""
-    ranked = sorted((p, place) for place, p in enumerate(p_values) if p is not None)
-    found: list[float | None] = [None] * len(p_values)
-    largest = 0.0
-    for before, (p, place) in enumerate(ranked):
-        largest = max(largest, min(p * (len(ranked) - before), 1.0))
-        found[place] = largest
-    return found
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped,unused-ignore]
+
+    tested = [p for p in p_values if p is not None]
+    found = iter(multipletests(tested, method="holm")[1].tolist() if tested else ())
+    return [None if p is None else float(next(found)) for p in p_values]
 
 
 def holm_level(p_values: Sequence[float | None], index: int) -> float:

@@ -80,8 +80,10 @@ class Forecasting(Task):
                        every_channel=every_channel)
 
     def _starts(self, split: str) -> np.ndarray:
-        if split in ("pretrain", "pretext"):
-            return self.splits[split_of(split)]
+        if split == "pretrain":
+            return self.splits["train"]
+        if split == "pretext":
+            return self.data.apart(self.splits["val"], self.params.lookback)
         starts = self.data.with_target(split, self.splits[split])
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:

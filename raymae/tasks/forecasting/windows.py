@@ -182,6 +182,18 @@ class ScaledSeries:
         """The number of the series that each step is of."""
         return np.searchsorted([part.first for part in self.parts], steps_B, side="right") - 1
 
+    def apart(self, starts: np.ndarray, lookback: int) -> np.ndarray:
+        """Those windows of a split that do not reach back into the split before it; all where there are none.
+
+        Args:
+            starts: First target steps of the split's windows, in order.
+            lookback: Steps of a window before its target.
+        """
+        part_B = self.part_of(starts)
+        _, first = np.unique(part_B, return_index=True)
+        own_B = starts - lookback >= starts[first][np.searchsorted(part_B[first], part_B)]
+        return starts[own_B] if own_B.any() else starts
+
     def first_steps(self, steps_B: Tensor) -> Tensor:
         """The first step of the series that each step is of."""
         firsts = torch.tensor([part.first for part in self.parts], device=steps_B.device)

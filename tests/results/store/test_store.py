@@ -148,6 +148,22 @@ def test_another_sweep_is_refused_key_by_key(make_store: Make, tmp_path: Path) -
     assert "ett.old-1" in lines[-1]
 
 
+def test_a_folder_of_before_a_column_was_added_is_continued(make_store: Make, tmp_path: Path) -> None:
+    store = make_store()
+    store.add_trial(trial("before"))
+    store.close()
+    path = tmp_path / "ett" / "sweep.json"
+    plain = json.loads(path.read_text())
+    for added in ("depth", "pretext_skill"):  # a parameter and a fixed column
+        del plain["columns"]["trials"][added]
+    path.write_text(json.dumps(plain))
+    with make_store() as store:
+        store.add_trial(trial("after", depth=3, pretext_skill=0.2))
+        found = store.trials().set_index("trial_id")
+    assert found.loc["before", ["depth", "pretext_skill"]].isna().all()
+    assert found.loc["after", ["depth", "pretext_skill"]].tolist() == [3, 0.2]
+
+
 def test_other_columns_are_refused(make_store: Make) -> None:
     make_store()
     with pytest.raises(ResultsError, match=r"other parameters or metrics[\s\S]*columns.trials.val_rmse: \(absent\)"):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import asdict, replace
 from itertools import islice
 
 import pytest
@@ -10,6 +10,7 @@ import torch
 
 from raymae.search.engine.workers import run_job
 from raymae.search.messages import Job
+from raymae.train import run_trial
 
 
 @pytest.fixture
@@ -38,6 +39,15 @@ def test_a_later_attempt_hands_over_what_nobody_has_recorded(job, tmp_path, dama
     again = list(run_job(replace(job, attempt=1, next_step=1)))  # the driver has recorded the first report only
     assert plain(again) == whole[1:]
     assert not any(message.failure for message in again)
+
+
+def test_a_message_holds_every_field_of_a_report_but_the_time_it_took(job, make_config):
+    config = make_config("forecasting", "mae")
+    sent = [asdict(message.report) for message in run_job(replace(job, config=config))]
+    made = [{name: getattr(report, name) for name in sent[0]} for report in run_trial(config)]
+    assert all(one.pop("seconds") > 0 for one in (*sent, *made))
+    assert sent == made
+    assert sent[-1]["pretext"]["pretext_skill"] == sent[0]["metrics"]["pretext_skill"]
 
 
 def test_an_untidy_trial_changes_nothing_for_the_next(job, make_config, monkeypatch):
