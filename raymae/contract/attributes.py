@@ -8,9 +8,10 @@ from pydantic import ValidationError
 from pydantic_core import PydanticUndefined
 
 from raymae.contract.subject import Check, Subject, require
-from raymae.spec.task import ArmKind, Mode, TrainingParams, applies
+from raymae.spec.task import ArmKind, Mode, Phase, TrainingParams, applies, phase_of
 
 KINDS: tuple[ArmKind, ...] = get_args(ArmKind)
+PHASES: tuple[Phase, ...] = get_args(Phase)
 
 
 def parameters_are_declared(subject: Subject) -> None:
@@ -28,6 +29,11 @@ def parameters_are_declared(subject: Subject) -> None:
         assert isinstance(kinds, list)
         require({*arms} <= {*schema.arms}, f"{name} is of arms {arms}, but the arms are {[*schema.arms]}")
         require({*kinds} <= {*KINDS}, f"{name} is of kinds {kinds}, but the kinds are {[*KINDS]}")
+        phase = phase_of(schema.params, name)
+        require(phase in PHASES, f"{name} is of phase {phase!r}, but phases are {', '.join(PHASES)}")
+        alone = all(about.kind == "pretrained" for arm, about in schema.arms.items()
+                    if applies(schema.params, name, arm, about.kind))
+        require(phase != "pretrain" or alone, f"{name} is read by pretraining alone, and arms without it have it")
         inherited = name in TrainingParams.model_fields
         require(inherited or any(applies(schema.params, name, arm, about.kind) for arm, about in schema.arms.items()),
                 f"no arm has the parameter {name}")

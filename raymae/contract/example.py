@@ -33,7 +33,9 @@ WAVE_NS = torch.sin(START_N1 + (0.2 + SPEED_N[:, None]) * torch.arange(32)) + 0.
 class Params(TrainingParams):
     """What a sweep file may set or search; epochs, lr, batch_size and more are inherited."""
 
-    mask_ratio: float = param(0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
+    mask_ratio: float = param(
+        0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
+    )
     encoder_dim: int = param(32, "width of the encoder", kinds=("pretrained", "trained"), ge=8, multiple_of=2)
 
 

@@ -20,6 +20,7 @@ MAX_WIDTH = 8192
 
 Mode = Literal["min", "max"]
 ArmKind = Literal["pretrained", "trained", "reference"]
+Phase = Literal["both", "pretrain", "finetune"]
 
 
 @dataclass(frozen=True)
@@ -99,9 +100,12 @@ class Published:
 
 def param(
     default: Any, about: str, *, unit: str = "", arms: tuple[str, ...] = (), kinds: tuple[ArmKind, ...] = (),
-    live: bool = False, **bounds: Any,
+    live: bool = False, phase: Phase = "both", **bounds: Any,
 ) -> Any:
     """Declare one parameter: its default, one line of meaning, its unit, its bounds, and which arms have it.
+
+    A pretrained encoder is shared by trials that differ in parameters of `finetune` alone. `both` is always safe, it
+    only shares less; `finetune` is a promise, which the contract of tasks tries.
 
     Args:
         default: Value where a sweep file says nothing.
@@ -110,9 +114,10 @@ def param(
         arms: Arms that have this parameter; empty for all.
         kinds: Kinds of arm that have it; empty for all.
         live: Whether it may change between epochs of fine-tuning, as population-based training does.
+        phase: What reads it: `both` (the data, the network), pretraining alone, or nothing of pretraining.
         **bounds: pydantic bounds: ge, gt, le, lt.
     """
-    extra: JsonDict = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live}
+    extra: JsonDict = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live, "phase": phase}
     return Field(default, description=about, json_schema_extra=extra, **bounds)
 
 
@@ -121,46 +126,60 @@ class TrainingParams(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
 
-    epochs: int = param(10, "passes over the labelled training set", kinds=("pretrained", "trained"), ge=1)
-    pretrain_epochs: int = param(10, "passes over all inputs while pretraining", kinds=("pretrained",), ge=1)
-    batch_size: int = param(256, "examples per step over all workers", kinds=("pretrained", "trained"), ge=1)
-    lr: float = param(
-        1e-3, "peak learning rate, as the optimiser gets it", kinds=("pretrained", "trained"), live=True, gt=0
+    epochs: int = param(
+        10, "passes over the labelled training set", kinds=("pretrained", "trained"), phase="finetune", ge=1
     )
-    pretrain_lr: float = param(1e-3, "peak learning rate of pretraining", kinds=("pretrained",), gt=0)
-    weight_decay: float = param(0.05, "decoupled weight decay", kinds=("pretrained", "trained"), live=True, ge=0)
+    pretrain_epochs: int = param(
+        10, "passes over all inputs while pretraining", kinds=("pretrained",), phase="pretrain", ge=1
+    )
+    batch_size: int = param(
+        256, "examples per step over all workers", kinds=("pretrained", "trained"), phase="finetune", ge=1
+    )
+    lr: float = param(
+        1e-3, "peak learning rate, as the optimiser gets it", kinds=("pretrained", "trained"), live=True,
+        phase="finetune", gt=0,
+    )
+    pretrain_lr: float = param(1e-3, "peak learning rate of pretraining", kinds=("pretrained",), phase="pretrain", gt=0)
+    weight_decay: float = param(
+        0.05, "decoupled weight decay", kinds=("pretrained", "trained"), live=True, phase="finetune", ge=0
+    )
     warmup_epochs: float = param(
-        1.0, "linear warm-up of the learning rate", unit="epochs", kinds=("pretrained", "trained"), ge=0
+        1.0, "linear warm-up of the learning rate", unit="epochs", kinds=("pretrained", "trained"), phase="finetune",
+        ge=0,
     )
     layer_decay: float = param(
         1.0, "factor on the learning rate from each encoder layer to the one below", kinds=("pretrained", "trained"),
-        gt=0, le=1,
+        phase="finetune", gt=0, le=1,
     )
     freeze_epochs: int = param(
-        0, "epochs in which only the head learns, before the whole network does", kinds=("pretrained",), ge=0
+        0, "epochs in which only the head learns, before the whole network does", kinds=("pretrained",),
+        phase="finetune", ge=0,
     )
     clip_norm: float = param(
-        1.0, "gradient norm is clipped to this; 0 is off", kinds=("pretrained", "trained"), live=True, ge=0
+        1.0, "gradient norm is clipped to this; 0 is off", kinds=("pretrained", "trained"), live=True, phase="finetune",
+        ge=0,
     )
     ema_decay: float = param(
         0.0, "evaluate and keep an exponential moving average of the weights; 0 is off",
-        kinds=("pretrained", "trained"), ge=0, lt=1,
+        kinds=("pretrained", "trained"), phase="finetune", ge=0, lt=1,
     )
     patience: int = param(
         0, "stop after so many evaluations without a better validation score; 0 is never", unit="evaluations",
-        kinds=("pretrained", "trained"), ge=0,
+        kinds=("pretrained", "trained"), phase="finetune", ge=0,
     )
     pretrain_patience: int = param(
         0, "stop pretraining after so many evaluations without a lower loss on hidden validation values; 0 is never",
-        unit="evaluations", kinds=("pretrained",), ge=0,
+        unit="evaluations", kinds=("pretrained",), phase="pretrain", ge=0,
     )
-    eval_every: int = param(1, "epochs between evaluations", unit="epochs", kinds=("pretrained", "trained"), ge=1)
+    eval_every: int = param(
+        1, "epochs between evaluations", unit="epochs", kinds=("pretrained", "trained"), phase="finetune", ge=1
+    )
     label_fraction: float = param(
         1.0, "share of the labelled training set that fine-tuning sees; pretraining sees every input",
-        kinds=("pretrained", "trained"), gt=0, le=1,
+        kinds=("pretrained", "trained"), phase="finetune", gt=0, le=1,
     )
     precision: Literal["float32", "bfloat16"] = param(
-        "float32", "autocast to this while training", kinds=("pretrained", "trained")
+        "float32", "autocast to this while training", kinds=("pretrained", "trained"), phase="finetune"
     )
 
 
@@ -168,6 +187,19 @@ def is_live(params: type[TrainingParams], name: str) -> bool:
     """Whether a parameter may change between epochs of fine-tuning."""
     extra = params.model_fields[name].json_schema_extra
     return isinstance(extra, dict) and bool(extra["live"])
+
+
+def phase_of(params: type[TrainingParams], name: str) -> Phase:
+    """What reads a parameter: both phases, pretraining alone, or nothing of pretraining."""
+    extra = params.model_fields[name].json_schema_extra
+    assert isinstance(extra, dict), f"declare {name} with param()"
+    phase: Phase = extra["phase"]  # type: ignore[assignment]
+    return phase
+
+
+def encoder_params(params: type[TrainingParams], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """The parameters that determine a pretrained encoder: all but those of fine-tuning."""
+    return {name: value for name, value in values.items() if phase_of(params, name) != "finetune"}
 
 
 def applies(params: type[TrainingParams], name: str, arm: str, kind: ArmKind) -> bool:

@@ -32,24 +32,38 @@ class ClassificationParams(TrainingParams):
     encoder_depth: int = param(9, "blocks of the encoder", kinds=LEARNING, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(6, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
-    drop_path: float = param(0.1, "stochastic depth of the last block, while fine-tuning", kinds=LEARNING, ge=0, lt=1)
+    drop_path: float = param(
+        0.1, "stochastic depth of the last block, while fine-tuning", kinds=LEARNING, phase="finetune", ge=0, lt=1
+    )
     crop: float = param(0.35, "least share of the area that a random crop keeps while fine-tuning; 1 is no crop",
-                        kinds=LEARNING, gt=0, le=1)
+                        kinds=LEARNING, phase="finetune", gt=0, le=1)
     flip: bool = param(True, "mirror half of the images while training", kinds=LEARNING)
-    rand_augment: float = param(0.0, "magnitude of RandAugment's two operations, of 10; 0 is off", kinds=LEARNING,
-                                ge=0, le=10)
-    random_erasing: float = param(0.0, "chance that a box of an image is filled with noise", kinds=LEARNING, ge=0, le=1)
-    mixup: float = param(0.0, "alpha of mixup; 0 is off", kinds=LEARNING, ge=0)
-    cutmix: float = param(0.0, "alpha of CutMix; 0 is off; with mixup each image draws one of the two", kinds=LEARNING,
-                          ge=0)
-    label_smoothing: float = param(0.1, "share of the label spread over all classes", kinds=LEARNING, ge=0, lt=1)
-    mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
-    norm_target: bool = param(True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
+    rand_augment: float = param(
+        0.0, "magnitude of RandAugment's two operations, of 10; 0 is off", kinds=LEARNING, phase="finetune", ge=0,
+        le=10,
+    )
+    random_erasing: float = param(
+        0.0, "chance that a box of an image is filled with noise", kinds=LEARNING, phase="finetune", ge=0, le=1
+    )
+    mixup: float = param(0.0, "alpha of mixup; 0 is off", kinds=LEARNING, phase="finetune", ge=0)
+    cutmix: float = param(
+        0.0, "alpha of CutMix; 0 is off; with mixup each image draws one of the two", kinds=LEARNING, phase="finetune",
+        ge=0,
+    )
+    label_smoothing: float = param(
+        0.1, "share of the label spread over all classes", kinds=LEARNING, phase="finetune", ge=0, lt=1
+    )
+    mask_ratio: float = param(
+        0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
+    )
+    norm_target: bool = param(
+        True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",), phase="pretrain"
+    )
     pretrain_crop: float = param(0.35, "least share of the area that a random crop keeps while pretraining; 1 is no "
-                                       "crop", kinds=("pretrained",), gt=0, le=1)
-    decoder_dim: int = param(128, "width of the decoder", kinds=("pretrained",), ge=8, le=MAX_WIDTH)
-    decoder_depth: int = param(2, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
+                                       "crop", kinds=("pretrained",), phase="pretrain", gt=0, le=1)
+    decoder_dim: int = param(128, "width of the decoder", kinds=("pretrained",), phase="pretrain", ge=8, le=MAX_WIDTH)
+    decoder_depth: int = param(2, "blocks of the decoder", kinds=("pretrained",), phase="pretrain", ge=1, le=MAX_DEPTH)
+    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), phase="pretrain", ge=1)
     compile: bool = param(False, "compile the networks with torch.compile: minutes once, then faster steps on a GPU",
                           kinds=LEARNING)
 

@@ -47,30 +47,41 @@ class ForecastingParams(TrainingParams):
         "the window's mean and divide by its deviation (Kim et al. 2022); none: raw levels",
         arms=(*TOKEN_ARMS, *RECURRENT_ARMS),
     )
-    loss: Literal["mse", "huber"] = param("huber", "fine-tuning loss, in normalised units", kinds=LEARNING)
-    layer_decay: float = param(
-        1.0, "factor on the learning rate from each encoder layer to the one below", arms=TOKEN_ARMS, gt=0, le=1
+    loss: Literal["mse", "huber"] = param(
+        "huber", "fine-tuning loss, in normalised units", kinds=LEARNING, phase="finetune"
     )
-    dropout: float = param(0.1, "dropout inside the network", arms=TOKEN_ARMS, ge=0, lt=1)
+    layer_decay: float = param(
+        1.0, "factor on the learning rate from each encoder layer to the one below", arms=TOKEN_ARMS, phase="finetune",
+        gt=0, le=1,
+    )
+    dropout: float = param(0.1, "dropout inside the network", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
     patch_size: int = param(12, "steps per token", unit="steps", arms=TOKEN_ARMS, ge=1)
     encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8, le=MAX_WIDTH)
     encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(4, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
-    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
-    mask_ratio: float = param(0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
+    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
+    mask_ratio: float = param(
+        0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
+    )
     mask_kind: Literal["random", "suffix", "mixed"] = param(
-        "mixed", "which tokens are hidden: any (but the last), the last ones, or either", kinds=("pretrained",)
+        "mixed", "which tokens are hidden: any (but the last), the last ones, or either", kinds=("pretrained",),
+        phase="pretrain",
     )
     pretrain_channels: Literal["all", "target"] = param(
-        "all", "pretrain on every channel in turn with the same weights, or on the target only", kinds=("pretrained",)
+        "all", "pretrain on every channel in turn with the same weights, or on the target only", kinds=("pretrained",),
+        phase="pretrain",
     )
-    norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
-    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=8, le=MAX_WIDTH)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
-    rnn_dim: int = param(48, "hidden width of the recurrent arms", arms=RECURRENT_ARMS, ge=1, le=MAX_WIDTH)
-    rnn_depth: int = param(1, "layers of the recurrent arms", arms=RECURRENT_ARMS, ge=1)
+    norm_target: bool = param(
+        False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",), phase="pretrain"
+    )
+    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), phase="pretrain", ge=8, le=MAX_WIDTH)
+    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), phase="pretrain", ge=1, le=MAX_DEPTH)
+    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), phase="pretrain", ge=1)
+    rnn_dim: int = param(
+        48, "hidden width of the recurrent arms", arms=RECURRENT_ARMS, phase="finetune", ge=1, le=MAX_WIDTH
+    )
+    rnn_depth: int = param(1, "layers of the recurrent arms", arms=RECURRENT_ARMS, phase="finetune", ge=1)
 
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:

@@ -51,24 +51,24 @@ class ImputationParams(TrainingParams):
     pattern_seed: int = param(0, "seed of the cells taken away and of the split", ge=0)
     match: float = param(
         0.0, "how far imputed values are moved, in rank order, towards their column's distribution: 0 is the least "
-        "squared error, 1 the least Wasserstein distance", ge=0, le=1,
+        "squared error, 1 the least Wasserstein distance", phase="finetune", ge=0, le=1,
     )
     match_cost: float = param(
         0.0, "in place of match: how much of its squared error an imputation may spend on being moved, the shares of "
         "the way being chosen per column, by re-hidden observed cells, to win the most Wasserstein distance; 0 is off",
-        arms=TOKEN_ARMS, ge=0,
+        arms=TOKEN_ARMS, phase="finetune", ge=0,
     )
     mechanism: Literal["random", "own_value"] = param(
         "random", "what is assumed of missing cells: that they resemble observed ones in rows alike, or that a cell's "
-        "own value, high or low, decided; how strongly is then estimated per column", arms=TOKEN_ARMS,
+        "own value, high or low, decided; how strongly is then estimated per column", arms=TOKEN_ARMS, phase="finetune",
     )
     match_to: Literal["observed", "predicted"] = param(
         "predicted", "that distribution is the one of observed cells, or the one predicted for missing cells, which "
         "differs from it where cells are not missing at random",
-        arms=TOKEN_ARMS,
+        arms=TOKEN_ARMS, phase="finetune",
     )
     draw: Literal["mean", "median", "sample"] = param(
-        "mean", "what is taken of a cell's predicted distribution", arms=TOKEN_ARMS
+        "mean", "what is taken of a cell's predicted distribution", arms=TOKEN_ARMS, phase="finetune"
     )
     scaler: Literal["minmax", "standard", "quantile"] = param(
         "quantile", "scale of the network's inputs, and of a dense network's outputs; quantile makes every column "
@@ -89,7 +89,8 @@ class ImputationParams(TrainingParams):
     )
     mask_ratio: float = param(0.3, "share of observed cells hidden while training", arms=MASKING_ARMS, gt=0, lt=1)
     visible_weight: float = param(
-        0.1, "weight of the pretraining loss on visible cells, beside 1 on hidden ones", kinds=("pretrained",), ge=0
+        0.1, "weight of the pretraining loss on visible cells, beside 1 on hidden ones", kinds=("pretrained",),
+        phase="pretrain", ge=0,
     )
     encoder_dim: int = param(32, "width of the encoder", arms=TOKEN_ARMS, ge=4, le=MAX_WIDTH)
     encoder_depth: int = param(1, "blocks of the encoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
@@ -98,22 +99,23 @@ class ImputationParams(TrainingParams):
     decoder_depth: int = param(2, "blocks of the decoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     decoder_heads: int = param(2, "attention heads of the decoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
-    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, ge=0, lt=1)
-    dropout: float = param(0.0, "dropout inside the network", kinds=LEARNING, ge=0, lt=1)
-    hidden_dim: int = param(128, "width of the dense networks", arms=DENSE_ARMS, ge=2)
-    num_trees: int = param(100, "trees of every forest", arms=FOREST_ARMS, ge=1)
+    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
+    dropout: float = param(0.0, "dropout inside the network", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    hidden_dim: int = param(128, "width of the dense networks", arms=DENSE_ARMS, phase="finetune", ge=2)
+    num_trees: int = param(100, "trees of every forest", arms=FOREST_ARMS, phase="finetune", ge=1)
     node_size: int = param(
         5, "a node of so many numbers or fewer is not split; nodes of categories are split to the end",
-        arms=("missforest",), ge=1,
+        arms=("missforest",), phase="finetune", ge=1,
     )
     split_features: Literal["sqrt", "third", "all"] = param(
-        "sqrt", "among how many of the columns a split chooses", arms=("missforest",)
+        "sqrt", "among how many of the columns a split chooses", arms=("missforest",), phase="finetune"
     )
-    min_leaf: int = param(5, "fewest cells in a leaf", arms=("extra_trees",), ge=1)
+    min_leaf: int = param(5, "fewest cells in a leaf", arms=("extra_trees",), phase="finetune", ge=1)
     num_donors: int = param(
-        0, "rows among which neighbours are looked for, drawn by the seed; 0 is all", unit="rows", arms=("knn",), ge=0
+        0, "rows among which neighbours are looked for, drawn by the seed; 0 is all", unit="rows", arms=("knn",),
+        phase="finetune", ge=0,
     )
-    max_rounds: int = param(10, "rounds over all columns at most", arms=ROUND_ARMS, ge=1)
+    max_rounds: int = param(10, "rounds over all columns at most", arms=ROUND_ARMS, phase="finetune", ge=1)
 
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:

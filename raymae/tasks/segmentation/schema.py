@@ -34,26 +34,34 @@ class SegmentationParams(TrainingParams):
                              gt=0)
     scale_max: float = param(2.0, "largest such factor", kinds=LEARNING, gt=0)
     flip: bool = param(True, "mirror half of the crops left to right", kinds=LEARNING)
-    colour_jitter: float = param(0.3, "largest relative change of brightness, contrast and saturation", kinds=LEARNING,
-                                 ge=0, lt=1)
-    overlap: float = param(0.33, "least share of a window that its neighbour sees too", kinds=LEARNING, ge=0, lt=1)
+    colour_jitter: float = param(
+        0.3, "largest relative change of brightness, contrast and saturation", kinds=LEARNING, phase="finetune", ge=0,
+        lt=1,
+    )
+    overlap: float = param(
+        0.33, "least share of a window that its neighbour sees too", kinds=LEARNING, phase="finetune", ge=0, lt=1
+    )
     patch_size: int = param(16, "edge of a token", unit="pixels", kinds=LEARNING, ge=1)
     encoder_dim: int = param(128, "width of the encoder", kinds=LEARNING, ge=8, le=MAX_WIDTH)
     encoder_depth: int = param(6, "blocks of the encoder", kinds=LEARNING, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
-    drop_path: float = param(0.1, "stochastic depth of the last block", kinds=LEARNING, ge=0, lt=1)
-    upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, ge=8, le=MAX_WIDTH)
-    aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, ge=0)
-    mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
-    norm_target: bool = param(True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
+    drop_path: float = param(0.1, "stochastic depth of the last block", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, phase="finetune", ge=8, le=MAX_WIDTH)
+    aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, phase="finetune", ge=0)
+    mask_ratio: float = param(
+        0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
+    )
+    norm_target: bool = param(
+        True, "predict tokens normalised by their own mean and variance", kinds=("pretrained",), phase="pretrain"
+    )
     pretrain_crop: int = param(0, "edge of the crops to pretrain on; 0 is crop_size", unit="pixels",
                                kinds=("pretrained",), ge=0)
     unlabelled: bool = param(False, "also pretrain on the images of unlabelled_images/, in or beside the data set",
-                             kinds=("pretrained",))
-    decoder_dim: int = param(64, "width of the decoder", kinds=("pretrained",), ge=8, le=MAX_WIDTH)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
+                             kinds=("pretrained",), phase="pretrain")
+    decoder_dim: int = param(64, "width of the decoder", kinds=("pretrained",), phase="pretrain", ge=8, le=MAX_WIDTH)
+    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), phase="pretrain", ge=1, le=MAX_DEPTH)
+    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), phase="pretrain", ge=1)
 
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:

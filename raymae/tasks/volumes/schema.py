@@ -44,23 +44,32 @@ class VolumesParams(TrainingParams):
     encoder_depth: int = param(4, "blocks of the encoder", kinds=LEARNING, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
-    feature_size: int = param(8, "width of UNETR's finest level", kinds=LEARNING, ge=1)
-    dropout: float = param(0.0, "dropout inside the encoder", kinds=LEARNING, ge=0, lt=1)
-    drop_path: float = param(0.0, "stochastic depth of the last block", kinds=LEARNING, ge=0, lt=1)
+    feature_size: int = param(8, "width of UNETR's finest level", kinds=LEARNING, phase="finetune", ge=1)
+    dropout: float = param(0.0, "dropout inside the encoder", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    drop_path: float = param(0.0, "stochastic depth of the last block", kinds=LEARNING, phase="finetune", ge=0, lt=1)
     flips: bool = param(False, "mirror boxes along every axis; makes wrong labels of left and right organs",
                         kinds=LEARNING)
     jitter: float = param(0.1, "largest change of contrast and of brightness", kinds=LEARNING, ge=0, lt=1)
     boxes_per_epoch: int = param(
-        0, "boxes per fine-tuning epoch, whatever the number of labelled volumes; 0: one of each", kinds=LEARNING, ge=0
+        0, "boxes per fine-tuning epoch, whatever the number of labelled volumes; 0: one of each", kinds=LEARNING,
+        phase="finetune", ge=0,
     )
-    overlap: float = param(0.5, "share that neighbouring windows share in scoring", kinds=LEARNING, ge=0, lt=1)
-    mask_ratio: float = param(0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), gt=0, lt=1)
-    norm_target: bool = param(False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",))
-    pretrain_boxes: int = param(0, "boxes per pretraining epoch; 0: one of each volume", kinds=("pretrained",), ge=0)
-    unlabelled: bool = param(True, "volumes without labels join pretraining", kinds=("pretrained",))
-    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), ge=6, le=MAX_WIDTH)
-    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), ge=1, le=MAX_DEPTH)
-    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), ge=1)
+    overlap: float = param(
+        0.5, "share that neighbouring windows share in scoring", kinds=LEARNING, phase="finetune", ge=0, lt=1
+    )
+    mask_ratio: float = param(
+        0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
+    )
+    norm_target: bool = param(
+        False, "predict tokens normalised by their own mean and variance", kinds=("pretrained",), phase="pretrain"
+    )
+    pretrain_boxes: int = param(
+        0, "boxes per pretraining epoch; 0: one of each volume", kinds=("pretrained",), phase="pretrain", ge=0
+    )
+    unlabelled: bool = param(True, "volumes without labels join pretraining", kinds=("pretrained",), phase="pretrain")
+    decoder_dim: int = param(48, "width of the decoder", kinds=("pretrained",), phase="pretrain", ge=6, le=MAX_WIDTH)
+    decoder_depth: int = param(1, "blocks of the decoder", kinds=("pretrained",), phase="pretrain", ge=1, le=MAX_DEPTH)
+    decoder_heads: int = param(4, "attention heads of the decoder", kinds=("pretrained",), phase="pretrain", ge=1)
 
 
 def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
