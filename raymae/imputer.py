@@ -26,7 +26,7 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
-from raymae.spec.task import applies
+from raymae.spec.task import applies, untied
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.task import Imputation
@@ -60,7 +60,8 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Args:
         settings: Parameters of the task `imputation` under the arm `mae`, as in a sweep file; what is not named is
-            `DEFAULTS` and `PASSES`, then the task's own default.
+            `DEFAULTS` and `PASSES`, then the task's own default; of pretraining (`pretrain_batch_size`), what holds for
+            fine-tuning.
         categorical: Columns of numbers that are categories, by name.
         held_out: Share of the observed cells that are kept aside while training, to choose the weights by;
             `scores_["rmse"]` is the error on them. 0 holds none out: weights and scores then go by what is seen.
@@ -190,7 +191,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         unknown = [name for name in given if name not in Imputation.schema.params.model_fields]
         if unknown:
             raise ValueError(f"settings: {unknown[0]!r} is no parameter of the task {Imputation.schema.name!r}")
-        params = Imputation.schema.params.model_validate(given).model_dump()
+        params = Imputation.schema.params.model_validate(untied(Imputation.schema.params, given)).model_dump()
         problems = Imputation.schema.check(ARM, params)
         if problems:
             raise ValueError(f"settings: {problems[0][1]}")

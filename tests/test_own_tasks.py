@@ -125,8 +125,11 @@ BROKEN = {  # what is replaced in the example by what, the rules that see it, an
         "    encoder_dim: int = param(32, \"width of the encoder\", kinds=(\"pretrained\", \"trained\"), ge=8, "
         "multiple_of=2)", "    encoder_dim: int = 32",
         {"parameters_are_declared": "declare encoder_dim with param()"}),
+    "a parameter of pretraining that is said to be fine-tuning's": (
+        "phase=\"pretrain\"", "phase=\"finetune\"",
+        {"pretraining_reads_nothing_of_finetuning": "mask_ratio is declared with phase=\"finetune\", and with "}),
     "a size of unknown parameters": (
-        "\"batch_size\": 32}}", "\"batch_size\": 32, \"depth\": 3}}",
+        "_batch_size\": 32}}", "_batch_size\": 32, \"depth\": 3}}",
         {"sizes_are_possible": "the size debug has unknown parameters: depth"}),
     "a mistake in a method": (
         "return base.Loss((self.predict(model, batch)", "return base.Loss((self.predict(model, batches)",

@@ -75,7 +75,7 @@ class Example(base.Task):
         arms={"mae": Arm("pretrained", "transformer, masked pretraining on all waves, then fine-tuning"),
               "scratch": Arm("trained", "the same transformer, from random weights"),
               "mean": Arm("reference", "the mean speed in training")},
-        sizes={"debug": {"epochs": 3, "pretrain_epochs": 2, "batch_size": 32}},
+        sizes={"debug": {"epochs": 3, "pretrain_epochs": 2, "batch_size": 32, "pretrain_batch_size": 32}},
         objective=Objective("mse", "min", "squared radians per step"), metrics=("mse",), primary=("mae", "scratch"),
     )
 

@@ -86,16 +86,17 @@ def _seconds(config: TrialConfig, threads: int) -> EpochCost:
     torch.set_num_threads(threads)
     # on a CPU the process's own time: other work on the machine makes a phase last longer, and not the other one
     clock = time.perf_counter if torch.cuda.is_available() else time.process_time
-    every = int(config.params["eval_every"] or 1)
-    params = {**config.params, "epochs": NUM_TIMED * every, "patience": 0}
+    every = {"finetune": int(config.params["eval_every"] or 1),
+             "pretrain": int(config.params.get("pretrain_eval_every") or 1)}
+    params = {**config.params, "epochs": NUM_TIMED * every["finetune"], "patience": 0}
     if "pretrain_epochs" in params:
-        params["pretrain_epochs"] = NUM_TIMED * every
+        params |= {"pretrain_epochs": NUM_TIMED * every["pretrain"], "pretrain_patience": 0}
     at: dict[str, list[float]] = {"pretrain": [], "finetune": []}
     for report in run_trial(replace(config, params=params)):
         at[report.phase].append(clock())
     shortest = {phase: min((b - a for a, b in pairwise(seconds)), default=0.0)
                 for phase, seconds in at.items()}
-    return EpochCost(shortest["pretrain"] / every, shortest["finetune"] / every)
+    return EpochCost(*(shortest[phase] / every[phase] for phase in ("pretrain", "finetune")))
 
 
 def _steps(config: TrialConfig, threads: int) -> EpochCost:
@@ -103,9 +104,9 @@ def _steps(config: TrialConfig, threads: int) -> EpochCost:
     from raymae.train.device import pick_device
 
     task = task_class(config.task)(config, pick_device())
-    batch_size = int(config.params["batch_size"] or 1)
 
-    def steps(split: str) -> int:
+    def steps(split: str, batch_size: int) -> int:
         return math.ceil(len(task.load(split)) / batch_size)
 
-    return EpochCost(steps("pretrain") if task.pretraining() is not None else 0, steps("train"))
+    before = steps("pretrain", task.params.pretrain_batch_size) if task.pretraining() is not None else 0
+    return EpochCost(before, steps("train", task.params.batch_size))

@@ -100,7 +100,7 @@ class Published:
 
 def param(
     default: Any, about: str, *, unit: str = "", arms: tuple[str, ...] = (), kinds: tuple[ArmKind, ...] = (),
-    live: bool = False, phase: Phase = "both", **bounds: Any,
+    live: bool = False, phase: Phase = "both", formerly: str = "", **bounds: Any,
 ) -> Any:
     """Declare one parameter: its default, one line of meaning, its unit, its bounds, and which arms have it.
 
@@ -115,9 +115,11 @@ def param(
         kinds: Kinds of arm that have it; empty for all.
         live: Whether it may change between epochs of fine-tuning, as population-based training does.
         phase: What reads it: `both` (the data, the network), pretraining alone, or nothing of pretraining.
+        formerly: The parameter that said it before there was this one, see `untied`.
         **bounds: pydantic bounds: ge, gt, le, lt.
     """
-    extra: JsonDict = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live, "phase": phase}
+    extra: JsonDict = {"unit": unit, "arms": list(arms), "kinds": list(kinds), "live": live, "phase": phase,
+                       "formerly": formerly}
     return Field(default, description=about, json_schema_extra=extra, **bounds)
 
 
@@ -133,13 +135,37 @@ class TrainingParams(BaseModel):
         10, "passes over all inputs while pretraining", kinds=("pretrained",), phase="pretrain", ge=1
     )
     batch_size: int = param(
-        256, "examples per step over all workers", kinds=("pretrained", "trained"), phase="finetune", ge=1
+        256, "examples per step of fine-tuning over all workers", kinds=("pretrained", "trained"), phase="finetune",
+        ge=1,
     )
     lr: float = param(
         1e-3, "peak learning rate, as the optimiser gets it", kinds=("pretrained", "trained"), live=True,
         phase="finetune", gt=0,
     )
     pretrain_lr: float = param(1e-3, "peak learning rate of pretraining", kinds=("pretrained",), phase="pretrain", gt=0)
+    pretrain_batch_size: int = param(
+        256, "examples per step of pretraining over all workers", kinds=("pretrained",), phase="pretrain",
+        formerly="batch_size", ge=1,
+    )
+    pretrain_weight_decay: float = param(
+        0.05, "decoupled weight decay of pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="weight_decay", ge=0,
+    )
+    pretrain_warmup_epochs: float = param(
+        1.0, "linear warm-up of pretraining's learning rate", unit="epochs", kinds=("pretrained",), phase="pretrain",
+        formerly="warmup_epochs", ge=0,
+    )
+    pretrain_clip_norm: float = param(
+        1.0, "gradient norm is clipped to this while pretraining; 0 is off", kinds=("pretrained",), phase="pretrain",
+        formerly="clip_norm", ge=0,
+    )
+    pretrain_precision: Literal["float32", "bfloat16"] = param(
+        "float32", "autocast to this while pretraining", kinds=("pretrained",), phase="pretrain", formerly="precision"
+    )
+    pretrain_eval_every: int = param(
+        1, "epochs between evaluations of pretraining", unit="epochs", kinds=("pretrained",), phase="pretrain",
+        formerly="eval_every", ge=1,
+    )
     weight_decay: float = param(
         0.05, "decoupled weight decay", kinds=("pretrained", "trained"), live=True, phase="finetune", ge=0
     )
@@ -197,9 +223,21 @@ def phase_of(params: type[TrainingParams], name: str) -> Phase:
     return phase
 
 
+def untied(params: type[TrainingParams], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
+    """Complete a configuration of before pretraining had a batch size, weight decay and dropout of its own.
+
+    Those of fine-tuning held for both phases then, and such a configuration must go on meaning what it meant.
+    """
+    if "pretrain_epochs" not in values:
+        return dict(values)
+    formerly = {name: str(field.json_schema_extra.get("formerly", "")) for name, field in params.model_fields.items()
+                if isinstance(field.json_schema_extra, dict)}
+    return {**{name: values[old] for name, old in formerly.items() if old in values}, **values}
+
+
 def encoder_params(params: type[TrainingParams], values: Mapping[str, Scalar]) -> dict[str, Scalar]:
     """The parameters that determine a pretrained encoder: all but those of fine-tuning."""
-    return {name: value for name, value in values.items() if phase_of(params, name) != "finetune"}
+    return {name: value for name, value in untied(params, values).items() if phase_of(params, name) != "finetune"}
 
 
 def applies(params: type[TrainingParams], name: str, arm: str, kind: ArmKind) -> bool:

@@ -19,7 +19,7 @@ from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
-from raymae.spec.task import TaskSchema
+from raymae.spec.task import TaskSchema, untied
 from raymae.spec.trial import TrialConfig, TrialData
 
 Batch = dict[str, Tensor]
@@ -220,7 +220,7 @@ class Task(ABC):
 
     def hold(self, epoch: int) -> None:
         """Take the parameters of a fine-tuning epoch, counted from 0; pretraining has those of the first."""
-        self.params: Any = self.schema.params.model_validate(self.config.params_at(epoch))
+        self.params: Any = self.schema.params.model_validate(untied(self.schema.params, self.config.params_at(epoch)))
 
     @classmethod
     def locate(cls, data: DataSpec) -> Located:

@@ -14,25 +14,25 @@ LEARNING: tuple[Literal["pretrained", "trained"], ...] = ("pretrained", "trained
 
 
 def encoder(
-    p: Any, grid: TokenGrid, *, like: TokenGrid | None = None, drop_path: float | None = None, dropout: float = 0.0
+    p: Any, grid: TokenGrid, *, like: TokenGrid | None = None, drop_path: float, dropout: float = 0.0
 ) -> Encoder:
     """Make an encoder of a grid's tokens, freshly initialised.
 
     Args:
-        p: `encoder_dim`, `encoder_depth`, `encoder_heads`, `mlp_ratio` and `drop_path`.
+        p: `encoder_dim`, `encoder_depth`, `encoder_heads` and `mlp_ratio`.
         grid: Cuts what it sees into tokens.
         like: The grid that it is pretrained on, where that is another.
-        drop_path: In place of the parameter.
-        dropout: Dropout after attention and MLP.
+        drop_path: Stochastic depth of the last block: fine-tuning's `drop_path`, or `pretrain_drop_path`.
+        dropout: Dropout after attention and MLP, likewise.
     """
     embedding = PatchEmbedding(grid.token_dim, grid.shape, p.encoder_dim, like=like.shape if like else None)
     return encoder_of(p, embedding, drop_path=drop_path, dropout=dropout)
 
 
-def encoder_of(p: Any, embedding: nn.Module, *, drop_path: float | None = None, dropout: float = 0.0) -> Encoder:
+def encoder_of(p: Any, embedding: nn.Module, *, drop_path: float, dropout: float = 0.0) -> Encoder:
     """Make an encoder of tokens that are embedded in a way of their own; see `encoder`."""
     return Encoder(embedding, depth=p.encoder_depth, heads=p.encoder_heads, mlp_ratio=p.mlp_ratio,
-                   drop_path=p.drop_path if drop_path is None else drop_path, dropout=dropout)
+                   drop_path=drop_path, dropout=dropout)
 
 
 def autoencoder(p: Any, encoder: Encoder, grid: TokenGrid, *, target_dim: int | None = None) -> MaskedAutoencoder:

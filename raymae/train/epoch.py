@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from dataclasses import dataclass, fields
+from typing import Any, Literal, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -30,35 +31,62 @@ class EpochResult(NamedTuple):
     lr: float
 
 
+@dataclass(frozen=True)
+class Steps:
+    """The numbers of a phase's steps.
+
+    Attributes:
+        lr: Peak learning rate.
+        batch_size: Examples per step over all ranks.
+        weight_decay: Decoupled.
+        warmup_epochs: Of the learning rate, linear.
+        clip_norm: What the gradient norm is clipped to; 0 is off.
+        precision: What is computed in.
+    """
+
+    lr: float
+    batch_size: int
+    weight_decay: float
+    warmup_epochs: float
+    clip_norm: float
+    precision: Literal["float32", "bfloat16"]
+
+    @classmethod
+    def of(cls, params: Any, phase: Literal["pretrain", "finetune"]) -> Steps:
+        """Those of a phase, as a task's parameters have them now."""
+        prefix = "pretrain_" if phase == "pretrain" else ""
+        return cls(**{part.name: getattr(params, f"{prefix}{part.name}") for part in fields(cls)})
+
+
 class Learner:
     """Trains a network: holds its optimiser, and the moving average of its weights where one is kept.
 
     Args:
-        task: The problem, which has seed, parameters and device.
+        task: The problem, which has seed and device.
         phase: Name of the phase, from which the random streams are derived.
         model: The network, on the task's device.
         loss: Loss of the network on a batch; masks are drawn from the generator.
-        lr: Peak learning rate.
+        steps: The phase's first ones.
         betas: The optimiser's momenta.
         layer_decay: Factor on the learning rate from each encoder layer to the one below.
         ema_decay: Of the moving average; 0 keeps none.
     """
 
     def __init__(
-        self, task: Task, phase: str, model: nn.Module, loss: Callable[[Batch, Generator], Loss], *, lr: float,
+        self, task: Task, phase: str, model: nn.Module, loss: Callable[[Batch, Generator], Loss], *, steps: Steps,
         betas: tuple[float, float], layer_decay: float = 1.0, ema_decay: float = 0.0,
     ) -> None:
         self.task, self.phase, self.model, self.loss = task, phase, model, loss
         self.rank, self.world = rank_and_world()
         self.optimiser = make_optimiser(
-            model, lr=lr, weight_decay=task.params.weight_decay, layer_decay=layer_decay, betas=betas
+            model, lr=steps.lr, weight_decay=steps.weight_decay, layer_decay=layer_decay, betas=betas
         )
         self.average: AveragedModel | None = None
         if ema_decay > 0:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
 
     def train(
-        self, source: Source, epoch: int, epochs: int, *, lr: float, head_only: bool = False
+        self, source: Source, epoch: int, epochs: int, *, steps: Steps, head_only: bool = False
     ) -> EpochResult:
         """Pass once over the data.
 
@@ -66,7 +94,7 @@ class Learner:
             source: The examples.
             epoch: Which epoch, from 0.
             epochs: All epochs of the phase, over which the learning rate falls.
-            lr: Peak learning rate.
+            steps: This epoch's.
             head_only: Whether the encoder keeps its weights.
 
         Raises:
@@ -75,40 +103,41 @@ class Learner:
         def seed(purpose: str) -> int:
             return derive_seed(self.task.config.seed, self.phase, epoch, purpose)
 
-        p, device = self.task.params, self.task.device
-        set_weight_decay(self.optimiser, p.weight_decay)
+        device = self.task.device
+        set_weight_decay(self.optimiser, steps.weight_decay)
         seed_all(seed(f"dropout-{self.rank}"))
         order = torch.randperm(len(source), generator=Generator().manual_seed(seed("order")))
         augment = Generator(device).manual_seed(seed(f"augment-{self.rank}"))
         masks = Generator(device).manual_seed(seed(f"mask-{self.rank}"))
-        batches = order.tensor_split(math.ceil(len(source) / p.batch_size))  # no tiny last batch
+        batches = order.tensor_split(math.ceil(len(source) / steps.batch_size))  # no tiny last batch
         total = epochs * len(batches)
-        warmup = min(p.warmup_epochs * len(batches), 0.5 * total)
+        warmup = min(steps.warmup_epochs * len(batches), 0.5 * total)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not head_only or self.task.is_head(name))
         self.model.train()
         summed = torch.zeros((), device=device)
         step_lr = 0.0
         for index, chosen in enumerate(batches):
-            step_lr = cosine_lr(epoch * len(batches) + index, peak=lr, total=total, warmup=warmup)
+            step_lr = cosine_lr(epoch * len(batches) + index, peak=steps.lr, total=total, warmup=warmup)
             set_lr(self.optimiser, step_lr)
             share = chosen[self.rank :: self.world]
             self.optimiser.zero_grad(set_to_none=True)
             loss = Loss(torch.zeros((), device=device), 0)
             if len(share):
                 batch = source.batch(share, augment)
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=p.precision == "bfloat16"):
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=steps.precision == "bfloat16"):
                     loss = self.loss(batch, masks)
                 (loss.mean if self.world == 1 else loss.mean * loss.counted).backward()
             summed += self._over_ranks(loss) * len(chosen)
-            clip_gradients(self.model.parameters(), p.clip_norm)
+            clip_gradients(self.model.parameters(), steps.clip_norm)
             self.optimiser.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
         mean = float(summed) / len(source)
         if not math.isfinite(mean):
             raise TrialError(f"the {self.phase} loss is {mean} in epoch {epoch + 1}; lower the learning rate "
-                             f"({lr:g}) or clip_norm ({p.clip_norm:g})")
+                             f"({steps.lr:g}) or {'pretrain_' if self.phase == 'pretrain' else ''}clip_norm "
+                             f"({steps.clip_norm:g})")
         return EpochResult(mean, step_lr)
 
     def _over_ranks(self, loss: Loss) -> Tensor:

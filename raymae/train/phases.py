@@ -18,7 +18,7 @@ from raymae.errors import CheckpointError, TrialError
 from raymae.spec.trial import PhaseName, UnitTable
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
-from raymae.train.epoch import Learner, evaluate
+from raymae.train.epoch import Learner, Steps, evaluate
 from raymae.train.pretext import validate
 from raymae.train.units import UnitLog
 
@@ -121,15 +121,16 @@ class Pretrain:
 
         self.model: nn.Module = model
         self.pretraining = pretraining
-        self.learner = Learner(task, self.name, model, loss, lr=task.params.pretrain_lr, betas=(0.9, 0.95))  # as MAE's
+        self.steps = Steps.of(task.params, "pretrain")
+        self.learner = Learner(task, self.name, model, loss, steps=self.steps, betas=(0.9, 0.95))  # as MAE's
 
     def run(self) -> Iterator[Evaluation]:
         """Train, report the loss, and what is made of hidden values of the validation split."""
         p, source = self.task.params, self.task.load("pretrain")
         while self.epoch < p.pretrain_epochs and not self.stopped_early:
-            result = self.learner.train(source, self.epoch, p.pretrain_epochs, lr=p.pretrain_lr)
+            result = self.learner.train(source, self.epoch, p.pretrain_epochs, steps=self.steps)
             self.epoch += 1
-            if _is_due(self.epoch, p.pretrain_epochs, p.eval_every):
+            if _is_due(self.epoch, p.pretrain_epochs, p.pretrain_eval_every):
                 found = validate(self.task, self.pretraining, self.model)
                 self._consider(found.get("pretext_loss", math.nan))
                 metrics, last = {**result._asdict(), **found}, self.epoch == p.pretrain_epochs or self.stopped_early
@@ -183,8 +184,8 @@ class Finetune:
             assert pretraining is not None, f"the arm {task.config.arm} does not pretrain"
             pretraining.transfer(pretrained, self.model)
         self.model.to(task.device)
-        self.learner = Learner(task, self.name, self.model, self._loss, lr=p.lr, betas=(0.9, 0.999),
-                               layer_decay=p.layer_decay, ema_decay=p.ema_decay)
+        self.learner = Learner(task, self.name, self.model, self._loss, steps=Steps.of(p, "finetune"),
+                               betas=(0.9, 0.999), layer_decay=p.layer_decay, ema_decay=p.ema_decay)
 
     def _loss(self, batch: Batch, _: Generator) -> Loss:
         return self.task.finetune_loss(self.model, batch)
@@ -196,7 +197,7 @@ class Finetune:
             self.task.hold(self.epoch)
             p = self.task.params
             frozen = self.task.arm.kind == "pretrained" and self.epoch < p.freeze_epochs
-            result = self.learner.train(source, self.epoch, epochs, lr=p.lr, head_only=frozen)
+            result = self.learner.train(source, self.epoch, epochs, steps=Steps.of(p, "finetune"), head_only=frozen)
             self.epoch += 1
             if _is_due(self.epoch, epochs, p.eval_every):
                 metrics = {**result._asdict(), **self._select()}

@@ -18,7 +18,8 @@ from raymae.tasks import schema_of
 ROOT = Path(__file__).resolve().parents[2]
 SWEEPS = sorted((ROOT / "sweeps").glob("*.yaml"))
 MOST_S = 180  # on two cores that nobody else uses
-QUESTION = {"covariates", "eval_every"}  # what is asked and how often it is looked at, whatever the size
+# what is asked and how often it is looked at, whatever the size
+QUESTION = {"covariates", "eval_every", "pretrain_eval_every"}
 
 
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)

@@ -11,6 +11,7 @@ from base_sweep import BASE, Load, Refuse
 
 from raymae.spec import TrialConfig, TrialData, arm_plan, trial_config
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform, combinations, ordered
+from raymae.spec.task import encoder_params, untied
 from raymae.tasks import schema_of
 
 ARMS = "[mae, scratch, persistence]"
@@ -283,6 +284,27 @@ def config(**changes: Any) -> TrialConfig:
 def test_config_id_is_pinned() -> None:
     """It names trials in stored results: it must not change between versions, processes or machines."""
     assert config().config_id == "2887a5e20049"
+
+
+def test_a_configuration_of_before_keeps_its_meaning() -> None:
+    params = schema_of("forecasting").params
+    before = {"pretrain_epochs": 2, "batch_size": 64, "dropout": 0.3, "weight_decay": 0.2, "pretrain_weight_decay": 0.1}
+    now = {**before, "pretrain_batch_size": 64, "pretrain_dropout": 0.3}
+    assert untied(params, before) == untied(params, now) == now
+    assert encoder_params(params, before) == {
+        "pretrain_epochs": 2, "pretrain_batch_size": 64, "pretrain_dropout": 0.3, "pretrain_weight_decay": 0.1}
+    alone = {"batch_size": 64, "dropout": 0.3}
+    assert untied(params, alone) == alone, "of an arm that does not pretrain"
+    assert "pretrain_drop_path" not in untied(schema_of("classification").params, {
+        "pretrain_epochs": 2, "drop_path": 0.1}), "it never had stochastic depth while pretraining"
+
+
+def test_a_sweep_file_says_what_each_phase_has(load: Load) -> None:
+    spec = load(BASE + "training: {batch_size: 64, pretrain_epochs: 3, warmup_epochs: 0.1}\n", "size=small")
+    fixed = arm_plan(spec, schema_of("forecasting"), "mae").fixed
+    assert (fixed["batch_size"], fixed["pretrain_batch_size"], fixed["pretrain_warmup_epochs"]) == (64, 256, 1.0)
+    assert (fixed["dropout"], fixed["pretrain_dropout"]) == (0.1, 0.0)
+    assert "pretrain_batch_size" not in arm_plan(spec, schema_of("forecasting"), "scratch").fixed
 
 
 def test_config_id_names_the_configuration_only() -> None:

@@ -11,6 +11,7 @@ from raymae.data.scene_labels import IGNORED
 from raymae.spec import TrialConfig
 from raymae.tasks import task_class
 from raymae.tasks.base import Batch, Source
+from raymae.train.epoch import Steps
 from raymae.train.phases import Finetune, Pretrain
 
 EXAMPLES = 5  # three for the first of two ranks, two for the second
@@ -53,6 +54,6 @@ def step(config: TrialConfig, phase: str) -> dict[str, Tensor]:
             module.p = 0.0  # UperNet's is no parameter
         elif isinstance(module, nn.Linear) and not module.weight.any():
             nn.init.normal_(module.weight, std=0.1)  # behind a head of zeros nothing has a gradient
-    result = entered.learner.train(source, 0, 1, lr=1e-3)
+    result = entered.learner.train(source, 0, 1, steps=Steps.of(task.params, phase))
     gradients = {name: p.grad for name, p in entered.model.named_parameters() if p.grad is not None}
     return {"loss": torch.tensor(result.loss), **gradients}

@@ -54,7 +54,7 @@ def ranks(make_config: Callable[..., TrialConfig], tmp_path_factory: pytest.Temp
                                ema_decay=0.5, patience=1, **few),
         "mae": make_config("forecasting", "mae", batch_size=1024, epochs=1, freeze_epochs=1, **few),
     }
-    still = {"dropout": 0.0, "drop_path": 0.0, "clip_norm": 0.0}
+    still = {"dropout": 0.0, "drop_path": 0.0, "clip_norm": 0.0, "pretrain_clip_norm": 0.0}
     steps = {f"{name} {arm} {phase}": make_config(
         name, arm, **{key: value for key, value in still.items() if key in schema_of(name).params.model_fields})
         for name, arm, phase in PHASES}

@@ -103,9 +103,9 @@ def test_a_task_that_maximises_keeps_the_highest(
 
 
 def test_evaluations_every_so_many_epochs_and_after_the_last(debug: Debug) -> None:
-    reports = list(run_trial(debug("mae", epochs=5, eval_every=2, pretrain_epochs=3)))
+    reports = list(run_trial(debug("mae", epochs=5, eval_every=2, pretrain_epochs=4, pretrain_eval_every=3)))
     assert [(report.phase, report.epoch) for report in reports] == [
-        ("pretrain", 2), ("pretrain", 3), ("finetune", 2), ("finetune", 4), ("finetune", 5)
+        ("pretrain", 3), ("pretrain", 4), ("finetune", 2), ("finetune", 4), ("finetune", 5)
     ]
     assert [report.final for report in reports] == [False] * 4 + [True]
 
@@ -172,10 +172,21 @@ def test_the_learning_rate_follows_the_schedule(debug: Debug) -> None:
 
 
 def test_phases_have_their_own_peak_and_momenta(debug: Debug, tmp_path: Path) -> None:
-    config = debug("mae", epochs=1, pretrain_lr=0.02, lr=0.01, warmup_epochs=0.0, batch_size=100_000)
+    config = debug("mae", epochs=1, pretrain_lr=0.02, lr=0.01, warmup_epochs=0.0, batch_size=100_000,
+                   pretrain_warmup_epochs=0.0, pretrain_batch_size=100_000)
     reports, states = with_states(config, tmp_path)
     assert [report.metrics["lr"] for report in reports] == [0.02, 0.01]
     assert [state["optimiser"]["param_groups"][0]["betas"] for state in states] == [(0.9, 0.95), (0.9, 0.999)]
+
+
+@pytest.mark.parametrize("changes", [
+    {"pretrain_clip_norm": 1e-3}, {"pretrain_weight_decay": 0.5}, {"pretrain_precision": "bfloat16"},
+    {"pretrain_batch_size": 300}, {"pretrain_warmup_epochs": 0.0}, {"pretrain_dropout": 0.5},
+    {"pretrain_drop_path": 0.5}])
+def test_pretraining_has_numbers_of_its_own(debug: Debug, changes: dict[str, Any]) -> None:
+    options = {"encoder_depth": 2, "pretrain_lr": 0.01, "pretrain_epochs": 2, "pretrain_eval_every": 2}
+    plain, changed = (next(run_trial(debug("mae", **options, **more))) for more in ({}, changes))
+    assert changed.metrics["pretext_loss"] != plain.metrics["pretext_loss"]
 
 
 @pytest.mark.parametrize("changes", [{"clip_norm": 1e-3}, {"weight_decay": 0.5}, {"precision": "bfloat16"},

@@ -35,6 +35,10 @@ class ClassificationParams(TrainingParams):
     drop_path: float = param(
         0.1, "stochastic depth of the last block, while fine-tuning", kinds=LEARNING, phase="finetune", ge=0, lt=1
     )
+    pretrain_drop_path: float = param(
+        0.0, "stochastic depth of the last block while pretraining", kinds=("pretrained",), phase="pretrain",
+        ge=0, lt=1,
+    )
     crop: float = param(0.35, "least share of the area that a random crop keeps while fine-tuning; 1 is no crop",
                         kinds=LEARNING, phase="finetune", gt=0, le=1)
     flip: bool = param(True, "mirror half of the images while training", kinds=LEARNING)
@@ -93,15 +97,19 @@ SCHEMA = TaskSchema(
     arms=ARMS,
     sizes={
         # 3 epochs on 400 images of 10 classes
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 64, "image_size": 32, "patch_size": 8,
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 64, "pretrain_batch_size": 64, "image_size": 32,
+                  "patch_size": 8,
                   "num_classes": 10, "per_class": 40, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2,
-                  "drop_path": 0.0, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "warmup_epochs": 0.5},
+                  "drop_path": 0.0, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "warmup_epochs": 0.5,
+                  "pretrain_warmup_epochs": 0.5},
         # 0.3 million parameters, 10 classes, labels for 27 images of each: 90 s a trial on one CPU core, 60 of
         # them pretraining
-        "laptop": {"epochs": 36, "pretrain_epochs": 30, "pretrain_lr": 3e-3, "batch_size": 64, "num_classes": 10,
+        "laptop": {"epochs": 36, "pretrain_epochs": 30, "pretrain_lr": 3e-3, "batch_size": 64,
+                   "pretrain_batch_size": 64, "num_classes": 10,
                    "label_fraction": 0.1,
                    "encoder_dim": 96, "encoder_depth": 4, "encoder_heads": 4, "drop_path": 0.0, "decoder_dim": 64,
-                   "decoder_depth": 1, "decoder_heads": 4, "warmup_epochs": 3.0, "eval_every": 4,
+                   "decoder_depth": 1, "decoder_heads": 4, "warmup_epochs": 3.0, "pretrain_warmup_epochs": 3.0,
+                   "eval_every": 4, "pretrain_eval_every": 4,
                    "rand_augment": 5.0},
         # 2.7 million parameters
         "lite": {},

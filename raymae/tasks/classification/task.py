@@ -18,7 +18,7 @@ from raymae.data.find.locate import located
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled_by_class
 from raymae.models.heads import PooledHead
-from raymae.models.mae import MaskedAutoencoder
+from raymae.models.mae import Encoder, MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
@@ -83,11 +83,14 @@ class Classification(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
+    def _encoder(self, drop_path: float) -> Encoder:
+        return encoder(self.params, self.grid, drop_path=drop_path)
+
     def build(self) -> nn.Module:
         """Images in, a score per class out."""
         if self.arm.kind == "reference":
             return nn.Identity()
-        return self._compiled(PooledHead(encoder(self.params, self.grid), self.data.num_classes))
+        return self._compiled(PooledHead(self._encoder(self.params.drop_path), self.data.num_classes))
 
     def pretraining(self) -> PatchPretraining | None:
         """Hidden patches of training images are reconstructed."""
@@ -96,9 +99,9 @@ class Classification(Task):
         return PatchPretraining(self._autoencoder, self.grid, self.params.mask_ratio)
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        """Reconstructs pixels; no stochastic depth while pretraining."""
+        """Reconstructs pixels."""
         p = self.params
-        return self._compiled(autoencoder(p, encoder(p, self.grid, drop_path=0.0), self.grid))
+        return self._compiled(autoencoder(p, self._encoder(p.pretrain_drop_path), self.grid))
 
     def _compiled(self, model: Model) -> Model:
         if self.params.compile:

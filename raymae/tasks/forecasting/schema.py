@@ -54,13 +54,23 @@ class ForecastingParams(TrainingParams):
         1.0, "factor on the learning rate from each encoder layer to the one below", arms=TOKEN_ARMS, phase="finetune",
         gt=0, le=1,
     )
-    dropout: float = param(0.1, "dropout inside the network", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
+    dropout: float = param(
+        0.1, "dropout inside the network while fine-tuning", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1
+    )
+    pretrain_dropout: float = param(
+        0.0, "dropout inside the network while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="dropout", ge=0, lt=1,
+    )
     patch_size: int = param(12, "steps per token", unit="steps", arms=TOKEN_ARMS, ge=1)
     encoder_dim: int = param(48, "width of the encoder", arms=TOKEN_ARMS, ge=8, le=MAX_WIDTH)
     encoder_depth: int = param(2, "blocks of the encoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     encoder_heads: int = param(4, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
+    pretrain_drop_path: float = param(
+        0.0, "stochastic depth of the last block while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="drop_path", ge=0, lt=1,
+    )
     mask_ratio: float = param(
         0.5, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
     )
@@ -103,7 +113,8 @@ def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 # of 17,000 hours: half a minute a trial of the transformer on one CPU core
 LAPTOP: dict[str, Scalar] = {
-    "epochs": 6, "pretrain_epochs": 6, "pretrain_lr": 1e-3, "batch_size": 256, "warmup_epochs": 0.6, "ema_decay": 0.99,
+    "epochs": 6, "pretrain_epochs": 6, "pretrain_lr": 1e-3, "batch_size": 256, "pretrain_batch_size": 256,
+    "warmup_epochs": 0.6, "pretrain_warmup_epochs": 0.6, "ema_decay": 0.99,
     "encoder_dim": 32, "encoder_depth": 2, "encoder_heads": 2, "decoder_dim": 32, "decoder_heads": 2,
 }
 SCHEMA = TaskSchema(
@@ -111,11 +122,13 @@ SCHEMA = TaskSchema(
     params=ForecastingParams,
     arms=ARMS,
     sizes={
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "lookback": 24, "patch_size": 6,
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "pretrain_batch_size": 512, "lookback": 24,
+                  "patch_size": 6,
                   "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16, "decoder_heads": 2,
                   "rnn_dim": 8, "covariates": "none"},
         "laptop": LAPTOP,
-        "laptop-long": {**LAPTOP, "epochs": 9, "mlp_ratio": 4.0, "weight_decay": 0.01},  # of hundreds of hours ahead
+        # of hundreds of hours ahead
+        "laptop-long": {**LAPTOP, "epochs": 9, "mlp_ratio": 4.0, "weight_decay": 0.01, "pretrain_weight_decay": 0.01},
         "small": {},
         "large": {"encoder_dim": 128, "encoder_depth": 3, "encoder_heads": 8, "decoder_dim": 64, "rnn_dim": 128},
     },

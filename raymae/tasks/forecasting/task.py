@@ -101,14 +101,14 @@ class Forecasting(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self) -> Encoder:
-        return encoder(self.params, self.grid, dropout=self.params.dropout)
+    def _encoder(self, drop_path: float, dropout: float) -> Encoder:
+        return encoder(self.params, self.grid, drop_path=drop_path, dropout=dropout)
 
     def build(self) -> nn.Module:
         """The arm's network: features in, a horizon of normalised values out."""
         p, arm = self.params, self.config.arm
         if arm in TOKEN_ARMS:
-            return FlattenHead(self._encoder(), p.horizon, dropout=p.dropout)
+            return FlattenHead(self._encoder(p.drop_path, p.dropout), p.horizon, dropout=p.dropout)
         if arm in RECURRENT_ARMS:
             return Recurrent(arm, self.features.per_step, p.horizon, dim=p.rnn_dim, depth=p.rnn_depth)
         if arm == "linear":
@@ -122,7 +122,9 @@ class Forecasting(Task):
         return WindowPretraining(self._autoencoder, self.features, self.grid, self.params)
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        return autoencoder(self.params, self._encoder(), self.grid, target_dim=2 * self.params.patch_size)
+        p = self.params
+        return autoencoder(p, self._encoder(p.pretrain_drop_path, p.pretrain_dropout), self.grid,
+                           target_dim=2 * p.patch_size)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 

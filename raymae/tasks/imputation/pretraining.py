@@ -20,7 +20,7 @@ class CellPretraining(Pretraining[ColumnTransformer]):
     """Observed cells are hidden beside the missing ones, and predicted.
 
     Args:
-        make: Makes the network, which is also the one that is fine-tuned.
+        make: Makes the network, which is also the one that is fine-tuned, but for its dropout.
         draw: Chooses hidden cells from where cells are missing.
         weighted_loss: Loss of predicted cells under a weight for each of them `[B, C]`.
         visible_weight: Weight of visible cells beside 1 on hidden ones.

@@ -100,7 +100,15 @@ class ImputationParams(TrainingParams):
     decoder_heads: int = param(2, "attention heads of the decoder", arms=TOKEN_ARMS, ge=1)
     mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
     drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
+    pretrain_drop_path: float = param(
+        0.0, "stochastic depth of the last block while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="drop_path", ge=0, lt=1,
+    )
     dropout: float = param(0.0, "dropout inside the network", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    pretrain_dropout: float = param(
+        0.0, "dropout inside the network while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="dropout", ge=0, lt=1,
+    )
     hidden_dim: int = param(128, "width of the dense networks", arms=DENSE_ARMS, phase="finetune", ge=2)
     num_trees: int = param(100, "trees of every forest", arms=FOREST_ARMS, phase="finetune", ge=1)
     node_size: int = param(
@@ -133,14 +141,15 @@ SCHEMA = TaskSchema(
     params=ImputationParams,
     arms=ARMS,
     sizes={
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "encoder_dim": 16, "encoder_depth": 1,
-                  "encoder_heads": 2, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "bins": 8,
-                  "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
-                  "warmup_epochs": 0.1},
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "pretrain_batch_size": 512,
+                  "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16,
+                  "decoder_depth": 1, "decoder_heads": 2, "bins": 8, "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
+                  "warmup_epochs": 0.1, "pretrain_warmup_epochs": 0.1},
         # of 20,000 rows and ten columns: a minute a trial of the transformer on one CPU core; half of the trees that
         # are published, at half the time
         "laptop": {"epochs": 12, "pretrain_epochs": 32, "pretrain_lr": 4e-3, "lr": 2e-3, "batch_size": 256,
-                   "warmup_epochs": 0.5, "ema_decay": 0.99, "eval_every": 4, "num_trees": 50, "num_donors": 5000},
+                   "pretrain_batch_size": 256, "warmup_epochs": 0.5, "pretrain_warmup_epochs": 0.5, "ema_decay": 0.99,
+                   "eval_every": 4, "pretrain_eval_every": 4, "num_trees": 50, "num_donors": 5000},
         "small": {},
         "large": {"encoder_dim": 64, "encoder_depth": 4, "decoder_dim": 64, "decoder_depth": 2, "hidden_dim": 256},
     },

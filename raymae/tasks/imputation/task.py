@@ -15,6 +15,7 @@ Q categorical columns.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any, Literal
 
 import numpy as np
@@ -104,17 +105,17 @@ class Imputation(Task):
         """The arm's network."""
         p, arm = self.params, self.config.arm
         if arm in TOKEN_ARMS:
-            return self._transformer()
+            return self._transformer(p.drop_path, p.dropout)
         if arm in DENSE_ARMS:
             return DenseAutoencoder(len(self.data.num_categories), p.hidden_dim, dropout=p.dropout,
                                     with_mask=arm == "report_mae")
         return nn.Identity()
 
-    def _transformer(self) -> ColumnTransformer:
+    def _transformer(self, drop_path: float, dropout: float) -> ColumnTransformer:
         p = self.params
         embedding = ColumnEmbedding(self.data.num_categories, p.encoder_dim, frequencies=p.frequencies,
                                     frequency_scale=p.frequency_scale)
-        encoder = encoder_of(p, embedding, dropout=p.dropout)
+        encoder = encoder_of(p, embedding, drop_path=drop_path, dropout=dropout)
         head = ColumnMeans(p.decoder_dim, self.imputing.centres_CK, self.data.deviation_C)
         return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
                                  decoder_heads=p.decoder_heads)
@@ -123,8 +124,9 @@ class Imputation(Task):
         """Re-masked cells are predicted by the network that is fine-tuned: what fills cells in is its decoder."""
         if self.arm.kind != "pretrained":
             return None
-        return CellPretraining(self._transformer, self._hide, self._loss, self.params.visible_weight,
-                               self.data)
+        p = self.params
+        return CellPretraining(partial(self._transformer, p.pretrain_drop_path, p.pretrain_dropout), self._hide,
+                               self._loss, p.visible_weight, self.data)
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter is of no pretrained part."""

@@ -47,6 +47,10 @@ class SegmentationParams(TrainingParams):
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
     drop_path: float = param(0.1, "stochastic depth of the last block", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    pretrain_drop_path: float = param(
+        0.0, "stochastic depth of the last block while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="drop_path", ge=0, lt=1,
+    )
     upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, phase="finetune", ge=8, le=MAX_WIDTH)
     aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, phase="finetune", ge=0)
     mask_ratio: float = param(
@@ -91,12 +95,12 @@ SCHEMA = TaskSchema(
     params=SegmentationParams,
     arms=ARMS,
     sizes={
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "image_size": 48, "crop_size": 48,
-                  "patch_size": 12, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16,
-                  "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75, "scale_max": 1.5},
-        "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "crops": 4, "eval_every": 2, "image_size": 96,
-                 "crop_size": 96, "patch_size": 12, "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32,
-                 "drop_path": 0.05},
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "pretrain_batch_size": 8, "image_size": 48,
+                  "crop_size": 48, "patch_size": 12, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2,
+                  "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75, "scale_max": 1.5},
+        "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "pretrain_batch_size": 8, "crops": 4,
+                 "eval_every": 2, "pretrain_eval_every": 2, "image_size": 96, "crop_size": 96, "patch_size": 12,
+                 "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32, "drop_path": 0.05},
         "small": {"image_size": 256, "crop_size": 256, "patch_size": 16, "encoder_dim": 384, "encoder_depth": 12,
                   "encoder_heads": 6, "decoder_dim": 192, "decoder_depth": 2, "decoder_heads": 6, "upernet_dim": 128},
         "base": {"image_size": 512, "crop_size": 512, "patch_size": 16, "encoder_dim": 768, "encoder_depth": 12,

@@ -106,14 +106,15 @@ class Segmentation(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, grid: TokenGrid) -> Encoder:
-        return encoder(self.params, grid, like=self.pretrain_grid)
+    def _encoder(self, grid: TokenGrid, drop_path: float) -> Encoder:
+        return encoder(self.params, grid, like=self.pretrain_grid, drop_path=drop_path)
 
     def build(self) -> nn.Module:
         """A crop in, its logits out; positions are those learned while pretraining, stretched over this crop."""
         if self.arm.kind == "reference":
             return nn.Identity()
-        return UperNet(self._encoder(self.grid), self.grid, self.num_classes, width=self.params.upernet_dim)
+        p = self.params
+        return UperNet(self._encoder(self.grid, p.drop_path), self.grid, self.num_classes, width=p.upernet_dim)
 
     def pretraining(self) -> PatchPretraining | None:
         """Colours of hidden patches of crops are reconstructed."""
@@ -122,7 +123,8 @@ class Segmentation(Task):
         return PatchPretraining(self._autoencoder, self.pretrain_grid, self.params.mask_ratio)
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        return autoencoder(self.params, self._encoder(self.pretrain_grid), self.pretrain_grid)
+        p = self.params
+        return autoencoder(p, self._encoder(self.pretrain_grid, p.pretrain_drop_path), self.pretrain_grid)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 

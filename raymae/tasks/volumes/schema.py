@@ -45,8 +45,18 @@ class VolumesParams(TrainingParams):
     encoder_heads: int = param(4, "attention heads of the encoder", kinds=LEARNING, ge=1)
     mlp_ratio: float = param(4.0, "width of each block's MLP, in encoder widths", kinds=LEARNING, gt=0)
     feature_size: int = param(8, "width of UNETR's finest level", kinds=LEARNING, phase="finetune", ge=1)
-    dropout: float = param(0.0, "dropout inside the encoder", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    dropout: float = param(
+        0.0, "dropout inside the encoder while fine-tuning", kinds=LEARNING, phase="finetune", ge=0, lt=1
+    )
+    pretrain_dropout: float = param(
+        0.0, "dropout inside the encoder while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="dropout", ge=0, lt=1,
+    )
     drop_path: float = param(0.0, "stochastic depth of the last block", kinds=LEARNING, phase="finetune", ge=0, lt=1)
+    pretrain_drop_path: float = param(
+        0.0, "stochastic depth of the last block while pretraining", kinds=("pretrained",), phase="pretrain",
+        formerly="drop_path", ge=0, lt=1,
+    )
     flips: bool = param(False, "mirror boxes along every axis; makes wrong labels of left and right organs",
                         kinds=LEARNING)
     jitter: float = param(0.1, "largest change of contrast and of brightness", kinds=LEARNING, ge=0, lt=1)
@@ -138,11 +148,14 @@ SCHEMA = TaskSchema(
     params=VolumesParams,
     arms=ARMS,
     sizes={
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "roi_size": "16x16x16", "patch_size": 8,
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "pretrain_batch_size": 8, "roi_size": "16x16x16",
+                  "patch_size": 8,
                   "encoder_dim": 12, "encoder_depth": 2, "encoder_heads": 2, "mlp_ratio": 2.0, "feature_size": 2,
                   "decoder_dim": 12, "decoder_heads": 2, "overlap": 0.0},
-        "lite": {"epochs": 10, "pretrain_epochs": 40, "batch_size": 4, "roi_size": "32x48x32", "shrink": 2,
-                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 2.0, "eval_every": 2,
+        "lite": {"epochs": 10, "pretrain_epochs": 40, "batch_size": 4, "pretrain_batch_size": 4, "roi_size": "32x48x32",
+                 "shrink": 2,
+                 "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 2.0,
+                 "pretrain_warmup_epochs": 2.0, "eval_every": 2, "pretrain_eval_every": 2,
                  "lr": 4e-3},
         "small": {"encoder_dim": 384, "encoder_depth": 8, "encoder_heads": 6, "feature_size": 16,
                   "decoder_dim": 192, "decoder_depth": 2, "roi_size": "96x96x96", "patch_size": 16},

@@ -88,8 +88,8 @@ class Volumes(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self) -> Encoder:
-        return encoder(self.params, self.grid, dropout=self.params.dropout)
+    def _encoder(self, drop_path: float, dropout: float) -> Encoder:
+        return encoder(self.params, self.grid, drop_path=drop_path, dropout=dropout)
 
     def build(self) -> nn.Module:
         """UNETR on the encoder; nothing to learn for the atlas."""
@@ -97,7 +97,9 @@ class Volumes(Task):
             return nn.Identity()
         from raymae.models.unetr import Unetr  # MONAI takes seconds to import
 
-        return Unetr(self._encoder(), self.grid, len(self.data.classes), feature_size=self.params.feature_size)
+        p = self.params
+        return Unetr(self._encoder(p.drop_path, p.dropout), self.grid, len(self.data.classes),
+                     feature_size=p.feature_size)
 
     def pretraining(self) -> PatchPretraining | None:
         """Intensities of hidden patches of boxes are reconstructed."""
@@ -109,7 +111,8 @@ class Volumes(Task):
                                 to_input=lambda image_BCXYZ: F.avg_pool3d(image_BCXYZ, p.shrink))
 
     def _autoencoder(self) -> MaskedAutoencoder:
-        return autoencoder(self.params, self._encoder(), self.grid)
+        p = self.params
+        return autoencoder(p, self._encoder(p.pretrain_drop_path, p.pretrain_dropout), self.grid)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 

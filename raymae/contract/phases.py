@@ -1,0 +1,81 @@
+"""Pretraining reads nothing that is declared to be fine-tuning's, so that one encoder serves many fine-tunings."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any, Literal, get_args, get_origin
+
+import torch
+from pydantic import ValidationError
+
+from raymae.contract.networks import FirstExamples
+from raymae.contract.subject import Check, Subject, require
+from raymae.contract.trials import difference
+from raymae.spec.space import Scalar
+from raymae.spec.task import TaskSchema, encoder_params, phase_of
+from raymae.tasks.base import Source, Task
+from raymae.train.phases import Pretrain
+
+BATCHES = 3
+
+
+def another_value(schema: TaskSchema, arm: str, params: Mapping[str, Scalar], name: str) -> Scalar:
+    """Another legal value of a parameter beside an arm's others; None where none is known, as of a text."""
+    value, kind = params[name], schema.params.model_fields[name].annotation
+    candidates: list[Any] = []
+    if isinstance(value, bool):
+        candidates = [not value]
+    elif get_origin(kind) is Literal:
+        candidates = list(get_args(kind))
+    elif isinstance(value, int):
+        candidates = [value + 1, 2 * value, value // 2, value + 2, value - 1]
+    elif isinstance(value, float):
+        candidates = [value / 2, 2 * value, value + 0.5, value - 0.5]
+    for candidate in candidates:
+        other = {**params, name: candidate}
+        try:
+            schema.params.model_validate(other)
+        except ValidationError:
+            continue
+        if candidate != value and not schema.check(arm, other):
+            return candidate
+    return None
+
+
+def pretraining(task: Task) -> dict[str, Any]:
+    """Pretrain on a few batches: how many examples there are, what is reported, and the weights."""
+    load, examples = task.load, {}
+
+    def few(split: str) -> Source:
+        source = load(split)
+        examples[split] = len(source)
+        return FirstExamples(source, BATCHES * task.params.pretrain_batch_size)
+
+    task.load = few  # type: ignore[method-assign]
+    phase = Pretrain(task)
+    # as texts: of what is not a number, one is not the other
+    reports = [{name: repr(value) for name, value in evaluation.metrics.items()} for evaluation in phase.run()]
+    return {"the number of examples": examples, "a report": reports, "the weights": dict(phase.result().state_dict())}
+
+
+def pretraining_reads_nothing_of_finetuning(subject: Subject, arm: str) -> None:
+    """Pretraining is the same, bit for bit, whatever fine-tuning's parameters are."""
+    schema, device = subject.schema, torch.device("cpu")
+    config = subject.config(arm, pretrain_epochs=2)
+    wanted = pretraining(subject.cls(config, device))
+    for name in config.params:
+        if phase_of(schema.params, name) != "finetune":
+            continue
+        value = another_value(schema, arm, config.params, name)
+        if value is None:
+            continue
+        other = replace(config, params={**config.params, name: value})
+        require(encoder_params(schema.params, other.params) == encoder_params(schema.params, config.params),
+                f"with {name}={value!r} it is not the same encoder")
+        differing = difference(pretraining(subject.cls(other, device)), wanted)
+        require(not differing, f"{name} is declared with phase=\"finetune\", and with {name}={value!r} in place of "
+                               f"{config.params[name]!r} pretraining is another: {differing.replace('/', ', ')}")
+
+
+CHECKS = (Check(pretraining_reads_nothing_of_finetuning, "pretrained"),)
