@@ -75,7 +75,7 @@ def pretraining_reads_nothing_of_finetuning(subject: Subject, arm: str) -> None:
                 f"with {name}={value!r} it is not the same encoder")
         differing = difference(pretraining(subject.cls(other, device)), wanted)
         require(not differing, f"{name} is declared with phase=\"finetune\", and with {name}={value!r} in place of "
-                               f"{config.params[name]!r} pretraining is another: {differing.replace('/', ', ')}")
+                               f"{config.params[name]!r} pretraining is another: {differing.strip('/').replace('/', ', ')}")
 
 
 CHECKS = (Check(pretraining_reads_nothing_of_finetuning, "pretrained"),)

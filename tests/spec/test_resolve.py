@@ -219,7 +219,9 @@ def test_an_arm_has_only_what_applies(load: Load) -> None:
     assert "mask_ratio" in names["mae"]
     assert names["mae"] - names["scratch"] == {
         "mask_ratio", "mask_kind", "pretrain_channels", "pretrain_epochs", "pretrain_lr", "pretrain_patience",
-        "norm_target", "freeze_epochs", "decoder_dim", "decoder_depth", "decoder_heads",
+        "norm_target", "freeze_epochs", "decoder_dim", "decoder_depth", "decoder_heads", "pretrain_batch_size",
+        "pretrain_weight_decay", "pretrain_warmup_epochs", "pretrain_clip_norm", "pretrain_precision",
+        "pretrain_eval_every", "pretrain_dropout", "pretrain_drop_path",
     }
     assert names["scratch"] < names["mae"]
     assert names["persistence"] == {"target", "date_column", "protocol", "horizon"}

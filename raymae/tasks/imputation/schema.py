@@ -141,9 +141,9 @@ SCHEMA = TaskSchema(
     params=ImputationParams,
     arms=ARMS,
     sizes={
-        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "pretrain_batch_size": 512,
-                  "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16,
-                  "decoder_depth": 1, "decoder_heads": 2, "bins": 8, "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
+        "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 512, "pretrain_batch_size": 512, "encoder_dim": 16,
+                  "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2,
+                  "bins": 8, "frequencies": 4, "hidden_dim": 16, "num_trees": 2, "max_rounds": 1, "num_donors": 200,
                   "warmup_epochs": 0.1, "pretrain_warmup_epochs": 0.1},
         # of 20,000 rows and ten columns: a minute a trial of the transformer on one CPU core; half of the trees that
         # are published, at half the time

@@ -97,7 +97,8 @@ SCHEMA = TaskSchema(
     sizes={
         "debug": {"epochs": 2, "pretrain_epochs": 1, "batch_size": 8, "pretrain_batch_size": 8, "image_size": 48,
                   "crop_size": 48, "patch_size": 12, "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2,
-                  "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75, "scale_max": 1.5},
+                  "decoder_dim": 16, "decoder_depth": 1, "decoder_heads": 2, "upernet_dim": 8, "scale_min": 0.75,
+                  "scale_max": 1.5},
         "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "pretrain_batch_size": 8, "crops": 4,
                  "eval_every": 2, "pretrain_eval_every": 2, "image_size": 96, "crop_size": 96, "patch_size": 12,
                  "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32, "drop_path": 0.05},
