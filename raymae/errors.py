@@ -11,6 +11,7 @@
     ├── TaskError          a method of a task raises, or returns what the training loop cannot use
     └── TrialError         one trial failed, the sweep goes on
         ├── CheckpointError  a checkpoint is damaged or belongs to another trial
+        ├── EncoderError   the encoder that a trial starts from is gone or damaged
         └── TransferError  pretrained weights did not reach the fine-tuned network
 
 The command line prints the message of a RayMAEError and exits 1 to 3 (130 after Ctrl-C);
@@ -108,6 +109,10 @@ class TrialError(RayMAEError):
 
 class CheckpointError(TrialError):
     """A checkpoint is damaged or belongs to another trial; the trial can be started over."""
+
+
+class EncoderError(TrialError):
+    """The encoder that a trial starts from is gone or damaged; it can be made again."""
 
 
 class TransferError(TrialError):

@@ -30,7 +30,7 @@ LOWER = {  # what each room may import besides itself
     "cli": {"web", "launch", "search", "contract", "train", "results", "tasks", "spec", "data", "errors", ""},
 }
 INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
-    "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
+    "search": [{"messages", "checkpoints", "encoders", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
                {"plan"}, {"timing"}, {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
     "data": [{"delimited", "frames", "series", "images", "class_folders", "split_names", "file_trees", "pixels",

@@ -12,10 +12,13 @@ from pydantic import ValidationError
 from raymae.contract.networks import FirstExamples
 from raymae.contract.subject import Check, Subject, require
 from raymae.contract.trials import difference
+from raymae.spec.encoder import pretraining_of
 from raymae.spec.space import Scalar
 from raymae.spec.task import TaskSchema, encoder_params, phase_of
 from raymae.tasks.base import Source, Task
+from raymae.train.encoder import Encoder
 from raymae.train.phases import Pretrain
+from raymae.train.trial import run_trial
 
 BATCHES = 3
 
@@ -78,4 +81,23 @@ def pretraining_reads_nothing_of_finetuning(subject: Subject, arm: str) -> None:
                                f"{config.params[name]!r} pretraining is another: {differing}")
 
 
-CHECKS = (Check(pretraining_reads_nothing_of_finetuning, "pretrained"),)
+def an_encoder_made_before_gives_the_same(subject: Subject, arm: str) -> None:
+    """A trial that starts from an encoder ends as one that pretrains for itself, bit for bit."""
+    config, whole, _ = subject.run(arm, stage="replicate")
+    pretraining = pretraining_of(config, subject.schema)
+    assert pretraining is not None
+    made = [*run_trial(pretraining, device=torch.device("cpu"))]
+    require(made[-1].final and made[-1].phase == "pretrain", "a pretraining for itself does not end with its phase")
+    last = made[-1]
+    weights = {name: value.clone() for name, value in last.state().phase.model.items()}
+    encoder = Encoder(weights, last.pretext, last.epoch, last.seconds)
+    tuned = list(run_trial(config, device=torch.device("cpu"), encoder=encoder))
+    for one, other in zip([*made, *tuned], whole, strict=True):
+        here, there = ((report.phase, report.epoch, report.metrics, report.best, report.pretext)
+                       for report in (one, other))
+        require(repr(here) == repr(there), f"from an encoder that was made before, {other.phase} epoch {other.epoch} "
+                                           f"reports {here[2]}, not {there[2]}")
+
+
+CHECKS = (Check(pretraining_reads_nothing_of_finetuning, "pretrained"),
+          Check(an_encoder_made_before_gives_the_same, "pretrained"))

@@ -21,12 +21,6 @@ def describe_environment() -> dict[str, Any]:
     """Plain values: time, command, python, package versions, git commit, host and device."""
     import torch
 
-    versions: dict[str, str | None] = {}
-    for name in PACKAGES:
-        try:
-            versions[name] = metadata.version(name)
-        except metadata.PackageNotFoundError:
-            versions[name] = None
     return {
         "time": datetime.now(UTC).isoformat(timespec="seconds"),
         "command": [os.path.basename(sys.argv[0]), *sys.argv[1:]],
@@ -35,9 +29,20 @@ def describe_environment() -> dict[str, Any]:
         "host": platform.node(),
         "cpus": os.cpu_count(),
         "device": torch.cuda.get_device_name() if torch.cuda.is_available() else "cpu",
-        "versions": versions,
+        "versions": versions(*PACKAGES),
         "git": git_state(),
     }
+
+
+def versions(*names: str) -> dict[str, str | None]:
+    """The installed version of each package; None where it is not installed."""
+    found: dict[str, str | None] = {}
+    for name in names:
+        try:
+            found[name] = metadata.version(name)
+        except metadata.PackageNotFoundError:
+            found[name] = None
+    return found
 
 
 def git_state() -> dict[str, Any] | None:

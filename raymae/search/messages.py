@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from raymae.results.store.columns import Row
+    from raymae.spec.encoder import EncoderRef
     from raymae.spec.trial import ReportData, TrialConfig
 
 NOT_STARTED = "no workers came for it before the sweep's end"
@@ -47,6 +48,7 @@ class Job:
         next_step: Reports before this one are recorded already.
         parent: Where it goes on from, where it is a child of a population.
         milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
+        encoder: What it starts from, or makes, where it is of stage `pretrain`; None where its arm does not pretrain.
     """
 
     trial_id: str
@@ -57,6 +59,7 @@ class Job:
     next_step: int = 0
     parent: Parent | None = None
     milestones: int = 0
+    encoder: EncoderRef | None = None
 
     def once_more(self) -> Job:
         """This job as its next attempt."""
@@ -89,6 +92,7 @@ class Message:
         failure: Why the trial failed; made by `failed` alone.
         worker: Who sends it; None where no worker could.
         warning: What went wrong and does not end the trial.
+        lost_encoder: The failure is that the encoder which the trial starts from is gone or damaged.
         sent_at: Seconds since 1970 by the sender's clock.
     """
 
@@ -98,18 +102,22 @@ class Message:
     failure: str | None = None
     worker: Worker | None = None
     warning: str | None = None
+    lost_encoder: bool = False
     sent_at: float = field(default_factory=time.time)
 
     @classmethod
-    def failed(cls, job: Job, why: str, worker: Worker | None = None) -> Message:
+    def failed(
+        cls, job: Job, why: str, worker: Worker | None = None, *, lost_encoder: bool = False
+    ) -> Message:
         """Say that a job failed; nothing follows.
 
         Args:
             job: The job, as its last attempt.
             why: The reason, for people.
             worker: Who says so, if it is one of its workers.
+            lost_encoder: The reason is the encoder that it starts from.
         """
-        return cls(job.trial_id, job.attempt, failure=why, worker=worker)
+        return cls(job.trial_id, job.attempt, failure=why, worker=worker, lost_encoder=lost_encoder)
 
     @property
     def final(self) -> bool:

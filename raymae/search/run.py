@@ -9,13 +9,15 @@ from pathlib import Path
 
 from raymae.errors import BudgetSpentError, InterruptedSweepError, TrialError
 from raymae.results.store.folder import Folder
-from raymae.results.store.layout import DRIVER_LOG, TRIALS
+from raymae.results.store.layout import DRIVER_LOG, ENCODERS, TRIALS
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
 from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.decide.conductor import Conductor
+from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore, warm_start
+from raymae.search.encoders import EncoderShelf
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
 from raymae.search.engine.mailbox import ClusterNodes, Mailbox
@@ -66,7 +68,7 @@ def run_sweep(
         stack.enter_context(store)
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
-            observers=[display], extended=extend,
+            observers=[display], encoders=_encoders(plan, store), extended=extend,
         )
         conductor.lengthen(store.manifest.times_epochs or {})
         for folder in spec.search.warm_start:
@@ -90,6 +92,14 @@ def run_sweep(
     if conductor.interrupted:
         raise InterruptedSweepError("interrupted; run the same command again to go on")
     return verdict
+
+
+def _encoders(plan: Plan, store: Store) -> Encoders:
+    """The encoders of a sweep: its own, or those of a folder that several sweeps share."""
+    shared = plan.spec.encoders
+    shelf = EncoderShelf(shared or Folder(store.location).uri(ENCODERS))
+    others = [EncoderShelf(Folder(folder).uri(ENCODERS)) for folder in plan.spec.search.warm_start]
+    return Encoders(plan.schema, shelf, plan.data.fingerprint, others=others, shared=shared is not None)
 
 
 def _spent(conductor: Conductor) -> str:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from raymae.spec.constraints import Constraint
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, ordered
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.task import Arm, TaskSchema, applies, is_live
+from raymae.spec.task import Arm, TaskSchema, applies, is_live, phase_of
 from raymae.spec.trial import DataSource, Stage, TrialConfig, TrialData
 
 
@@ -27,6 +27,7 @@ class ArmPlan:
         space: The distributions that apply to the arm, in an order in which conditions can be decided.
         constraints: What every configuration satisfies.
         live: The searched parameters that may change while a trial trains.
+        shared: The searched parameters that pretraining reads, of an arm that pretrains.
         times_epochs: How many times the epochs of fine-tuning it gets, so that arms are equal in what `fair` says.
     """
 
@@ -36,6 +37,7 @@ class ArmPlan:
     space: Mapping[str, Uniform | LogUniform | IntRange | Choice]
     constraints: tuple[Constraint, ...] = ()
     live: tuple[str, ...] = ()
+    shared: tuple[str, ...] = ()
     times_epochs: float = 1.0
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
@@ -93,7 +95,8 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
     live = tuple(key for key in space if is_live(schema.params, key))
     constraints = tuple(map(Constraint, spec.constraints))
     space = {key: _possible(name, key, distribution, constraints) for key, distribution in space.items()}
-    return ArmPlan(name, arm, fixed, space, constraints, live)
+    shared = tuple(key for key in space if arm.kind == "pretrained" and phase_of(schema.params, key) != "finetune")
+    return ArmPlan(name, arm, fixed, space, constraints, live, shared)
 
 
 def _possible(

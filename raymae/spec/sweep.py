@@ -104,6 +104,10 @@ class SearchSpec(Model):
 
     algorithm: Literal["tpe", "gp", "cmaes", "qmc", "random", "grid"] = "tpe"
     num_trials: int = Field(16, ge=1, le=100_000, description="Trials per arm. Every arm gets the same number.")
+    finetunes_per_encoder: int = Field(
+        1, ge=1, le=1000, description="Search trials of a pretrained arm that start from one encoder: what pretraining "
+        "reads is proposed once for so many fine-tunings. Arms get the same number of trials whatever it is."
+    )
     scheduler: Literal["asha", "hyperband", "median", "pbt", "none"] = Field(
         "asha", description="Ends trials early. hyperband is the asynchronous one: asha with several brackets. pbt is "
         "population-based training: the worst trials make way for changed copies of the best."
@@ -242,6 +246,10 @@ class SweepSpec(Model):
     resources: ResourceSpec = Field(default_factory=ResourceSpec)
     budget: BudgetSpec = Field(default_factory=BudgetSpec)
     results: str = Field("results", description="Folder under which `<name>/` is written.")
+    encoders: str | None = Field(
+        None, min_length=1, description="Folder or URI of pretrained encoders that several sweeps share; by default "
+        "each sweep keeps its own, in its results folder."
+    )
 
     @field_validator("settings", mode="before")
     @classmethod

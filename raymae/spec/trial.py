@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 DataSource = Literal["real", "synthetic"]
 PhaseName = Literal["pretrain", "finetune", "test"]
-Stage = Literal["search", "replicate"]
+Stage = Literal["search", "replicate", "pretrain"]
 
 
 @dataclass(frozen=True)
@@ -58,9 +58,11 @@ class TrialConfig:
         params: Every parameter that the arm has, nothing else.
         data: Which data, where it lies, and whether it is real.
         seed: Seed of initialisation, data order, masks and dropout.
-        stage: `search` never reads the test split; `replicate` scores it once, at the end.
+        stage: `search` never reads the test split; `replicate` scores it once, at the end; `pretrain` is a pretraining
+            for itself, which ends with an encoder that others start from.
         earlier: Where parameters changed while fine-tuning: (epoch, values) pairs, oldest first; the values held before
             that epoch, `params` hold after the last. Pretraining has the oldest.
+        pretrain_seed: Seed of the pretraining, where that is another: several trials of a search may share an encoder.
     """
 
     task: str
@@ -70,16 +72,20 @@ class TrialConfig:
     seed: int
     stage: Stage = "search"
     earlier: tuple[tuple[int, Mapping[str, Scalar]], ...] = ()
+    pretrain_seed: int | None = None
     config_id: str = field(init=False)
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "config_id", hashlib.sha256(self.identity().encode()).hexdigest()[:12])
+
+    def identity(self) -> str:
+        """Everything but the seeds and the stage, as text that is the same wherever the data lies."""
         # elsewhere, it is the same configuration; read in another way, it is not
         data = {"name": self.data.name, "source": self.data.source, **self.data.where.given()}
         identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
         if self.earlier:
             identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
-        text = json.dumps(identity, sort_keys=True, default=str)
-        object.__setattr__(self, "config_id", hashlib.sha256(text.encode()).hexdigest()[:12])
+        return json.dumps(identity, sort_keys=True, default=str)
 
     def params_at(self, epoch: int) -> dict[str, Scalar]:
         """The parameters that hold in a fine-tuning epoch, counted from 0."""
@@ -92,6 +98,8 @@ class TrialConfig:
                  "seed": self.seed, "stage": self.stage, "config_id": self.config_id}
         if self.earlier:
             plain["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
+        if self.pretrain_seed is not None:
+            plain["pretrain_seed"] = self.pretrain_seed
         return plain
 
     @classmethod
@@ -99,7 +107,8 @@ class TrialConfig:
         """The inverse of `to_json`."""
         earlier = tuple((int(epoch), dict(values)) for epoch, values in value.get("earlier", ()))
         plain = {key: value[key] for key in ("task", "arm", "params", "seed", "stage")}
-        return cls(**plain, data=TrialData.from_json(value["data"]), earlier=earlier)
+        return cls(**plain, data=TrialData.from_json(value["data"]), earlier=earlier,
+                   pretrain_seed=value.get("pretrain_seed"))
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, NamedTuple, Protocol
 
 import numpy as np
@@ -18,6 +18,7 @@ from raymae.errors import CheckpointError, TrialError
 from raymae.spec.trial import PhaseName, UnitTable
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
+from raymae.train.encoder import Encoder
 from raymae.train.epoch import Learner, Steps, evaluate
 from raymae.train.pretext import validate
 from raymae.train.units import UnitLog
@@ -108,8 +109,11 @@ class Pretrain:
     name: PhaseName = "pretrain"
 
     def __init__(self, task: Task) -> None:
+        config = task.config
+        if config.pretrain_seed not in (None, config.seed):
+            task = type(task)(replace(config, seed=config.pretrain_seed, pretrain_seed=None), task.device)
         pretraining = task.pretraining()
-        assert pretraining is not None, f"the arm {task.config.arm} does not pretrain"
+        assert pretraining is not None, f"the arm {config.arm} does not pretrain"
         self.task, self.epoch, self.stale, self.stopped_early = task, 0, 0, False
         self.best: dict[str, float] = {}
         self.lowest = math.inf
@@ -317,10 +321,18 @@ class Test:
         self.model.load_state_dict(state.model)
 
 
-def first_phase(task: Task) -> Phase:
-    """Enter the phase that a trial starts with."""
+def first_phase(task: Task, encoder: Encoder | None = None) -> Phase:
+    """Enter the phase that a trial starts with.
+
+    Args:
+        task: The problem.
+        encoder: What its pretraining has led to, where that is over.
+
+    Raises:
+        EncoderError: It is of another network.
+    """
     if task.arm.kind == "pretrained":
-        return Pretrain(task)
+        return Pretrain(task) if encoder is None else Finetune(task, encoder.model(task))
     return Reference(task) if task.arm.kind == "reference" else Finetune(task)
 
 
@@ -365,8 +377,8 @@ def _score(task: Task, model: nn.Module, split: str, units: UnitLog | None = Non
 
 
 def _pictures(task: Task, model: nn.Module, phase: Literal["pretrain", "test"]) -> Mapping[str, np.ndarray]:
-    """Draw what a replicate's network does, once over all ranks."""
-    if task.config.stage != "replicate" or rank_and_world()[0]:
+    """Draw what a network does, once over all ranks: a replicate's, or one that was pretrained for itself."""
+    if task.config.stage == "search" or rank_and_world()[0]:
         return {}
     model.eval()
     return task.pictures(model, phase)

@@ -17,13 +17,16 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymae.spec.trial import PhaseName, ReportData, TrialConfig, UnitTable
+from raymae.spec.trial import PhaseName, ReportData, Stage, TrialConfig, UnitTable
 from raymae.tasks import task_class
 from raymae.tasks.base import Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
 from raymae.train.device import pick_device
+from raymae.train.encoder import Encoder
 from raymae.train.phases import Evaluation, PhaseState, first_phase, next_phase, restored_phase
 from raymae.train.pretext import PRETEXT
+
+LAST: Mapping[Stage, PhaseName] = {"search": "finetune", "replicate": "test", "pretrain": "pretrain"}
 
 
 @dataclass(frozen=True)
@@ -81,6 +84,7 @@ def run_trial(
     config: TrialConfig,
     *,
     device: torch.device | None = None,
+    encoder: Encoder | None = None,
     resume: Path | None = None,
     replay_from: int | None = None,
     written_by: str | None = None,
@@ -91,6 +95,8 @@ def run_trial(
     Args:
         config: Everything that determines the result.
         device: Where to compute; this process's GPU if it has one, by default.
+        encoder: What the trial's pretraining has led to: a trial of stage `pretrain` with the configuration of
+            `raymae.spec.encoder.pretraining_of`. By default the trial pretrains by itself, which gives the same bits.
         resume: A checkpoint written by an earlier `Report.save` of the same configuration and seed.
         replay_from: With `resume`: first yield again the reports from this step on that came before the checkpoint,
             for whoever has lost them.
@@ -101,7 +107,7 @@ def run_trial(
 
     Yields:
         One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
-        the end, with the weights that were best on validation.
+        the end, with the weights that were best on validation. A `pretrain` trial ends with its pretraining.
 
     Raises:
         TrialError: The loss is not finite, the checkpoint does not fit, or pretrained weights did not arrive.
@@ -109,7 +115,7 @@ def run_trial(
     """
     task = task or task_class(config.task)(config, device or pick_device())
     if resume is None:
-        trial = _Trial(task)
+        trial = _Trial(task, encoder=encoder)
     else:
         plain = load_checkpoint(resume, config_id=written_by or config.config_id, seed=config.seed)
         state = TrialState.from_plain(plain)
@@ -148,12 +154,16 @@ class _Trial:
     Args:
         task: The task under the trial's configuration.
         state: Where it continues; the start by default.
+        encoder: What its pretraining has led to, where another trial did it.
     """
 
-    def __init__(self, task: Task, state: TrialState | None = None) -> None:
-        self.task = task
-        self.clock = _Clock()
-        self.phase = first_phase(task) if state is None else restored_phase(task, state.phase)
+    def __init__(self, task: Task, state: TrialState | None = None, encoder: Encoder | None = None) -> None:
+        self.task, self.clock = task, _Clock()
+        self.pretext = {} if encoder is None else dict(encoder.pretext)
+        if state is not None:
+            self.phase = restored_phase(task, state.phase)
+        else:
+            self.phase = first_phase(task, encoder)
         self.history: list[ReportData] = []
         if state is not None:
             self.history += state.history
@@ -161,7 +171,7 @@ class _Trial:
 
     def run(self) -> Iterator[Report]:
         """Do everything that is left to do."""
-        last: PhaseName = "test" if self.task.config.stage == "replicate" else "finetune"
+        last = LAST[self.task.config.stage]
         while not (self.history and self.history[-1].final):
             for evaluation in self.phase.run():
                 yield self._report(evaluation, final=evaluation.last and self.phase.name == last)
@@ -181,7 +191,7 @@ class _Trial:
     def _pretext(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """What is known of the pretraining: of this evaluation, or as reported before."""
         found = {name: value for name, value in metrics.items() if name in PRETEXT}
-        return found or (dict(self.history[-1].pretext) if self.history else {})
+        return found or dict(self.history[-1].pretext if self.history else self.pretext)
 
     def replay(self, first: int) -> Iterator[Report]:
         """Repeat the reports from a step on, without their pictures."""

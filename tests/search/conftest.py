@@ -136,9 +136,11 @@ def check_complete(store: Store) -> None:
         if row["status"] != "completed":
             continue
         assert sorted(mine["step"]) == list(range(len(mine)))
-        pretrain = 2 if row["arm"] == "mae" else 0
-        expected = 1 if row["arm"] == "persistence" else pretrain + 4
+        expected = 2 if row["stage"] == "pretrain" else 1 if row["arm"] == "persistence" else 4
         assert len(mine) == expected + (row["stage"] == "replicate")
+    made = trials[trials["stage"] == "pretrain"]
+    assert not made["encoder_id"].duplicated().any(), "an encoder is made once"
+    assert set(made["encoder_id"]) == set(trials["encoder_id"].dropna())
     assert set(store.configs()) == set(trials["trial_id"])
     verdict = store.verdict()
     assert verdict is not None

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.report import figures, intervals
+from raymae.results.report.pretraining import encoder_trials, with_pretraining
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES, picture_name
@@ -126,7 +127,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         places=places,
         differences=differences,
         scores=scores,
-        num_trials=TrialCounts.of(last["status"]),
+        num_trials=TrialCounts.of(last[last["stage"] != "pretrain"]["status"]),
         failed=tuple(Failure(row["trial_id"], row["arm"], str(row["error"] or "no reason kept"))
                      for row in failed.head(MAX_FAILURES).to_dict("records")),
         environment=store.environment(),
@@ -145,11 +146,12 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
             "pareto": verdict.pareto,
             "references": {arm.arm: figures.short(arm.val.score) for arm in verdict.arms
                            if arm.kind == "reference" and arm.val.score is not None},
-            "trials": figures.trial_columns(last, objective, [param.name for param in params]),
+            "trials": figures.trial_columns(
+                last[last["stage"] != "pretrain"], objective, [param.name for param in params]),
             "responses": figures.responses(search, params, objective),
             "scored": figures.scored(search, objective),
             "progress": figures.progress(all_search, objective),
-            "learning": figures.learning(search, store.reports(), objective),
+            "learning": figures.learning(search, with_pretraining(store.reports(), last), objective),
         },
     )
 
@@ -181,8 +183,10 @@ def _pictures(store: Store, verdict: Verdict, last: pd.DataFrame) -> dict[str, t
     names = folder.names(PICTURES)
     replicates = last[last["stage"] == "replicate"]
     for arm in verdict.arms:
+        encoders = encoder_trials(last[last["arm"] == arm.arm])
         for trial in sorted(replicates[replicates["arm"] == arm.arm]["trial_id"]):
-            own = {name: shows for name in names if (shows := picture_name(name, trial))}
+            own = {name: shows for name in names for one in (encoders.get(trial), trial)
+                   if one and (shows := picture_name(name, one))}
             for name, shows in own.items():
                 data = folder.read(f"{PICTURES}/{name}")
                 if taken == MAX_PICTURES or len(data) > left:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
-from raymae.results.store.columns import param_columns
+from raymae.results.store.columns import alone_s, param_columns
 from raymae.spec import SweepSpec
 from raymae.spec.space import Choice, LogUniform
 from raymae.spec.task import Objective
@@ -146,7 +146,7 @@ def progress(search: pd.DataFrame, objective: Objective) -> dict[str, dict[str, 
         ended = 0
         for index, trial_id, status, score, wall in zip(
                 rows.index, rows["trial_id"], rows["status"], rows[column].to_numpy(float, na_value=math.nan),
-                rows["wall_s"].to_numpy(float, na_value=0.0), strict=True):
+                alone_s(rows), strict=True):
             spent += wall if math.isfinite(wall) else 0.0
             if last_of[trial_id] != index:
                 continue  # an attempt that was repeated: only its compute counts

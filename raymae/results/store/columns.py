@@ -31,8 +31,9 @@ _TRIAL_HEAD = {
     "attempt": "int64", "status": "string", "seed": "int64", "task": "string", "size": "string",
 }
 _TRIAL_TAIL = {
-    "pretext_loss": "double", "pretext_skill": "double",
-    "epochs_done": "int64", "num_parameters": "int64", "wall_s": "double", "started_at": "timestamp",
+    "pretext_loss": "double", "pretext_skill": "double", "encoder_id": "string", "pretrain_s": "double",
+    "finetune_s": "double", "epochs_done": "int64", "num_parameters": "int64", "wall_s": "double",
+    "started_at": "timestamp",
     "ended_at": "timestamp", "parent": "string", "host": "string", "device": "string", "pid": "int64",
     "data_name": "string", "data_source": "string", "data_fingerprint": "string", "error": "string",
 }
@@ -42,7 +43,7 @@ _REPORT_HEAD = {
 }
 _REPORT_TAIL = {"pretext_loss": "double", "pretext_skill": "double", "data_source": "string"}
 
-LATER = frozenset({"pretext_loss", "pretext_skill"})
+LATER = frozenset({"pretext_loss", "pretext_skill", "encoder_id", "pretrain_s", "finetune_s"})
 """Columns that folders of earlier versions lack; every other fixed one is in every folder."""
 
 KINDS = ("string", "bool", "int64", "double", "timestamp")
@@ -54,7 +55,7 @@ REQUIRED = {
     "reports": ("trial_id", "arm", "stage", "attempt", "step", "phase"),
 }
 _ALLOWED = {
-    "stage": ("search", "replicate"), "status": ("completed", "stopped", "failed"),
+    "stage": ("search", "replicate", "pretrain"), "status": ("completed", "stopped", "failed"),
     "phase": ("pretrain", "finetune", "test"), "data_source": ("real", "synthetic"),
 }
 
@@ -153,6 +154,18 @@ def _kinds(annotation: Any) -> set[type]:
 def last_attempts(trials: pd.DataFrame) -> pd.DataFrame:
     """Of several attempts at one trial the last, by number of attempt."""
     return trials.sort_values("attempt", kind="stable").drop_duplicates("trial_id", keep="last")
+
+
+def alone_s(trials: pd.DataFrame) -> pd.Series:
+    """Seconds that each trial took with those of the encoder it started from, as if it shared that with nobody.
+
+    Args:
+        trials: Rows of the `trials` dataset, of whatever version.
+    """
+    wall_s = trials["wall_s"].astype(float)
+    if "pretrain_s" not in trials:
+        return wall_s
+    return wall_s + trials["pretrain_s"].astype(float).where(trials["stage"] != "pretrain").fillna(0.0)
 
 
 def arrow_schema(columns: Columns) -> Any:

@@ -9,6 +9,7 @@
     reports/part-*.parquet               one row per report
     scores/<trial_id>.parquet            a replicate's test score, example by example
     configs/<trial_id>.json              the config of every trial that was started
+    encoders/<encoder_id>.safetensors    a masked autoencoder that trials start from; and <encoder_id>.json, its card
     checkpoints/<trial_id>.pt            the latest state of a trial that has not ended
     checkpoints/<trial_id>@<epoch>.pt    its state after an epoch, kept for a child of population-based training
     pictures/<trial_id>-<name>.png       what a replicate does
@@ -33,6 +34,7 @@ TRIALS = "trials"
 REPORTS = "reports"
 SCORES = "scores"
 CONFIGS = "configs"
+ENCODERS = "encoders"
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
 TENSORBOARD = "tensorboard"
@@ -52,6 +54,16 @@ def config(trial_id: str) -> str:
     if not _TRIAL_ID.fullmatch(trial_id):
         raise ResultsError(f"a trial_id is letters, digits, dot, dash and underscore, got {trial_id!r}")
     return f"{CONFIGS}/{trial_id}.json"
+
+
+def encoder_weights(encoder_id: str) -> str:
+    """The file of an encoder's weights, in a folder of encoders."""
+    return f"{encoder_id}.safetensors"
+
+
+def encoder_card(encoder_id: str) -> str:
+    """The file that says what an encoder is, in a folder of encoders."""
+    return f"{encoder_id}.json"
 
 
 def checkpoint(trial_id: str) -> str:

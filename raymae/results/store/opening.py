@@ -19,7 +19,7 @@ from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
 from raymae.spec import SweepSpec, TaskSchema
 from raymae.spec.read import Tree
 
-MACHINE_DEPENDENT = ("results", "resources", "budget")
+MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget")
 """Keys of a sweep file that may change from one start to the next.
 
 They say where and for how long a machine works, not what is computed, and continuing on another machine or with more

@@ -122,7 +122,15 @@ def rule_text(verdict: Verdict) -> str:
         parts.append("replicates in rounds, intervals hold at every look")
     if rule.looked_before:
         parts.append("looked at before: replicates were added after a verdict")
-    return f"Rule: {', '.join(parts)}." + (f" Mind: {rule.note}." if rule.note else "")
+    mind = f"Mind: {rule.note}." if rule.note else ""
+    return " ".join(filter(None, (f"Rule: {', '.join(parts)}.", mind, _shared_text(verdict))))
+
+
+def _shared_text(verdict: Verdict) -> str:
+    """What sharing encoders has saved, in a sentence; "" where no trials share one."""
+    found = [f"{arm.arm} {duration(arm.compute_s)} in place of {duration(arm.unshared_s)}"
+             for arm in verdict.arms if arm.unshared_s is not None]
+    return f"Trials share pretrained encoders: {', '.join(found)} of compute." if found else ""
 
 
 def _compute(verdict: Verdict) -> str:

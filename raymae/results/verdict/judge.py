@@ -14,7 +14,7 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import is_test, last_attempts, param_columns
+from raymae.results.store.columns import alone_s, is_test, last_attempts, param_columns
 from raymae.results.store.layout import VERDICT
 from raymae.results.store.manifest import Manifest, checked
 from raymae.results.store.store import Store
@@ -238,7 +238,9 @@ def _arm(
     if side is not None:
         scores[objective.test] = side
     n = 0 if side is None else len(side.scores)
-    seconds = done["wall_s"].astype(float).mean() if len(done) else None
+    seconds = alone_s(done).mean() if len(done) else None
+    trials = rows[rows["stage"] != "pretrain"]
+    compute, unshared = _finite_sum(rows["wall_s"]), _finite_sum(alone_s(trials))
     best, unscored = _best(last, objective), len(done) - n
     return ArmResult(
         arm=name,
@@ -248,11 +250,12 @@ def _arm(
         val=BestTrial(objective.val, None if best is None else float(best[objective.val]),
                       None if best is None else str(best["trial_id"])),
         best_params={} if best is None else _params(best),
-        compute_s=_finite_sum(rows["wall_s"]),
-        num_trials=TrialCounts.of(last["status"]),
+        compute_s=compute,
+        num_trials=TrialCounts.of(last[last["stage"] != "pretrain"]["status"]),
         note=f"{unscored} completed replicates have no finite {objective.test} and are left out" if unscored else "",
         replicate_s=None if seconds is None or not math.isfinite(seconds) else float(seconds),
         skill=_skill(done),
+        unshared_s=unshared if unshared > compute + 1 else None,
     )
 
 

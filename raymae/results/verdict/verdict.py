@@ -84,6 +84,7 @@ class ArmResult:
         note: What is left out of the scores, or "".
         replicate_s: Mean wall time of a replicate, in seconds; None without one.
         skill: Of its pretraining; None where it has none, or nobody measured it.
+        unshared_s: What `compute_s` would have been without trials that share an encoder; None where none do.
     """
 
     arm: str
@@ -97,6 +98,7 @@ class ArmResult:
     note: str = ""
     replicate_s: float | None = None
     skill: Skill | None = None
+    unshared_s: float | None = None
 
 
 @dataclass(frozen=True)

@@ -93,6 +93,7 @@ class Follower:
         columns = ["trial_id", "arm", "stage", "status", "attempt", "error"]
         rows: list[dict[Any, Any]] = last_attempts(trials.select(columns).to_pandas()).to_dict("records")
         last = {row["trial_id"]: row for row in rows}
+        trials_ended = [row for row in rows if row["stage"] != "pretrain"]  # a pretraining is no trial of its own
         planned = state.planned if state else self._guessed()
         word, note = self._state(state, answer)
         alive = state if state and word == "running" else None
@@ -104,8 +105,8 @@ class Follower:
             state=word, note=note, started_at=state.started_at if state else self._store.manifest.created_at,
             elapsed_s=_elapsed(state, word), left_s=alive.left_s if alive else None,
             dashboard=alive.dashboard if alive else None, slots=state.slots if state else None,
-            num_planned=sum(arm.search + arm.replicates for arm in planned.values()), num_ended=len(last),
-            num_trials=TrialCounts.of(row["status"] for row in last.values()),
+            num_planned=sum(arm.search + arm.replicates for arm in planned.values()), num_ended=len(trials_ended),
+            num_trials=TrialCounts.of(row["status"] for row in trials_ended),
             num_reports=reports.num_rows, last_report=latest and latest.isoformat(),
             arms=tuple(_arm(answer, arm, list(last.values()), planned.get(arm.arm, PlannedTrials(0, 0)))
                        for arm in answer.arms),

@@ -49,8 +49,9 @@ class Summary:
 def summary(store: Store) -> Summary:
     """Everything about a sweep's state."""
     trials = store.trials()
+    trials = trials[trials["stage"] != "pretrain"]  # a pretraining is no trial of its own
     ended = set(trials["trial_id"])
-    started = set(store.configs()) | ended
+    started = {name for name, config in store.configs().items() if config.get("stage") != "pretrain"} | ended
     return Summary(
         root=store.root,
         num_trials={
@@ -59,7 +60,7 @@ def summary(store: Store) -> Summary:
             **vars(TrialCounts.of(trials["status"])),
         },
         num_reports=store.table("reports").num_rows,
-        verdict=verdict_now(store, trials),
+        verdict=verdict_now(store),
     )
 
 

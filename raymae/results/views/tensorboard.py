@@ -142,14 +142,14 @@ def scalars(row: Row) -> dict[str, float]:
 
 
 def pictures_of(folder: Folder, row: Row, names: list[str]) -> dict[str, bytes]:
-    """A trial's pictures by name; only replicates have any.
+    """A trial's pictures by name; only replicates and pretrainings have any.
 
     Args:
         folder: The sweep's folder.
         row: The trial's row.
         names: Files in the sweep's folder of pictures.
     """
-    if row["stage"] != "replicate":
+    if row["stage"] == "search":
         return {}
     found = {name: picture_name(name, row["trial_id"]) for name in names}
     return {picture: folder.read(f"{PICTURES}/{name}") for name, picture in found.items() if picture}

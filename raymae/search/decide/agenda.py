@@ -1,11 +1,14 @@
-"""What a sweep still has to run, and in which order: interrupted trials, children, the search, replicates."""
+"""What a sweep still has to run, and in which order: interrupted trials, children, the search, replicates; and before
+each the encoder that it starts from."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
+from dataclasses import replace
 
-from raymae.results.store.store import Store
 from raymae.search.decide.budget import Budget
+from raymae.search.decide.encoders import Encoders
+from raymae.search.decide.gate import Gate
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
@@ -20,6 +23,8 @@ class Agenda:
     An arm whose replicates have begun is searched no more, even where time turns out to be left: its test scores are
     known, or will be, and nothing may be chosen after them.
 
+    A trial whose encoder is not there is held, and its pretraining goes before it; meanwhile others are started.
+
     It is not guarded: its conductor holds a lock whenever it asks it.
 
     Args:
@@ -28,8 +33,8 @@ class Agenda:
         searches: The search of each arm.
         rounds: How many replicates each arm needs.
         budget: What is left, and the slots.
-        store: Where a new trial's configuration goes.
-        clock: Seconds, monotonic.
+        gate: Starts them, once their encoder is there.
+        encoders: Those there are; without them every trial pretrains for itself.
         reopened: Whether the search goes on although replicates have been scored: asked for by `raymae extend`.
 
     Attributes:
@@ -37,11 +42,11 @@ class Agenda:
     """
 
     def __init__(
-        self, proposals: Proposals, trials: Trials, searches: Searches, rounds: Rounds, budget: Budget, store: Store,
-        clock: Callable[[], float], *, reopened: bool = False,
+        self, proposals: Proposals, trials: Trials, searches: Searches, rounds: Rounds, budget: Budget, gate: Gate, *,
+        encoders: Encoders | None = None, reopened: bool = False,
     ) -> None:
         self._proposals, self._trials, self._searches, self._rounds = proposals, trials, searches, rounds
-        self._budget, self._store, self._clock, self._reopened = budget, store, clock, reopened
+        self._budget, self._gate, self._encoders, self._reopened = budget, gate, encoders, reopened
         self.cut_short: set[str] = set()
         self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
         self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
@@ -50,34 +55,86 @@ class Agenda:
         """Put trials of an earlier run first."""
         for trial in interrupted:
             self._trials.add(trial)
-            self._waiting.append(trial)
+            self._gate.note(trial)
+            if trial.stage != "pretrain":
+                self._waiting.append(trial)
+
+    # -- what is next --------------------------------------------------------------------------------------------------
 
     def next(self) -> Trial | None:
         """The next trial, started; None while all slots are busy or something must end first."""
         if len(self._trials.running) >= self._budget.slots:
             return None
-        if self._waiting:
-            return self._start(self._waiting.pop(0))
+        if (orphan := self._gate.orphan()) is not None:
+            return orphan
+        while (trial := self._propose()) is not None:
+            if (started := self._gate.pass_(trial)) is not None:
+                return started
+        return None
+
+    def _propose(self) -> Trial | None:
+        """The next trial that is wanted, not started yet; None if something must end first."""
+        for queue in (self._waiting, self._gate.freed):
+            if queue:
+                return queue.pop(0)
         if not self._budget.search_time_is_up():
             self._children = [child for child in self._children if not self._is_closed(child.config.arm)]
             if self._children:
-                return self._start(self._children.pop(0))
+                return self._children.pop(0)
             shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._searches.quota.items()
                       if not self._is_closed(arm) and self._budget.fits_another(arm)}
-            arm = min(shares, key=lambda name: shares[name], default=None)
-            if arm is not None and shares[arm] < 1:
-                trial_id = self._search_id(arm)
-                number = self._trials.num_asked(arm)
-                sampled = self._searches.studies[arm].ask(trial_id)
-                return self._enter(self._proposals.sampled(trial_id, arm, number, sampled))
+            for arm in sorted(shares, key=lambda name: shares[name]):
+                if shares[arm] < 1 and (trial := self._ask(arm)) is not None:
+                    return trial
         while True:
             ready = [(number, best) for arm in self._rounds.wanted
                      for best, number in [self._to_replicate(arm)] if best is not None and self._search_is_over(arm)]
             if ready:
                 number, best = min(ready, key=lambda one: one[0])
-                return self._enter(self._proposals.replicate(best, number))
+                return self._proposals.replicate(best, number)
             if not self._is_through() or not self._rounds.next():
                 return None
+
+    def _ask(self, arm: str) -> Trial | None:
+        """The next trial of an arm's search; None where it has to wait for an encoder that several trials share."""
+        trial_id, number, group = self._search_id(arm), self._trials.num_asked(arm), None
+        groups = None if self._encoders is None else self._searches.groups.get(arm)
+        if groups is not None and self._encoders is not None:
+            group = groups.open(self._encoders)
+            if group is None and not groups.may_begin(self._searches.quota[arm] - number, self._encoders):
+                return None
+        sampled = self._searches.studies[arm].ask(
+            trial_id, group.sampled if group else {}, groups.sampled() if groups else ())
+        trial = self._proposals.sampled(trial_id, arm, number, sampled)
+        if groups is not None:
+            trial.config = replace(trial.config, pretrain_seed=group.pretrain_seed if group else trial.config.seed)
+            self._gate.note(trial)
+        return trial
+
+    def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
+        """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
+        best = self._trials.best(arm)
+        number = 0 if best is None else self._trials.num_replicates_of(best)
+        return (best if number < self._rounds.wanted[arm] else None), number
+
+    def _search_is_over(self, arm: str) -> bool:
+        if self._trials.num_running(arm, "search") or self._gate.holds(arm):
+            return False
+        if self._is_closed(arm) or (self._trials.num_asked(arm) >= self._searches.quota[arm]
+                                    and not any(child.config.arm == arm for child in self._children)):
+            return True
+        if not self._budget.fits_another(arm):
+            self.cut_short.add(arm)
+        return arm in self.cut_short
+
+    def _is_closed(self, arm: str) -> bool:
+        """Whether the arm's replicates have begun, or the budget has ended its search so that they can."""
+        return arm in self.cut_short or (not self._reopened and bool(self._trials.of(arm, "replicate")))
+
+    def _search_id(self, arm: str) -> str:
+        return f"{arm}-{len(self._trials.of(arm, 'search')):04d}"
+
+    # -- what is left --------------------------------------------------------------------------------------------------
 
     def is_empty(self) -> bool:
         """Whether it will never name another trial."""
@@ -85,8 +142,11 @@ class Agenda:
 
     def _is_through(self) -> bool:
         """Whether nothing is left to start of the search and of the replicates that are wanted by now."""
-        return not self._waiting and all(
-            self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self._rounds.wanted)
+        if self._waiting or self._gate.holds_any():
+            return False
+        return all(self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self._rounds.wanted)
+
+    # -- what happened -------------------------------------------------------------------------------------------------
 
     def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
         """Whether a population ends a trial at this epoch; a child of a better one then takes its place.
@@ -107,7 +167,7 @@ class Agenda:
         better = self._trials[parent.trial_id]
         sampled = population.mutate(better.sampled)
         child = self._proposals.child(self._search_id(trial.config.arm), better, sampled, parent)
-        self._children.append(self._enter(child))
+        self._children.append(self._gate.enter(child))
         return True
 
     def give_up(self, arm: str) -> str | None:
@@ -121,37 +181,3 @@ class Agenda:
             quota = self._searches.quota
             quota[arm] = min(quota[arm], len(self._trials.of(arm, "search")))
         return reason
-
-    def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
-        """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
-        best = self._trials.best(arm)
-        number = 0 if best is None else self._trials.num_replicates_of(best)
-        return (best if number < self._rounds.wanted[arm] else None), number
-
-    def _search_is_over(self, arm: str) -> bool:
-        if self._trials.num_running(arm, "search"):
-            return False
-        if self._is_closed(arm) or (self._trials.num_asked(arm) >= self._searches.quota[arm]
-                                    and not any(child.config.arm == arm for child in self._children)):
-            return True
-        if not self._budget.fits_another(arm):
-            self.cut_short.add(arm)
-        return arm in self.cut_short
-
-    def _is_closed(self, arm: str) -> bool:
-        """Whether the arm's replicates have begun, or the budget has ended its search so that they can."""
-        return arm in self.cut_short or (not self._reopened and bool(self._trials.of(arm, "replicate")))
-
-    def _search_id(self, arm: str) -> str:
-        return f"{arm}-{len(self._trials.of(arm, 'search')):04d}"
-
-    def _enter(self, trial: Trial) -> Trial:
-        self._trials.add(trial)
-        self._store.write_config(trial.trial_id, trial.to_json())
-        return trial
-
-    def _start(self, trial: Trial) -> Trial:
-        self._trials.start(trial, self._clock())
-        if trial.is_asked:
-            self._searches.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
-        return trial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Literal
 
 import optuna
@@ -104,9 +104,17 @@ class ArmStudy:
         self.num_trials = plan.num_trials(search.num_trials)
         self._by_chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sampler_seed))
         self._asked: dict[str, optuna.Trial] = {}
-        self._points = list(grid(plan)) if search.algorithm == "grid" else self._default()
-        if search.algorithm == "grid":
+        self._points = self._in_groups() if search.algorithm == "grid" else self._default()
+        self._is_grid = search.algorithm == "grid"
+        if self._is_grid:
             self.num_trials = len(self._points)
+
+    def _in_groups(self) -> list[dict[str, Scalar]]:
+        """The points of the grid, those together that start from one encoder."""
+        groups: dict[tuple[tuple[str, Scalar], ...], list[dict[str, Scalar]]] = {}
+        for point in grid(self.plan):
+            groups.setdefault(tuple(item for item in point.items() if item[0] in self.plan.shared), []).append(point)
+        return [point for group in groups.values() for point in group]
 
     def _default(self) -> list[dict[str, Scalar]]:
         """The first trial is what one would have run without a search, as far as the space holds it."""
@@ -139,19 +147,36 @@ class ArmStudy:
         self._points = [point for point in self._points if not point.items() <= sampled.items()]
 
     def resume(self, trial_id: str, sampled: Mapping[str, Scalar]) -> None:
-        """Take up a trial that was interrupted: the study treats it as just asked."""
+        """Take up a trial that was interrupted: the study treats it as just asked, unless it was."""
+        if trial_id in self._asked:
+            return
         self.study.enqueue_trial(dict(sampled))
         self._sample(trial_id)
         self._points = [point for point in self._points if not point.items() <= sampled.items()]
 
-    def ask(self, trial_id: str) -> dict[str, Scalar]:
-        """Propose the next configuration: a value for every searched parameter that exists in it."""
-        if self._points:
-            self.study.enqueue_trial(self._points.pop(0))
+    def ask(
+        self, trial_id: str, fixed: Mapping[str, Scalar] | None = None, others: Iterable[Mapping[str, Scalar]] = ()
+    ) -> dict[str, Scalar]:
+        """Propose the next configuration: a value for every searched parameter that exists in it.
+
+        Args:
+            trial_id: For people.
+            fixed: Values that it must have, those of an encoder that is there; of a grid only while it has such points.
+            others: Those of other encoders, whose points a grid leaves for later.
+        """
+        point = next((point for point in self._points if fixed and fixed.items() <= point.items()), None)
+        if point is None and (self._is_grid or not fixed):
+            later = [other.items() for other in others if other]
+            point = next((point for point in self._points if not any(other <= point.items() for other in later)),
+                         next(iter(self._points), None))
+        if point is None:
+            return self._sample(trial_id, fixed)
+        self._points.remove(point)
+        self.study.enqueue_trial(point)
         return self._sample(trial_id)
 
-    def _sample(self, trial_id: str) -> dict[str, Scalar]:
-        """Take the sampler's first proposal that satisfies every constraint.
+    def _sample(self, trial_id: str, fixed: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
+        """Take the sampler's first proposal that satisfies every constraint, with these values fixed.
 
         What breaks one is told as a failure, from which no sampler learns: where proposals go on breaking them, one
         is drawn by chance in their place.
@@ -161,10 +186,14 @@ class ArmStudy:
         """
         for number in range(MAX_DRAWS):
             if number >= PATIENT_DRAWS:
+                if fixed:
+                    self._by_chance.enqueue_trial(dict(fixed))
                 drawn = self._drawn(self._by_chance.ask())
                 if not self.plan.admits(drawn):
                     continue
                 self.study.enqueue_trial(drawn)
+            elif fixed:
+                self.study.enqueue_trial(dict(fixed))
             trial = self.study.ask()
             sampled = self._drawn(trial)
             if self.plan.admits(sampled):

@@ -76,7 +76,7 @@ class Budget:
         left, ended = self.seconds_left(), self._trials.ended.get(arm)
         if left is None or self._trials.best(arm) is None:
             return left is None or left > 0
-        return left > self.replicate_seconds() + (ended.wall_s / ended.num + HANDOVER_S if ended else 0.0)
+        return left > self.replicate_seconds() + (ended.mean_s + HANDOVER_S if ended else 0.0)
 
     def replicate_seconds(self) -> float:
         """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
@@ -85,7 +85,8 @@ class Budget:
         for arm, needed in self._replicates.items():
             best, each = self._trials.best(arm), self._replicate_s(arm)
             made = 0 if best is None else self._trials.num_replicates_of(best)
-            left = needed - made + self._trials.num_running(arm, "replicate")
+            counts = self._trials.counts(arm, "replicate")  # pending ones wait for their encoder
+            left = needed - made + counts.get("running", 0) + counts.get("pending", 0)
             if each is not None and left > 0:
                 total += left * (each + HANDOVER_S)
                 longest = max(longest, each)
@@ -100,7 +101,7 @@ class Budget:
         leading = [trial for trial in trials.running.values()
                    if trial.config.arm == arm and trial.stage == "search" and val in trial.best
                    and (best is None or better(trial.best[val], best.best[val]))]
-        done = [trial.wall_s for trial in trials.of(arm, "replicate") if trial.status == "completed"]
+        done = [trial.alone_s for trial in trials.of(arm, "replicate") if trial.status == "completed"]
         known = [trial.whole_s for trial in (*leading, *((best,) if best else ()))]
         seconds = [each for each in (*known, sum(done) / len(done) if done else None) if each is not None]
         return max(seconds, default=None)
@@ -121,6 +122,6 @@ class Budget:
         for arm, replicates in self._replicates.items():
             mine = ended.get(arm)
             left = quota[arm] + replicates - (mine.num if mine else 0)
-            total += max(left, 0) * (mine.wall_s / mine.num if mine else overall)
+            total += max(left, 0) * (mine.mean_s if mine and mine.num else overall)
         limit, estimate = self.seconds_left(), total / self.slots
         return estimate if limit is None else max(0.0, min(estimate, limit))

@@ -16,15 +16,17 @@ from raymae.results.store.store import Store
 from raymae.results.views.progress import Progress
 from raymae.search.checkpoints import TrialFiles, remove_checkpoints
 from raymae.search.decide.agenda import Agenda
-from raymae.search.decide.algorithms import EndStatus
 from raymae.search.decide.budget import Budget
+from raymae.search.decide.encoders import Encoders
+from raymae.search.decide.endings import Ended, Endings
+from raymae.search.decide.gate import Gate
 from raymae.search.decide.observers import Observer, Observers
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
 from raymae.search.decide.snapshot import Watched, snapshot
 from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials
-from raymae.search.messages import NOT_STARTED, Job, Message, report_row
+from raymae.search.messages import Job, Message, report_row
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
@@ -43,6 +45,7 @@ class Conductor:
         slots: Trials at once.
         observers: Told what happens.
         clock: Seconds, monotonic.
+        encoders: Those there are; without them every trial pretrains for itself.
         extended: Whether trials or replicates were asked for after a verdict: the search then goes on.
 
     Attributes:
@@ -58,7 +61,7 @@ class Conductor:
     def __init__(
         self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective, store: Store, *, source: DataSource,
         slots: int, observers: Iterable[Observer] = (), clock: Callable[[], float] = time.monotonic,
-        extended: bool = False,
+        encoders: Encoders | None = None, extended: bool = False,
     ) -> None:
         self.spec, self.objective, self.store, self.clock = spec, objective, store, clock
         self.plans = plans = dict(plans)
@@ -71,9 +74,12 @@ class Conductor:
         self.last_event = clock()
         self._lock = threading.RLock()
         self._observers = Observers(observers)
+        self._encoders = encoders
+        self._gate = Gate(self.trials, self.searches, store, clock, encoders)
         self._agenda = Agenda(
-            Proposals(spec, plans, source, clock), self.trials, self.searches, self._rounds, self.budget, store, clock,
-            reopened=extended)
+            Proposals(spec, plans, source, clock), self.trials, self.searches, self._rounds, self.budget, self._gate,
+            encoders=encoders, reopened=extended)
+        self._endings = Endings(self.trials, self.searches, self._agenda, self._gate, clock)
         self._told_cut_short = False
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.searches.quota, self.replicates, self.trials, self.budget,
@@ -86,12 +92,13 @@ class Conductor:
         self._observers.add(observer)
 
     def warn(self, text: str) -> None:
-        """Tell the observers something that a person should know now."""
+        """Tell the observers what a person should know now."""
         self._observers.warned(text)
 
     def beat(self) -> None:
-        """Tell the observers how far the sweep is."""
+        """Tell the observers how far the sweep is, and other sweeps that it lives."""
         self._observers.beat(self.progress())
+        self._gate.beat()
 
     def progress(self) -> Progress:
         """How far the sweep is; from whatever thread."""
@@ -103,6 +110,7 @@ class Conductor:
         with self._lock:
             for trial in ended:
                 self.trials.add(trial)
+                self._gate.note(trial)
             self._agenda.take_up(interrupted)
             self._rounds.catch_up()
             self.budget.forget_earlier()
@@ -130,7 +138,8 @@ class Conductor:
         self.warn("interrupted: trials under way end at their next report; again to end at once")
 
     def close(self) -> None:
-        """Delete the checkpoints of ended trials; populations keep theirs while somebody may go on from one."""
+        """Delete checkpoints of ended trials, milestones while nobody may go on from one, and claims on encoders."""
+        self._gate.close()
         ended = {trial.trial_id for trial in self.trials if trial.status not in ("running", "pending")}
         remove_checkpoints(self.store.location, ended, milestones=self.finished() and not self.interrupted)
 
@@ -147,6 +156,8 @@ class Conductor:
             trial = None if self.is_over() else self._agenda.next()
             cut_short = bool(self._agenda.cut_short) and not self._told_cut_short
             self._told_cut_short = self._told_cut_short or cut_short
+            hopeless = self._endings.hopeless()
+        self._record(hopeless)
         if cut_short:
             quota = self.searches.quota
             made, asked = sum(map(self.trials.num_asked, quota)), sum(quota.values())
@@ -156,7 +167,8 @@ class Conductor:
 
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
-        return trial.job(self.objective, self.store.location, self.searches.milestones(trial))
+        encoder = None if self._encoders is None else self._encoders.ref(trial)
+        return trial.job(self.objective, self.store.location, self.searches.milestones(trial), encoder)
 
     def is_over(self) -> bool:
         """Whether nothing more is started, finished or not: interrupted, or the budget is spent."""
@@ -173,6 +185,8 @@ class Conductor:
         with self._lock:
             if self.is_over() or trial.stage == "replicate" or not self.budget.search_time_is_up():
                 return self.is_over()
+            if self._encoders is not None and self._encoders.is_for_replicates(trial):
+                return False
             # an arm without any score has nothing to replicate: its trial goes on until it has one
             return self.trials.best(trial.config.arm) is not None or self.objective.val in trial.best
 
@@ -204,28 +218,17 @@ class Conductor:
             return
         with self._lock:
             self.last_event = self.clock()
-            trial.error = trial.error or error
-            cut_short = self.interrupted or (trial.stage == "replicate" and self.budget.time_is_up())
-            status = _end_of(trial, cut_short)
-            if status is None:
-                self.trials.end(trial, "pending")
-                return
-            trial.wall_s = trial.wall_s or self.clock() - trial.started
-            self.trials.end(trial, status)
-            self.searches.end(trial, status)
-            hopeless = self._agenda.give_up(trial.config.arm) if status == "failed" else None
-        row = trial.row(datetime.now(UTC))
-        self.store.add_trial(row)
-        TrialFiles(self.store.location, trial.trial_id).remove()
-        if hopeless is not None:
-            self.warn(f"arm {trial.config.arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
-                      f"{hopeless}")
-        self._observers.ended(row, self.progress())
+            cut_short = self.interrupted or (trial.stage != "search" and self.budget.time_is_up())
+            ended, lost = self._endings.enter(trial, error, cut_short=cut_short)
+        if lost is not None:
+            self.warn(f"{trial.trial_id}: {lost}; the encoder is made again")
+        self._record(ended)
 
-
-def _end_of(trial: Trial, cut_short: bool) -> EndStatus | None:
-    """How a trial that runs no more has ended; None if the next run of the sweep goes on with it."""
-    final = trial.last is not None and trial.last.final
-    if trial.error == NOT_STARTED or (trial.error is None and not final and cut_short):
-        return None
-    return "failed" if trial.error is not None else "completed" if final else "stopped"
+    def _record(self, ended: Iterable[Ended]) -> None:
+        for one in ended:
+            self.store.add_trial(one.row)
+            TrialFiles(self.store.location, one.trial_id).remove()
+            if one.given_up is not None:
+                self.warn(f"arm {one.arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
+                          f"{one.given_up}")
+            self._observers.ended(one.row, self.progress())

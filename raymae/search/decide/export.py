@@ -16,7 +16,7 @@ from typing import Any
 import optuna
 
 from raymae.errors import ResultsError, one_line
-from raymae.results.store.columns import last_attempts
+from raymae.results.store.columns import alone_s, last_attempts
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_of
@@ -96,6 +96,7 @@ def _trials(store: Store, spec: SweepSpec) -> list[tuple[str, optuna.trial.Froze
                                  zip(mine["epoch"], mine[metric], strict=True) if math.isfinite(value)}
     rows = store.trials()
     rows = last_attempts(rows[rows["stage"] == "search"])
+    rows = rows.assign(wall_s=alone_s(rows))  # what it cost the search, its pretraining included
     found = []
     for row in rows.sort_values("ended_at", kind="stable").to_dict("records"):
         plain = configs.get(row["trial_id"]) or {}

@@ -56,7 +56,8 @@ class Proposals:
         """
         seed = REPLICATE_SEED + 1000 * self._spec.search.seed + number
         data = TrialData(self._spec.data, self._source)  # may lie elsewhere than when the search ran
-        config = replace(best.config, seed=seed, stage="replicate", data=data)
+        # it pretrains anew: what is said of pretraining must hold over its own seeds, too
+        config = replace(best.config, seed=seed, stage="replicate", data=data, pretrain_seed=None)
         return Trial(f"{best.trial_id}-seed{number}", config, best.sampled, self._clock(), datetime.now(UTC))
 
     def child(self, trial_id: str, better: Trial, sampled: Mapping[str, Scalar], parent: Parent) -> Trial:

@@ -44,7 +44,9 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, i
         _remember(conductor, trial, recorded.get(trial_id))
         if trial_id in ended and not (retry_failed and ended[trial_id]["status"] == "failed"):
             row = ended[trial_id]
-            trial.status, trial.wall_s = row["status"], float(row["wall_s"])
+            trial.status, trial.wall_s, trial.error = row["status"], float(row["wall_s"]), row["error"]
+            if trial.stage != "pretrain" and isinstance(row.get("encoder_id"), str):
+                trial.encoder_id, trial.pretrain_s = row["encoder_id"], float(row["pretrain_s"])
             trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
             trial.test = {key: row[key] for key in row if key.startswith("test_") and math.isfinite(row[key])}
             taken.append(trial)
@@ -109,6 +111,9 @@ def _tell(
         values = {int(epoch): float(value)
                   for epoch, value in zip(tuning["epoch"], tuning[conductor.objective.val], strict=True)}
     cost = conductor.spec.search.cost
+    spent = row[cost] if cost else None
+    if cost == "wall_s" and math.isfinite(row.get("pretrain_s", math.nan)):
+        spent += row["pretrain_s"]
     conductor.searches.studies[arm].add(
-        row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], row[cost] if cost else None
+        row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], spent
     )

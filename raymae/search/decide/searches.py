@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from raymae.search.decide.algorithms import ArmStudy, EndStatus
+from raymae.search.decide.groups import EncoderGroups
 from raymae.search.decide.population import Population
 from raymae.search.decide.trials import Trial
 from raymae.spec.resolve import ArmPlan
@@ -25,6 +26,7 @@ class Searches:
     Attributes:
         studies: The study of each arm.
         populations: Of the arms that have one.
+        groups: Trials that share encoders, of the arms that pretrain where several fine-tunings share one.
         quota: Search trials by arm, together no more than the budget allows; an arm that is given up gets no more.
     """
 
@@ -37,6 +39,9 @@ class Searches:
             name: Population(plan, spec.search, objective)
             for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.live
         }
+        size = spec.search.finetunes_per_encoder
+        self.groups = {name: EncoderGroups(size, plan.shared) for name, plan in plans.items()
+                       if size > 1 and plan.arm.kind == "pretrained"}
         self.quota = _shrunk({name: study.num_trials for name, study in self.studies.items()}, spec.budget.num_trials)
 
     def change_plan(self, arm: str, plan: ArmPlan) -> None:
@@ -44,6 +49,11 @@ class Searches:
         self.studies[arm].plan = plan
         if arm in self.populations:
             self.populations[arm].plan = plan
+
+    def note(self, trial: Trial) -> None:
+        """Enter a trial into its arm's groups, if its study was asked for it."""
+        if trial.is_asked and trial.config.arm in self.groups:
+            self.groups[trial.config.arm].note(trial)
 
     def milestones(self, trial: Trial) -> int:
         """Every how many epochs of fine-tuning a trial keeps a checkpoint for a child; 0 is never."""
@@ -58,7 +68,7 @@ class Searches:
     def end(self, trial: Trial, status: EndStatus) -> None:
         """Tell the arm's study how a trial ended."""
         if trial.is_asked:
-            costs = {"wall_s": trial.wall_s, "num_parameters": trial.num_parameters, None: None}
+            costs = {"wall_s": trial.alone_s, "num_parameters": trial.num_parameters, None: None}
             self.studies[trial.config.arm].tell(
                 trial.trial_id, status, trial.best.get(self._metric), costs[self._cost])
 

@@ -12,6 +12,7 @@ from typing import Literal
 
 from raymae.results.store.columns import Row
 from raymae.search.messages import Job, Message, Parent
+from raymae.spec.encoder import EncoderRef
 from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
 from raymae.spec.trial import Stage, TrialConfig
@@ -43,6 +44,9 @@ class Trial:
         error: Why it failed.
         wall_s: Seconds it has computed, as its last report says.
         parent: Where it goes on from, where it is a child of a population.
+        encoder_id: What it makes or starts from; "" where its arm does not pretrain, and in a trial of an earlier
+            version, which pretrained for itself.
+        pretrain_s: Seconds that the encoder it starts from took to make.
     """
 
     trial_id: str
@@ -61,10 +65,12 @@ class Trial:
     error: str | None = None
     wall_s: float = 0.0
     parent: Parent | None = None
+    encoder_id: str = ""
+    pretrain_s: float = 0.0
 
     @property
     def stage(self) -> Stage:
-        """`search` or `replicate`."""
+        """`search`, `replicate` or `pretrain`."""
         return self.config.stage
 
     @property
@@ -78,13 +84,21 @@ class Trial:
         return self.last.report.num_parameters if self.last is not None and self.last.report is not None else None
 
     @property
+    def alone_s(self) -> float:
+        """Seconds it has computed, with those of its encoder, as if it shared that with nobody."""
+        return self.wall_s + self.pretrain_s
+
+    @property
     def whole_s(self) -> float | None:
-        """Seconds that all its epochs take, of one that has not done all projected from those it has; None before its
-        first epoch of fine-tuning, when reading the data would count for every epoch to come."""
+        """Seconds that all its epochs take, those of its encoder included, of one that has not done all projected from
+        those it has; None before its first epoch of fine-tuning, when reading the data would count for every epoch to
+        come."""
         if self.status == "completed" or (self.last is not None and self.last.final):
-            return self.wall_s
+            return self.alone_s
         before, epochs = (int(self.config.params.get(name) or 0) for name in ("pretrain_epochs", "epochs"))
-        return self.wall_s * max(1.0, (before + epochs) / (before + self.epochs)) if self.epochs else None
+        before = 0 if self.encoder_id else before
+        times = max(1.0, (before + epochs) / (before + self.epochs)) if self.epochs else None
+        return None if times is None else self.wall_s * times + self.pretrain_s
 
     def take(self, message: Message) -> None:
         """Enter what its workers say: how far and how good it is, or why it failed."""
@@ -107,7 +121,15 @@ class Trial:
     def row(self, now: datetime) -> Row:
         """The row of the trials' table, once it has ended."""
         worker = self.last and self.last.worker
+        phases = {"finetune_s": self.wall_s}
+        if self.stage == "pretrain":
+            phases = {"pretrain_s": self.wall_s}
+        elif self.encoder_id:
+            phases["pretrain_s"] = self.pretrain_s
+        elif "pretrain_epochs" in self.config.params:  # it pretrained for itself: nobody measured the phases
+            phases = {}
         return {
+            "encoder_id": self.encoder_id or None, **phases,
             "trial_id": self.trial_id, "config_id": self.config.config_id, "arm": self.config.arm,
             "stage": self.stage, "attempt": self.attempt, "status": self.status, "seed": self.config.seed,
             **self.config.params, **self.best, **self.test, **self.pretext, "epochs_done": self.epochs,
@@ -117,24 +139,32 @@ class Trial:
             **({"parent": f"{self.parent.trial_id}@{self.parent.epoch}"} if self.parent else {}),
         }
 
-    def job(self, objective: Objective, root: str, milestones: int = 0) -> Job:
+    def job(
+        self, objective: Objective, root: str, milestones: int = 0, encoder: EncoderRef | None = None
+    ) -> Job:
         """What a worker group needs to run it.
 
         Args:
             objective: What is selected on.
             root: The sweep's folder.
             milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
+            encoder: What it makes or starts from, if anything.
         """
         return Job(self.trial_id, self.attempt, self.config, objective.val, root, self.next_step, self.parent,
-                   milestones)
+                   milestones, encoder)
 
 
 @dataclass
 class EndedTrials:
-    """Sums over trials of one arm that have ended."""
+    """Sums over trials of one arm that have ended: pretrainings are no trials of their own, and take their time."""
 
     num: int = 0
     wall_s: float = 0.0
+
+    @property
+    def mean_s(self) -> float:
+        """Seconds a trial, with its share of pretraining; 0 before the first."""
+        return self.wall_s / self.num if self.num else 0.0
 
 
 class Trials:
@@ -167,6 +197,9 @@ class Trials:
     def __getitem__(self, trial_id: str) -> Trial:
         return self._all[trial_id]
 
+    def __contains__(self, trial_id: str) -> bool:
+        return trial_id in self._all
+
     def __len__(self) -> int:
         return len(self._all)
 
@@ -190,7 +223,7 @@ class Trials:
             self._settle(trial)
 
     def start(self, trial: Trial, now: float) -> None:
-        """Start a pending trial: its next attempt."""
+        """Start a trial that is pending or once more one that has ended: its next attempt."""
         self._count(trial, -1)
         trial.started, trial.attempt, trial.status = now, trial.attempt + 1, "running"
         self._count(trial, 1)
@@ -215,7 +248,7 @@ class Trials:
         """Add an ended trial to the sums."""
         self._spent_s += trial.wall_s
         ended = self.ended.setdefault(trial.config.arm, EndedTrials())
-        ended.num, ended.wall_s = ended.num + 1, ended.wall_s + trial.wall_s
+        ended.num, ended.wall_s = ended.num + (trial.stage != "pretrain"), ended.wall_s + trial.wall_s
         if trial.status == "failed":
             self.failures.append(trial)
             return
@@ -234,8 +267,8 @@ class Trials:
         return self._counts.get((arm, stage), {})
 
     def num_ended(self, status: Status) -> int:
-        """How many trials have a status, of all arms and stages."""
-        return sum(counts.get(status, 0) for counts in self._counts.values())
+        """How many trials have a status, of all arms; a pretraining is none of its own."""
+        return sum(counts.get(status, 0) for (_, stage), counts in self._counts.items() if stage != "pretrain")
 
     def num_running(self, arm: str, stage: Stage) -> int:
         """How many trials of an arm and stage are under way."""

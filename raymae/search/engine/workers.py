@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any
 
 import ray
 
-from raymae.errors import CheckpointError, RayMAEError, one_line
+from raymae.errors import CheckpointError, EncoderError, RayMAEError, one_line
 from raymae.search.checkpoints import TrialFiles
+from raymae.search.encoders import EncoderShelf
 from raymae.search.messages import Job, Message, Worker
 from raymae.spec.trial import ReportData
 
@@ -228,9 +229,13 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
                     continue  # trained again for want of a checkpoint; recorded already
                 warning = None
                 if rank == 0:  # the scores first: once the checkpoint is there, they are not computed again
+                    if report.final and job.config.stage == "pretrain" and job.encoder is not None:
+                        EncoderShelf(job.encoder.shelf).keep(job.encoder, job.config, report)
                     warning = files.keep_scores(report, job.config)
                     warning = files.keep(report, job.milestones) or warning
                 yield Message(job.trial_id, job.attempt, _sent(report), worker=worker, warning=warning)
+    except EncoderError as error:
+        yield Message.failed(job, str(error), worker, lost_encoder=True)
     except RayMAEError as error:
         yield Message.failed(job, str(error), worker)
     except Exception as error:  # whatever a task raises: the trial fails by it, and its group is replaced
@@ -272,4 +277,7 @@ def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Repo
                     pass
                 else:
                     return
-    yield from run_trial(config, device=device)
+    encoder = None
+    if job.encoder is not None and config.stage != "pretrain":
+        encoder = EncoderShelf(job.encoder.shelf).load(job.encoder.encoder_id)
+    yield from run_trial(config, device=device, encoder=encoder)

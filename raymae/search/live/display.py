@@ -149,7 +149,8 @@ def trial_line(row: Row, progress: Progress) -> Text:
     """
     text = f"[{progress.num_ended}/{progress.num_planned}] {row['trial_id']} {row['status']}"
     text += f" in {duration(row['wall_s'])}"
-    for column in (progress.objective.val, progress.objective.test):
+    shown = ("pretext_skill",) if row["stage"] == "pretrain" else (progress.objective.val, progress.objective.test)
+    for column in shown:
         if column in row:
             text += f"  {column} {significant(row[column])}"
     if row["error"]:

@@ -1,0 +1,71 @@
+"""Search trials that share an encoder: the sampler proposes what pretraining reads once, then several fine-tunings."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+
+from raymae.search.decide.encoders import Encoders
+from raymae.search.decide.trials import Trial
+from raymae.spec.space import Scalar
+
+
+@dataclass
+class Group:
+    """Trials that share an encoder.
+
+    Attributes:
+        encoder_id: The encoder.
+        pretrain_seed: The seed of its pretraining.
+        sampled: What the search chose of the parameters that pretraining reads.
+        members: How many trials there are.
+    """
+
+    encoder_id: str
+    pretrain_seed: int
+    sampled: Mapping[str, Scalar]
+    members: int = 1
+
+
+class EncoderGroups:
+    """The groups of one arm.
+
+    Args:
+        size: Fine-tunings per encoder.
+        shared: The searched parameters that pretraining reads.
+    """
+
+    def __init__(self, size: int, shared: Collection[str]) -> None:
+        self._size, self._shared = size, shared
+        self._groups: dict[str, Group] = {}  # by encoder
+
+    def note(self, trial: Trial) -> None:
+        """Enter a trial that the arm's study was asked for."""
+        seed, name = trial.config.pretrain_seed, trial.encoder_id
+        if seed is None:
+            return
+        if name in self._groups:
+            self._groups[name].members += 1
+        else:
+            sampled = {key: value for key, value in trial.sampled.items() if key in self._shared}
+            self._groups[name] = Group(name, seed, sampled)
+
+    def open(self, encoders: Encoders) -> Group | None:
+        """The first group that has room and an encoder."""
+        return next((group for group in self._groups.values()
+                     if group.members < self._size and encoders.is_there(group.encoder_id)), None)
+
+    def sampled(self) -> list[Mapping[str, Scalar]]:
+        """What the search chose for each group."""
+        return [group.sampled for group in self._groups.values()]
+
+    def may_begin(self, left: int, encoders: Encoders) -> bool:
+        """Whether another group is needed: those whose encoders are under way have no room for all that are left.
+
+        Args:
+            left: Trials that the study will still be asked for.
+            encoders: Which are there.
+        """
+        room = sum(self._size - group.members for group in self._groups.values()
+                   if not encoders.is_failed(group.encoder_id))
+        return room < left
