@@ -113,8 +113,8 @@ def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
 
 # of 17,000 hours: half a minute a trial of the transformer on one CPU core
 LAPTOP: dict[str, Scalar] = {
-    "epochs": 6, "pretrain_epochs": 6, "pretrain_lr": 1e-3, "batch_size": 256, "pretrain_batch_size": 256,
-    "warmup_epochs": 0.6, "pretrain_warmup_epochs": 0.6, "ema_decay": 0.99,
+    "epochs": 6, "pretrain_epochs": 8, "pretrain_lr": 4e-3, "batch_size": 256, "pretrain_batch_size": 256,
+    "warmup_epochs": 0.6, "pretrain_warmup_epochs": 0.6, "pretrain_eval_every": 4, "ema_decay": 0.99,
     "encoder_dim": 32, "encoder_depth": 2, "encoder_heads": 2, "decoder_dim": 32, "decoder_heads": 2,
 }
 SCHEMA = TaskSchema(
