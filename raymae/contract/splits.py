@@ -53,7 +53,7 @@ def units_apart(task: Task) -> dict[str, Units]:
             require(len(names) == count, f"units({split!r}) has {len(names)} names for {count} examples")
     require(len({units.groups is None for units in of.values()}) == 1, "units() knows groups of some splits only")
     for one, other in itertools.combinations([("pretrain", "train"), ("val",), ("test",)], 2):
-        for part in ("names", "groups"):
+        for part in ("names",) if all(units.in_time for units in of.values()) else ("names", "groups"):
             sides = [{value for split in side if split in of for value in getattr(of[split], part) or ()}
                      for side in (one, other)]
             both = sorted(sides[0] & sides[1])

@@ -54,11 +54,12 @@ class Units(NamedTuple):
         names: One per example, unique within a split: a file, a row, the time of a target step.
         groups: Of every example the patient, sequence, household or block of time that it belongs to: examples of a
             group are alike, so a group lies in one split, and intervals are over groups. None where nothing is known.
-            Only of several series, each split in time by itself, every split has a part.
+        in_time: Groups are several series, each split in time by itself: every split has a part of each.
     """
 
     names: tuple[str, ...]
     groups: tuple[str, ...] | None = None
+    in_time: bool = False
 
 
 class Loss(NamedTuple):

@@ -15,6 +15,8 @@ from click.testing import CliRunner
 from torch import Generator
 
 from raymae.cli import main
+from raymae.contract.splits import units_apart
+from raymae.contract.subject import ViolationError
 from raymae.data.series import read_all_series
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
@@ -213,6 +215,17 @@ def test_several_series_are_trained_on_and_drawn(tmp_path: Path, make: Make, arm
     *_, report = run_trial(TrialConfig("forecasting", arm, task.config.params, task.config.data, 0, "replicate"))
     assert np.isfinite([*report.metrics.values()]).all()
     assert task.pictures(task.build().eval(), "test")["forecast"].shape[2] == 3
+
+
+def test_the_contract_knows_that_series_are_split_in_time(tmp_path: Path, make: Make) -> None:
+    task = make(write(tmp_path, {name: cells(name) for name in LENGTHS}))
+    assert all(units.in_time for units in units_apart(task).values())
+    one = make(write(tmp_path, {"north": cells("north")}))
+    assert not any(units.in_time for units in units_apart(one).values())
+    units = task.units
+    task.units = lambda split: units(split)._replace(in_time=False)  # type: ignore[method-assign]
+    with pytest.raises(ViolationError, match=r"groups, such as \['7'\], in pretrain or train and in val too"):
+        units_apart(task)
 
 
 def test_a_sweep_file_names_the_column(tmp_path: Path) -> None:

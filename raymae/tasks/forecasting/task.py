@@ -97,7 +97,8 @@ class Forecasting(Task):
         A series is split in time by itself, so its name is a group in every split; no window is.
         """
         starts = self._starts(split)
-        return Units(self.data.names(starts), self.data.groups(self.splits[split_of(split)], starts))
+        return Units(self.data.names(starts), self.data.groups(self.splits[split_of(split)], starts),
+                     in_time=len(self.data.parts) > 1)
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
