@@ -12,10 +12,9 @@ import torch
 from raymae.contract.attributes import KINDS
 from raymae.contract.splits import names_units
 from raymae.contract.subject import RICH, Check, Subject, require
-from raymae.spec.trial import Stage
+from raymae.spec.trial import PRETEXT, Stage
 from raymae.tasks.base import Source, Task
 from raymae.train.epoch import evaluate
-from raymae.train.pretext import PRETEXT
 from raymae.train.trial import Report, run_trial
 
 STAGES: tuple[Stage, ...] = ("search", "replicate")

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DataSource = Literal["real", "synthetic"]
 PhaseName = Literal["pretrain", "finetune", "test"]
 Stage = Literal["search", "replicate", "pretrain"]
+PRETEXT = ("pretext_loss", "pretext_skill")
+"""What the validation of a pretraining reports, see `raymae.train.pretext`."""
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ import torch
 import torch.distributed as dist
 from torch import Generator, nn
 
+from raymae.spec.trial import PRETEXT
 from raymae.tasks.base import Pretraining, Task
 from raymae.train.device import rank_and_world
 
-PRETEXT = ("pretext_loss", "pretext_skill")
 MOST_EXAMPLES = 1024
 AT_ONCE = 64
 

@@ -17,14 +17,13 @@ from typing import Any
 import numpy as np
 import torch
 
-from raymae.spec.trial import PhaseName, ReportData, Stage, TrialConfig, UnitTable
+from raymae.spec.trial import PRETEXT, PhaseName, ReportData, Stage, TrialConfig, UnitTable
 from raymae.tasks import task_class
 from raymae.tasks.base import Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
 from raymae.train.device import pick_device
 from raymae.train.encoder import Encoder
 from raymae.train.phases import Evaluation, PhaseState, first_phase, next_phase, restored_phase
-from raymae.train.pretext import PRETEXT
 
 LAST: Mapping[Stage, PhaseName] = {"search": "finetune", "replicate": "test", "pretrain": "pretrain"}
 

@@ -16,6 +16,7 @@ from raymae.results.store.layout import CONFIGS, DRIVER_LOG, config
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.numbers import column, duration, significant
 from raymae.results.views.progress import Progress, RunningTrial
+from raymae.spec.trial import PRETEXT
 from raymae.web.plot import Line, plot
 
 if TYPE_CHECKING:
@@ -149,6 +150,11 @@ def _number(value: Any) -> float | None:
     return None if pd.isna(value) else float(value)
 
 
+def _short(value: Any) -> str | None:
+    number = _number(value)
+    return None if number is None else significant(number)
+
+
 def _duration(value: Any) -> str:
     seconds = _number(value)
     return "–" if seconds is None else duration(seconds)
@@ -177,7 +183,9 @@ def view(store: Store, tables: Tables, seen: Progress, trial_id: str) -> TrialVi
     facts = {"arm": arm, "stage": short.stage, "seed": row.get("seed", plain.get("seed")),
              "attempt": one.attempt if one else row.get("attempt"), "time": short.wall if short.wall != "–" else None,
              "host": row.get("host"), "device": row.get("device"), "process": row.get("pid"),
-             "parameters of its network": row.get("num_parameters"), "goes on from": row.get("parent")}
+             "parameters of its network": row.get("num_parameters"), "goes on from": row.get("parent"),
+             "encoder": row.get("encoder_id"), "skill of its pretraining": _short(row.get("pretext_skill")),
+             "time of its pretraining": _duration(row["pretrain_s"]) if _number(row.get("pretrain_s")) else None}
     pictures = _learning(tables["reports"], {trial_id: (arm, "own")}, store, "")
     log, is_named = _log(folder, trial_id, row.get("pid"))
     return TrialView(
@@ -211,7 +219,7 @@ def _lines(reports: pd.DataFrame) -> tuple[str, ...]:
     found = []
     for row in reports.sort_values(["attempt", "step"], kind="stable").tail(REPORT_LINES).to_dict("records"):
         values = {"loss": row["loss"], "lr": row["lr"],
-                  **{name: row[name] for name in map(str, row) if is_metric(name)}}
+                  **{name: row[name] for name in map(str, row) if is_metric(name) or name in PRETEXT}}
         told = "  ".join(f"{name} {significant(number)}" for name, value in values.items()
                          if (number := _number(value)) is not None)
         epoch = _number(row["epoch"])
