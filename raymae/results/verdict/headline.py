@@ -123,7 +123,14 @@ def rule_text(verdict: Verdict) -> str:
     if rule.looked_before:
         parts.append("looked at before: replicates were added after a verdict")
     mind = f"Mind: {rule.note}." if rule.note else ""
-    return " ".join(filter(None, (f"Rule: {', '.join(parts)}.", mind, _shared_text(verdict))))
+    return " ".join(filter(None, (f"Rule: {', '.join(parts)}.", mind, _skill_text(verdict), _shared_text(verdict))))
+
+
+def _skill_text(verdict: Verdict) -> str:
+    """How much pretrainings learned, in a sentence; of one that did not, `unlearned_text` speaks."""
+    found = [f"{arm.arm} {number(arm.skill.mean, 2)} (at least {number(arm.skill.least, 2)})"
+             for arm in verdict.arms if arm.skill is not None and not arm.skill.unlearned]
+    return f"Skill of pretraining: {', '.join(found)}." if found else ""
 
 
 def _shared_text(verdict: Verdict) -> str:
