@@ -271,10 +271,11 @@ def short(sweeps: Sequence[ComparedSweep]) -> str:
         task = f"{sweep.task} ({sweep.sweep})" if alike else sweep.task
         arrow = "↓" if sweep.mode == "min" else "↑"
         state = "" if sweep.complete else ", unfinished"
+        unlearned = arms[pair.b].unlearned.removeprefix(f"the pretraining of {pair.a} ")  # whose it is, the column says
         rows.append((task, f"{data_of(sweep)}: {sweep.metric} {arrow}",
                      _score(arms[pair.a], sweep), _score(arms[pair.b], sweep),
                      f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"
-                     + (f"; {arms[pair.b].unlearned}" if arms[pair.b].unlearned else "")))
+                     + (f"; {unlearned}" if unlearned else "")))
     start, end = markers(short=True)
     return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
 

@@ -45,6 +45,7 @@ class Encoders:
         self._pretrainings: dict[str, Trial] = {}
         self._held: dict[str, list[Trial]] = {}
         self._losses: Counter[str] = Counter()
+        self._unrecorded: set[str] = set()  # pretrainings that an earlier run of the sweep left under way
 
     def name(self, trial: Trial) -> None:
         """Say in a trial which encoder it makes or starts from."""
@@ -59,9 +60,16 @@ class Encoders:
         return EncoderRef(trial.encoder_id, self._shelf.root, self._fingerprint)
 
     def take_up(self, pretraining: Trial) -> None:
-        """Enter a pretraining of an earlier run of the sweep."""
+        """Enter a pretraining of an earlier run of the sweep.
+
+        One that was killed after it had written its encoder, and before that was recorded, is run again all the same:
+        it goes on from its last checkpoint, and its end is recorded.
+        """
         self.name(pretraining)
         self._pretrainings[pretraining.encoder_id] = pretraining
+        if pretraining.status == "pending":
+            self._ready.discard(pretraining.encoder_id)
+            self._unrecorded.add(pretraining.encoder_id)
 
     # -- who needs what ------------------------------------------------------------------------------------------------
 
@@ -80,6 +88,8 @@ class Encoders:
 
     def _is_found(self, name: str) -> bool:
         """Whether another sweep has made an encoder meanwhile, or before."""
+        if name in self._unrecorded:
+            return False
         if self._claims is not None and self._shelf.card(name) is not None:
             return True
         return name in self._borrowed and self._shelf.borrow(self._borrowed[name], name)
@@ -135,6 +145,7 @@ class Encoders:
     def ended(self, pretraining: Trial) -> list[Trial]:
         """Enter that a pretraining has ended; returns who waited for it."""
         name = pretraining.encoder_id
+        self._unrecorded.discard(name)
         if pretraining.status == "completed":
             self._ready.add(name)
         if self._claims is not None:
@@ -164,7 +175,7 @@ class Encoders:
             made = self._pretrainings.get(name)
             if made is not None and made.status == "running":
                 continue
-            if name in there:
+            if name in there and name not in self._unrecorded:
                 self._ready.add(name)
                 freed += self._held.pop(name)
             elif not self._is_claimed(name):

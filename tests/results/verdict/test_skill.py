@@ -53,7 +53,7 @@ def surfaces(store: Store) -> dict[str, str]:
 @pytest.mark.parametrize(("skills", "said"), [([-0.1, -0.2, -0.3], UNLEARNED), ([0.1, 0.0, -0.3], IN_PART)])
 def test_it_is_said_on_every_surface(swept: Callable[[list[float]], Store], skills: list[float], said: str) -> None:
     for name, text in surfaces(swept(skills)).items():
-        assert said in text, name
+        assert (said.removeprefix("the pretraining of mae ") if name == "short" else said) in text, name
 
 
 def test_it_is_said_nowhere_of_a_pretraining_that_learned(swept: Callable[[list[float]], Store]) -> None:

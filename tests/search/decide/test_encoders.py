@@ -216,19 +216,23 @@ def test_an_encoder_that_is_lost_again_and_again_fails_its_trial(tmp_path):
     assert [row["status"] for row in world.of("search")].count("failed") == 1
 
 
-def stopped_in_the_middle(folder, ended):
+def stopped_in_the_middle(folder, ended, *, written):
     """A sweep that was killed after so many ends; its rows and configs."""
     world = World(folder, "search.num_trials=8", "search.finetunes_per_encoder=4")
     for _ in range(ended):
         world.start()
         world.end()
     world.start()
+    for _, trial in world.live:
+        if trial.stage == "pretrain" and written:  # killed between the encoder's last byte and the row of its making
+            world.shelf.put(world.made.job(trial).encoder, 30.0)
     return world
 
 
+@pytest.mark.parametrize("written", [False, True])
 @pytest.mark.parametrize("ended", range(0, 24, 3))
-def test_a_killed_sweep_goes_on_without_losing_or_repeating_anything(tmp_path, ended):
-    before = stopped_in_the_middle(tmp_path, ended)
+def test_a_killed_sweep_goes_on_without_losing_or_repeating_anything(tmp_path, ended, written):
+    before = stopped_in_the_middle(tmp_path, ended, written=written)
     after = World(tmp_path, "search.num_trials=8", "search.finetunes_per_encoder=4")
     rows = {row["trial_id"]: row for row in before.rows}
     taken, left = [], []
@@ -245,6 +249,8 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_anything(tmp_path, e
     both = [*before.rows, *after.rows]
     assert max(Counter(row["trial_id"] for row in both).values()) == 1, "no trial ends twice"
     assert max(Counter(row["encoder_id"] for row in both if row["stage"] == "pretrain").values()) == 1
+    made = {row["encoder_id"] for row in both if row["stage"] == "pretrain"}
+    assert made == {row["encoder_id"] for row in both if row["encoder_id"]}, "every encoder's making has its row"
     counts = Counter((row["arm"], row["stage"]) for row in both)
     assert counts["mae", "search"] == counts["scratch", "search"] == 8
     assert counts["mae", "replicate"] == counts["scratch", "replicate"] == 3
