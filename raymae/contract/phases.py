@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import replace
 from typing import Any, Literal, get_args, get_origin
 
@@ -23,11 +23,23 @@ from raymae.train.trial import run_trial
 BATCHES = 3
 
 
-def another_value(schema: TaskSchema, arm: str, params: Mapping[str, Scalar], name: str) -> Scalar:
-    """Another legal value of a parameter beside an arm's others; None where none is known, as of a text."""
+def other_values(
+    schema: TaskSchema, arm: str, params: Mapping[str, Scalar], name: str, known: Collection[Scalar] = ()
+) -> Iterator[Scalar]:
+    """Other legal values of a parameter beside an arm's others; none of a text, unless some are known.
+
+    Args:
+        schema: The task.
+        arm: The arm.
+        params: All its parameters.
+        name: The parameter.
+        known: Values to try in place of those that its kind suggests.
+    """
     value, kind = params[name], schema.params.model_fields[name].annotation
-    candidates: list[Any] = []
-    if isinstance(value, bool):
+    candidates: list[Any] = list(known)
+    if candidates:
+        pass
+    elif isinstance(value, bool):
         candidates = [not value]
     elif get_origin(kind) is Literal:
         candidates = list(get_args(kind))
@@ -42,8 +54,7 @@ def another_value(schema: TaskSchema, arm: str, params: Mapping[str, Scalar], na
         except ValidationError:
             continue
         if candidate != value and not schema.check(arm, other):
-            return candidate
-    return None
+            yield candidate
 
 
 def pretraining(task: Task) -> dict[str, Any]:
@@ -70,7 +81,7 @@ def pretraining_reads_nothing_of_finetuning(subject: Subject, arm: str) -> None:
     for name in config.params:
         if phase_of(schema.params, name) != "finetune":
             continue
-        value = another_value(schema, arm, config.params, name)
+        value = next(other_values(schema, arm, config.params, name), None)
         if value is None:
             continue
         other = replace(config, params={**config.params, name: value})

@@ -6,7 +6,7 @@ import contextlib
 import io
 import tempfile
 import time
-from collections.abc import Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,15 +66,11 @@ class TrialFiles:
 
         if report.units is None:
             return None
-        for wait_s in (*RETRIES_S, None):
-            try:
-                keep_scores(self._folder, self._trial_id, config, report.units)
-            except OSError as error:
-                if wait_s is None:
-                    return f"test scores by example could not be written, so no interval can be over them: {error}"
-                time.sleep(wait_s)
-            else:
-                return None
+        units = report.units
+        try:
+            stubbornly(lambda: keep_scores(self._folder, self._trial_id, config, units))
+        except OSError as error:
+            return f"test scores by example could not be written, so no interval can be over them: {error}"
         return None
 
     def _write_checkpoint(self, report: Report, name: str) -> None:
@@ -113,6 +109,24 @@ class TrialFiles:
         """Delete the checkpoint; the trial has ended."""
         with contextlib.suppress(OSError):  # it takes space, no more
             self._folder.remove(self._name)
+
+
+def stubbornly(write: Callable[[], None], waits_s: Iterable[float] = RETRIES_S) -> None:
+    """Write what must not be lost, again and again where the storage fails.
+
+    Args:
+        write: Writes it; doing so twice does no harm.
+        waits_s: Seconds before each further try.
+
+    Raises:
+        OSError: The storage kept failing.
+    """
+    for wait_s in waits_s:
+        try:
+            return write()
+        except OSError:
+            time.sleep(wait_s)
+    return write()
 
 
 def remove_checkpoints(root: str, ended: Collection[str], *, milestones: bool) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
@@ -13,6 +12,8 @@ from typing import TYPE_CHECKING
 from raymae.errors import EncoderError, RayMAEError
 from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import encoder_card, encoder_weights
+from raymae.results.store.manifest import checked
+from raymae.search.checkpoints import stubbornly
 from raymae.spec.read import Tree
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from raymae.train.encoder import Encoder
     from raymae.train.trial import Report
 
-RETRIES_S = (0.5, 2.0, 5.0)
+PATIENCE_S = (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)  # between tries to write one: without it, its trials fail
 FORMAT = 1
 
 
@@ -69,7 +70,9 @@ class EncoderShelf:
     """
 
     def __init__(self, root: str) -> None:
-        self.root, self._folder = root, Folder(root)
+        self._folder = Folder(root)
+        # as another process finds it, whatever folder that runs in
+        self.root = root if self._folder.local is None else str(self._folder.local)
 
     def ids(self) -> set[str]:
         """Names of the encoders that are there; none where the folder cannot be read."""
@@ -82,7 +85,10 @@ class EncoderShelf:
         """What is known of an encoder; None where there is none, or its card is damaged."""
         try:
             plain = self._folder.read_json(encoder_card(encoder_id))
-            return None if plain is None else Card(**plain)
+            if plain is None:
+                return None
+            checked(Card, plain, self._folder.uri(encoder_card(encoder_id)))
+            return Card(**plain)
         except (OSError, RayMAEError, TypeError):
             return None
 
@@ -107,26 +113,18 @@ class EncoderShelf:
         card = Card(ref.encoder_id, config.to_json(), ref.fingerprint, dict(report.pretext), report.epoch,
                     report.seconds, report.num_parameters, hashlib.sha256(data).hexdigest(), len(data),
                     versions=versions("raymae", "torch"))
-        for wait_s in (*RETRIES_S, None):
-            try:
-                self._folder.make()
-                self._folder.write(encoder_weights(ref.encoder_id), data)
-                self._folder.write(encoder_card(ref.encoder_id), json_bytes(asdict(card)))
-            except OSError:
-                if wait_s is None:
-                    raise
-                time.sleep(wait_s)
-            else:
-                return
+        stubbornly(lambda: self._put(ref.encoder_id, data, json_bytes(asdict(card))), PATIENCE_S)
+
+    def _put(self, encoder_id: str, weights: bytes, card: bytes) -> None:
+        self._folder.make()
+        self._folder.write(encoder_weights(encoder_id), weights)
+        self._folder.write(encoder_card(encoder_id), card)
 
     def borrow(self, other: EncoderShelf, encoder_id: str) -> bool:
         """Copy an encoder from another shelf; returns whether it is here now."""
         try:
-            weights = other._folder.read(encoder_weights(encoder_id))
-            card = other._folder.read(encoder_card(encoder_id))
-            self._folder.make()
-            self._folder.write(encoder_weights(encoder_id), weights)
-            self._folder.write(encoder_card(encoder_id), card)
+            self._put(encoder_id, other._folder.read(encoder_weights(encoder_id)),
+                      other._folder.read(encoder_card(encoder_id)))
         except OSError:
             return False
         return True

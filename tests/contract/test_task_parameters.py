@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Literal, get_args, get_origin
+from typing import Any, Literal, get_origin
 
 import pytest
 import torch
-from pydantic import ValidationError
 from torch import Generator, nn
 
+from raymae.contract.phases import other_values
 from raymae.spec import TrialConfig
 from raymae.spec.space import Scalar
 from raymae.spec.task import TaskSchema, TrainingParams
@@ -36,27 +36,10 @@ ARMS = [(name, arm) for name in TASKS for arm in schema_of(name).arms]
 
 def others(schema: TaskSchema, arm: str, params: Mapping[str, Scalar], name: str) -> Iterator[dict[str, Scalar]]:
     """An arm's parameters with another value of one of them, wherever that is possible."""
-    value, kind = params[name], schema.params.model_fields[name].annotation
-    if name in OTHERS:
-        candidates = list(OTHERS[name])
-    elif isinstance(value, bool):
-        candidates = [not value]
-    elif get_origin(kind) is Literal:
-        candidates = list(get_args(kind))
-    elif isinstance(value, int):
-        candidates = [2 * value, value + 1, value + 2, value // 2]
-    elif isinstance(value, float):
-        candidates = [value / 2, 2 * value, value + 0.5]
-    else:
-        raise AssertionError(f"say another value of {name} in OTHERS")
-    for candidate in candidates:
-        other = {**params, name: candidate}
-        try:
-            schema.params.model_validate(other)
-        except ValidationError:
-            continue
-        if candidate != value and not schema.check(arm, other):
-            yield other
+    assert name in OTHERS or not isinstance(params[name], str) or get_origin(
+        schema.params.model_fields[name].annotation) is Literal, f"say another value of {name} in OTHERS"
+    for value in other_values(schema, arm, params, name, OTHERS.get(name, ())):
+        yield {**params, name: value}
 
 
 def trained(phase: Any, split: str, loss: Callable[[Any], Any]) -> Iterator[Any]:

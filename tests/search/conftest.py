@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -98,6 +99,32 @@ class Sweep:
 
     def num_ended(self) -> int:
         return len(list((self.folder / "results" / "small" / "trials").glob("*.parquet")))
+
+
+@contextmanager
+def raylets(sweep: Sweep) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A cluster whose nodes come and go: its address, and what tells it to `add` or `kill` one."""
+    sweep.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=sweep.environment, text=True,
+        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+    )
+    assert process.stdin is not None
+    assert process.stdout is not None
+
+    def tell(what: str) -> None:
+        assert process.stdin is not None
+        assert process.stdout is not None
+        process.stdin.write(f"{what}\n")
+        process.stdin.flush()
+        assert process.stdout.readline() == "done\n"
+
+    try:
+        yield process.stdout.readline().strip(), tell
+    finally:
+        process.stdin.close()
+        process.stdout.close()
+        process.wait(60)
 
 
 SMALL = """

@@ -15,7 +15,7 @@ import pytest
 
 from raymae.spec.trial import TrialConfig
 from raymae.train import run_trial
-from tests.search.conftest import TIMEOUT_S, Sweep, check_complete
+from tests.search.conftest import TIMEOUT_S, Sweep, check_complete, raylets
 
 ROOT = Path(__file__).parents[2]
 
@@ -123,19 +123,7 @@ def test_a_full_disk_costs_no_trial_once_there_is_room_again(small, small_disk):
 @pytest.mark.slow
 def test_a_node_that_vanishes_costs_no_trial(small):
     small.text = small.text.replace("epochs: 4", "epochs: 4, batch_size: 8")
-    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
-    raylets = subprocess.Popen(
-        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=small.environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )
-
-    def tell(what: str) -> None:
-        raylets.stdin.write(f"{what}\n")
-        raylets.stdin.flush()
-        assert raylets.stdout.readline() == "done\n"
-
-    try:
-        address = raylets.stdout.readline().strip()
+    with raylets(small) as (address, tell):
         tell("add")
         tell("add")
         process = small.start("--address", address)
@@ -149,10 +137,6 @@ def test_a_node_that_vanishes_costs_no_trial(small):
         trials = small.store.trials()
         assert set(trials["status"]) == {"completed"}
         assert trials["attempt"].max() >= 1, "somebody was on that node"
-    finally:
-        raylets.stdin.close()
-        raylets.stdout.close()
-        raylets.wait(60)
 
 
 @pytest.mark.slow

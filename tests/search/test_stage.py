@@ -9,7 +9,7 @@ import time
 
 import pytest
 
-from tests.search.conftest import ROOT, TIMEOUT_S, check_complete
+from tests.search.conftest import TIMEOUT_S, check_complete, raylets
 
 LONG = "pretrain_epochs: 2"
 
@@ -56,19 +56,7 @@ def test_killed_in_the_middle_of_a_pretraining_it_goes_on_from_there(pretraining
 
 @pytest.mark.slow
 def test_a_node_that_vanishes_in_the_middle_of_a_pretraining_costs_no_trial(pretraining):
-    pretraining.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
-    raylets = subprocess.Popen(
-        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=pretraining.environment, text=True,
-        stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-    )
-
-    def tell(what: str) -> None:
-        raylets.stdin.write(f"{what}\n")
-        raylets.stdin.flush()
-        assert raylets.stdout.readline() == "done\n"
-
-    try:
-        address = raylets.stdout.readline().strip()
+    with raylets(pretraining) as (address, tell):
         tell("add")
         process = pretraining.start("--address", address)
         pretraining.wait_for(lambda: is_pretraining(pretraining), process)
@@ -79,10 +67,6 @@ def test_a_node_that_vanishes_in_the_middle_of_a_pretraining_costs_no_trial(pret
         assert process.returncode == 0, output
         check_complete(pretraining.store)
         assert set(pretraining.store.trials()["status"]) == {"completed"}
-    finally:
-        raylets.stdin.close()
-        raylets.stdout.close()
-        raylets.wait(60)
 
 
 @pytest.mark.slow

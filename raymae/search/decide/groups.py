@@ -24,7 +24,7 @@ class Group:
     encoder_id: str
     pretrain_seed: int
     sampled: Mapping[str, Scalar]
-    members: int = 1
+    members: int = 0
 
 
 class EncoderGroups:
@@ -37,26 +37,26 @@ class EncoderGroups:
 
     def __init__(self, size: int, shared: Collection[str]) -> None:
         self._size, self._shared = size, shared
-        self._groups: dict[str, Group] = {}  # by encoder
+        self._groups: dict[str, Group] = {}  # those with room, by encoder
 
     def note(self, trial: Trial) -> None:
         """Enter a trial that the arm's study was asked for."""
         seed, name = trial.config.pretrain_seed, trial.encoder_id
         if seed is None:
             return
-        if name in self._groups:
-            self._groups[name].members += 1
-        else:
+        if name not in self._groups:
             sampled = {key: value for key, value in trial.sampled.items() if key in self._shared}
             self._groups[name] = Group(name, seed, sampled)
+        self._groups[name].members += 1
+        if self._groups[name].members >= self._size:
+            del self._groups[name]
 
     def open(self, encoders: Encoders) -> Group | None:
         """The first group that has room and an encoder."""
-        return next((group for group in self._groups.values()
-                     if group.members < self._size and encoders.is_there(group.encoder_id)), None)
+        return next((group for group in self._groups.values() if encoders.is_there(group.encoder_id)), None)
 
     def sampled(self) -> list[Mapping[str, Scalar]]:
-        """What the search chose for each group."""
+        """What the search chose for each group that has room."""
         return [group.sampled for group in self._groups.values()]
 
     def may_begin(self, left: int, encoders: Encoders) -> bool:

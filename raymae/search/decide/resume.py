@@ -44,7 +44,8 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, i
         _remember(conductor, trial, recorded.get(trial_id))
         if trial_id in ended and not (retry_failed and ended[trial_id]["status"] == "failed"):
             row = ended[trial_id]
-            trial.status, trial.wall_s, trial.error = row["status"], float(row["wall_s"]), row["error"]
+            trial.status, trial.wall_s = row["status"], float(row["wall_s"])
+            trial.error = row["error"] if isinstance(row["error"], str) else None
             if trial.stage != "pretrain" and isinstance(row.get("encoder_id"), str):
                 trial.encoder_id, trial.pretrain_s = row["encoder_id"], float(row["pretrain_s"])
             trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}

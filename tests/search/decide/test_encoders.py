@@ -9,9 +9,12 @@ from types import SimpleNamespace
 import pytest
 
 from raymae.results.store.layout import encoder_card
+from raymae.results.store.store import Store
+from raymae.results.verdict.judge import verdict_of
 from raymae.search.decide.claims import STALE_S
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
+from raymae.search.decide.resume import restore
 from raymae.search.encoders import Card, EncoderShelf
 from raymae.search.messages import Message, Worker
 from raymae.spec.encoder import encoder_id, pretraining_of
@@ -37,12 +40,13 @@ class Shelf(EncoderShelf):
 class World:
     """A sweep, the clock it runs by, and workers that need so many seconds for each stage."""
 
-    def __init__(self, folder, *overrides, slots=2, text=TEXT, clock=None, shelf=None, shared=False, seconds=None):
+    def __init__(self, folder, *overrides, slots=2, text=TEXT, clock=None, shelf=None, shared=False, seconds=None,
+                 store=None):
         self.spec = parse_sweep(text, "simulated.yaml", overrides, schema_of=schema_of)
         plans = {name: arm_plan(self.spec, SCHEMA, name) for name in self.spec.arms}
         self.clock, self.shelf, self.notes = clock or Clock(), Shelf(str(shelf or folder / "encoders")), Notes()
         self.encoders = Encoders(SCHEMA, self.shelf, "sha256:1", clock=self.clock, shared=shared)
-        self.made = Conductor(self.spec, plans, SCHEMA.objective, Recorder(folder), source="real", slots=slots,
+        self.made = Conductor(self.spec, plans, SCHEMA.objective, store or Recorder(folder), source="real", slots=slots,
                               observers=[self.notes], clock=self.clock, encoders=self.encoders)
         self.seconds = seconds or {"pretrain": 30.0, "search": 10.0, "replicate": 10.0}
         self.order, self.live, self.idle_s, self.idle_by_search_s, self.fails = [], [], 0.0, 0.0, lambda trial: None
@@ -256,6 +260,29 @@ def test_a_killed_sweep_goes_on_without_losing_or_repeating_anything(tmp_path, e
     assert counts["mae", "replicate"] == counts["scratch", "replicate"] == 3
     assert sorted(Counter(row["encoder_id"] for row in both if row["stage"] == "search" and row["arm"] == "mae")
                   .values()) == [4, 4]
+
+
+def stored(folder):
+    spec = parse_sweep(TEXT, "simulated.yaml", ["search.num_trials=2"], schema_of=schema_of)
+    return Store.create(folder / "sweep", spec, SCHEMA, environment={}, flush_s=0,
+                        data={"name": "ETTh1", "source": "real", "fingerprint": "sha256:1"})
+
+
+def test_what_a_folder_says_of_encoders_is_what_the_next_run_knows(tmp_path):
+    world = World(tmp_path, "search.num_trials=2", store=stored(tmp_path))
+    world.fails = lambda trial: "the loss is nan" if trial.trial_id == "scratch-0001" else None
+    world.run()
+    again = World(tmp_path, "search.num_trials=2", store=stored(tmp_path))
+    assert restore(again.made) == (len(world.made.trials), 0)
+    assert again.made.finished()
+    for trial in world.made.trials:
+        known = again.made.trials[trial.trial_id]
+        assert (known.status, known.error, known.encoder_id, known.pretrain_s, known.wall_s) == (
+            trial.status, trial.error, trial.encoder_id, trial.pretrain_s, trial.wall_s), trial.trial_id
+    rows = again.made.store.trials()
+    [mae] = [arm for arm in verdict_of(again.made.store).arms if arm.arm == "mae"]
+    assert mae.compute_s == rows[rows["arm"] == "mae"]["wall_s"].sum() == 5 * (30 + 10)
+    assert mae.replicate_s == 40.0
 
 
 def test_encoders_that_are_there_are_not_made_again(tmp_path):

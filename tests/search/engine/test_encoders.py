@@ -9,6 +9,7 @@ import pytest
 import torch
 
 from raymae.errors import EncoderError
+from raymae.results.store.folder import Folder
 from raymae.search.encoders import EncoderShelf
 from raymae.search.engine.workers import run_job
 from raymae.search.messages import Job
@@ -118,11 +119,36 @@ def test_an_encoder_of_another_network_starts_nothing(jobs, trial):
 def test_a_card_of_somebody_else_is_no_card(tmp_path):
     shelf = EncoderShelf(str(tmp_path / "encoders"))
     (tmp_path / "encoders").mkdir()
-    for text in ("[]", "{}", '{"encoder_id": 3}', "no json", '{"encoder_id": "x", "surprise": 1}'):
+    whole = {"encoder_id": "x", "config": {}, "fingerprint": "f", "pretext": {}, "epochs": 1, "seconds": 1.0,
+             "num_parameters": 1, "sha256": "", "num_bytes": 0, "made_at": "", "versions": {}, "format": 1}
+    (tmp_path / "encoders" / "x.json").write_text(json.dumps(whole))
+    assert shelf.card("x").seconds == 1.0
+    for text in ("[]", "{}", '{"encoder_id": 3}', "no json", json.dumps({**whole, "surprise": 1}),
+                 json.dumps({**whole, "seconds": "long"})):
         (tmp_path / "encoders" / "x.json").write_text(text)
         assert shelf.card("x") is None
         with pytest.raises(EncoderError, match="no whole encoder"):
             shelf.load("x")
+
+
+def test_a_shelf_is_found_from_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert EncoderShelf("shelf").root == str(tmp_path / "shelf")
+
+
+def test_a_full_disk_is_waited_for(jobs, monkeypatch):
+    tries, write = [], Folder.write
+
+    def full(folder, name, data):
+        if "safetensors" in name and len(tries) < 4:
+            tries.append(name)
+            raise OSError(28, "No space left on device")
+        write(folder, name, data)
+
+    monkeypatch.setattr(Folder, "write", full)
+    monkeypatch.setattr("raymae.search.checkpoints.time.sleep", lambda seconds: None)
+    assert not any(message.failure for message in [*run_job(jobs[0]), *run_job(jobs[1])])
+    assert len(tries) == 4
 
 
 def test_on_s3(tmp_path, trial, s3_endpoint, monkeypatch):
