@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from raymae.results.store.columns import alone_s
 from raymae.results.store.layout import encoder_card
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
@@ -280,6 +281,7 @@ def test_what_a_folder_says_of_encoders_is_what_the_next_run_knows(tmp_path):
         assert (known.status, known.error, known.encoder_id, known.pretrain_s, known.wall_s) == (
             trial.status, trial.error, trial.encoder_id, trial.pretrain_s, trial.wall_s), trial.trial_id
     rows = again.made.store.trials()
+    assert set(alone_s(rows[rows["stage"] == "pretrain"])) == {30.0}, "a pretraining starts from nothing"
     [mae] = [arm for arm in verdict_of(again.made.store).arms if arm.arm == "mae"]
     assert mae.compute_s == rows[rows["arm"] == "mae"]["wall_s"].sum() == 5 * (30 + 10)
     assert mae.replicate_s == 40.0
