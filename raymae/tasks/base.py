@@ -17,10 +17,12 @@ from torch import Generator, Tensor, nn
 
 from raymae.data.find.locate import Located, locate
 from raymae.models.transfer import Coverage, transfer
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
 from raymae.spec.task import TaskSchema, untied
 from raymae.spec.trial import TrialConfig, TrialData
+from raymae.tasks.prediction import Predictor
 
 Batch = dict[str, Tensor]
 
@@ -208,10 +210,12 @@ class Task(ABC):
     Class attributes:
         schema: Its name, parameters, arms, sizes, objective and metrics.
         eval_batch: Examples scored at once; less where one is large. Does not change a score.
+        predictor: Uses a kept network on other files; None where a task cannot yet.
     """
 
     schema: ClassVar[TaskSchema]
     eval_batch: int = 1024
+    predictor: ClassVar[type[Predictor] | None] = None
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         self.config = config
@@ -276,6 +280,10 @@ class Task(ABC):
     def reported(self) -> tuple[str, ...]:
         """The metrics that this trial's data can have: all by default, fewer where some are of classes it lacks."""
         return self.schema.metrics
+
+    def kept_state(self) -> Tree:
+        """What prediction needs besides weights and configuration, as plain values (see `Predictor`)."""
+        return {}
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter belongs to the head (trained alone during `freeze_epochs`)."""

@@ -29,14 +29,17 @@ def run(folder: str, name: str, *overrides: str) -> dict[str, float]:
     from raymae.tasks import schema_of
 
     always = [f"results={folder}", f"name={name}", "arms=[mae]", "replicates=0", "search.scheduler=none",
-              "budget.wall_minutes=null", "fair.by=epochs"]
+              "budget.wall_minutes=null", "fair.by=epochs",
+              "space.patch_size={choice: [8]}"]  # it decides what a trial costs, and is not to be drawn by chance
     spec = load_sweep(ROOT / "sweeps" / "classification_mask.yaml", [*always, *overrides], schema_of=schema_of)
     run_sweep(make_plan(spec))
     trials = Store.open(Store.root_of(spec)).trials()
     is_pretraining = trials["stage"] == "pretrain"
     return {"pretrain_s": float(trials[is_pretraining]["wall_s"].sum()),
             "finetune_s": float(trials[~is_pretraining]["wall_s"].sum()),
-            "encoders": int(is_pretraining.sum()), "trials": int((~is_pretraining).sum())}
+            "encoders": int(is_pretraining.sum()), "trials": int((~is_pretraining).sum()),
+            "least_skill": float(trials.loc[is_pretraining, "pretext_skill"].min()),
+            "best_skill": float(trials.loc[is_pretraining, "pretext_skill"].max())}
 
 
 def main() -> None:
@@ -53,7 +56,8 @@ def main() -> None:
             result[name] = found = run(folder, name, size, number, f"search.finetunes_per_encoder={each}")
             spent[name] = found["pretrain_s"] + found["finetune_s"]
             print(f"{name}: {found['encoders']} encoders for {found['trials']} fine-tunings, {found['pretrain_s']:.0f} "
-                  f"+ {found['finetune_s']:.0f} core-seconds")
+                  f"+ {found['finetune_s']:.0f} core-seconds, pretext_skill {found['least_skill']:.2f} to "
+                  f"{found['best_skill']:.2f}")
         result["ratio"] = spent["shared"] / spent["alone"]
         print(f"with {arguments.finetunes_per_encoder} fine-tunings per encoder {result['ratio']:.2f} of the "
               "core-seconds without sharing")
