@@ -3,6 +3,7 @@ nothing."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -14,7 +15,9 @@ from torch import Generator, Tensor, nn
 
 from raymae.search.decide.algorithms import grid
 from raymae.search.plan import Plan, example_config
+from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
+from raymae.spec.sweep import SweepSpec
 from raymae.tasks import task_class
 from raymae.tasks.base import Batch, Pretraining, Source, Task
 from raymae.tasks.mistakes import check_loss, named, wrong
@@ -33,6 +36,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
         replicates = arm.arm.num_replicates(spec.num_replicates)
         arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": trials, "replicates": replicates,
+                     "pretrainings": _pretrainings(arm, trials, spec) + replicates * (arm.arm.kind == "pretrained"),
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources
     return {
@@ -48,6 +52,15 @@ def describe(plan: Plan) -> dict[str, Any]:
         "arms": arms,
         "num_trials": sum(arm["num_trials"] + arm["replicates"] for arm in arms),
     }
+
+
+def _pretrainings(arm: ArmPlan, trials: int, spec: SweepSpec) -> int:
+    """Encoders that the search makes, at most: several trials may start from one."""
+    if arm.arm.kind != "pretrained":
+        return 0
+    if spec.search.algorithm == "grid":
+        return len({tuple(point.get(key) for key in arm.shared) for point in grid(arm)})
+    return math.ceil(trials / spec.search.finetunes_per_encoder)
 
 
 def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
@@ -136,13 +149,14 @@ def render(description: Mapping[str, Any]) -> RenderableType:
     """Draw a description for people."""
     data, resources = description["data"], description["resources"]
     table = Table(box=None, pad_edge=False)
-    for name in ("arm", "kind", "trials", "seeds", "parameters", "searched", "shapes of a batch of 2"):
-        table.add_column(name, justify="right" if name in ("trials", "seeds", "parameters") else "left")
+    texts, numbers = ("searched", "shapes of a batch of 2"), ("trials", "seeds", "pretrainings", "parameters")
+    for name in ("arm", "kind", *numbers, *texts):
+        table.add_column(name, justify="right" if name in numbers else "left")
     for arm in description["arms"]:
         searched = "\n".join(f"{key}: {value}" for key, value in arm["searched"].items()) or "–"
         shapes = "\n".join(f"{key} {value}" for key, value in arm["shapes"].items())
         table.add_row(arm["arm"], arm["kind"], str(arm["num_trials"]), str(arm["replicates"]),
-                      f"{arm['num_parameters']:,}", Text(searched), Text(shapes))
+                      str(arm["pretrainings"] or "–"), f"{arm['num_parameters']:,}", Text(searched), Text(shapes))
     minutes = description["budget"]["wall_minutes"]
     return Group(
         Text(f"{description['sweep']}: {description['num_trials']} trials of {description['task']}, "

@@ -102,3 +102,17 @@ def test_an_error_about_data_stays_what_it_is(tmp_path: Path, monkeypatch: pytes
     monkeypatch.syspath_prepend(tmp_path)
     with pytest.raises(DataError, match=r"^too short$"):
         tried("own_data_error:Mine", "ETTh1", ["mae"])
+
+
+@pytest.mark.parametrize(("search", "space", "encoders"), [
+    ("{algorithm: random, num_trials: 5, finetunes_per_encoder: 2}", "{lr: {choice: [1e-3, 2e-3]}}", 3 + 2),
+    ("{algorithm: random, num_trials: 5}", "{lr: {choice: [1e-3, 2e-3]}}", 5 + 2),
+    ("{algorithm: grid, finetunes_per_encoder: 2}",
+     "{lr: {choice: [1e-3, 2e-3]}, mask_ratio: {choice: [0.3, 0.5, 0.7], when: {arm: mae}}}", 3 + 2),
+    ("{algorithm: random, num_trials: 5}", "{mask_ratio: {choice: [0.3, 0.5], when: {arm: mae}}}", 5 + 2),
+])
+def test_pretrainings_are_counted(search: str, space: str, encoders: int) -> None:
+    text = ("name: tried\ntask: forecasting\nsize: debug\ndata: {name: ETTh1, if_unavailable: synthetic}\n"
+            f"arms: [mae, scratch]\nreplicates: 2\nsearch: {search}\nspace: {space}\n")
+    description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
+    assert [arm["pretrainings"] for arm in description["arms"]] == [encoders, 0]
