@@ -281,8 +281,12 @@ class Task(ABC):
         """The metrics that this trial's data can have: all by default, fewer where some are of classes it lacks."""
         return self.schema.metrics
 
-    def kept_state(self) -> Tree:
-        """What prediction needs besides weights and configuration, as plain values (see `Predictor`)."""
+    def kept_state(self, model: nn.Module) -> Tree:
+        """What prediction needs besides weights and configuration, as plain values (see `Predictor`).
+
+        Args:
+            model: The network that is kept, as `build` made it and with the weights that were scored.
+        """
         return {}
 
     def is_head(self, name: str) -> bool:

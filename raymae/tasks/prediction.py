@@ -4,6 +4,8 @@ A predictor knows a trial's configuration and the *state* that was kept with its
 training data (scaler statistics, order of columns, class names, categories, spacing). It never reads that data.
 
     items(source) -> Item.read() -> inputs -> prepare -> scores of each network, averaged -> answer -> Writer.add
+
+Of several replicates of an arm any one's predictor prepares and answers for all; each one's own takes its scores.
 """
 
 from __future__ import annotations
@@ -12,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, ClassVar, Protocol
 
 import numpy as np
 import torch
@@ -54,7 +56,12 @@ class Predictor(ABC):
         config: Of the replicate that was kept.
         state: What `Task.kept_state` said of it.
         device: Where to compute.
+
+    Class attributes:
+        options: What `prepare` takes beside inputs, by name; each is a switch that is off by default.
     """
+
+    options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: TrialConfig, state: Tree, device: torch.device) -> None:
         self.config, self.state, self.device = config, state, device
@@ -64,8 +71,12 @@ class Predictor(ABC):
         """The network that the weights fit, freshly initialised, of the right shapes without any data at hand."""
 
     @abstractmethod
-    def prepare(self, inputs: Any) -> Any:
+    def prepare(self, inputs: Any, **options: bool) -> Any:
         """Make what networks see of what a user has.
+
+        Args:
+            inputs: As `Item.read` gives it; also a path, and what else the task understands.
+            **options: Some of `options`.
 
         Raises:
             DataError: It is not what the network was trained on, with what was expected and what is there.
@@ -92,5 +103,13 @@ class Predictor(ABC):
         """
 
     @abstractmethod
-    def writer(self, to: Path) -> Writer:
-        """Writes answers to a file or folder."""
+    def writer(self, to: Path, source: Path) -> Writer:
+        """Writes answers.
+
+        Args:
+            to: A file or a folder, which need not exist.
+            source: What they are answers to.
+
+        Raises:
+            DataError: Answers cannot be written there: another ending is needed, or it is among the inputs.
+        """
