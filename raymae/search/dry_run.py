@@ -42,7 +42,8 @@ def describe(plan: Plan) -> dict[str, Any]:
     return {
         "sweep": spec.name, "task": spec.task, "size": spec.size,
         "data": {"name": plan.data.name, "source": plan.data.source, "path": str(plan.data.path or ""),
-                 "fingerprint": plan.data.fingerprint, "splits": plan.splits},
+                 "fingerprint": plan.data.fingerprint, "splits": plan.splits,
+                 "pretrains_on": list(plan.pretrains_on)},
         "rule": {"fair": spec.fair.by, "compare": spec.compare, "margin": spec.margin,
                  "replicates": spec.num_replicates, "most_replicates": spec.most_replicates},
         "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler},
@@ -165,7 +166,8 @@ def render(description: Mapping[str, Any]) -> RenderableType:
              f"{description['search']['algorithm']} with {description['search']['scheduler']}"
              + (f"; at most {minutes:g} minutes" if minutes else "")),
         Text(f"data: {data['name']}, {data['source']}, {data['path'] or 'generated'} ({data['fingerprint']})\n"
-             f"      {data['splits']}"),
+             f"      {data['splits']}"
+             + "".join(f"\n      pretraining sees {line}" for line in data["pretrains_on"])),
         Text(_rule(description["rule"])), Text(), table, Text("\nnothing was started"),
     )
 

@@ -36,6 +36,7 @@ class Plan:
         slots: Trials at once; on a cluster as many as the file asks for, or 1 until it has been joined.
         splits: One line on the data's splits.
         address: The running cluster to join; None for an embedded Ray on this machine.
+        pretrains_on: What pretraining sees where that is more than training does, a line for each case there is.
     """
 
     spec: SweepSpec
@@ -45,6 +46,7 @@ class Plan:
     slots: int
     splits: str
     address: str | None = None
+    pretrains_on: tuple[str, ...] = ()
 
 
 def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
@@ -68,11 +70,14 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
     arms = {name: arm_plan(spec, schema, name) for name in spec.arms}
     located = task.locate(spec.data)
     data = TrialData(spec.data, located.source)
-    splits = ""
+    splits, seen = "", dict[str, bool]()
     for plan in arms.values():
         for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=256)):
-            splits = task.validate(data, plan.params(sampled))
-    return Plan(spec, schema, arms, located, at_once, splits, address)
+            params = plan.params(sampled)
+            splits = task.validate(data, params)
+            if plan.arm.kind == "pretrained":
+                seen[task.pretrains_on(data, params)] = True
+    return Plan(spec, schema, arms, located, at_once, splits, address, tuple(filter(None, seen)))
 
 
 def example_config(plan: Plan, arm: str) -> TrialConfig:

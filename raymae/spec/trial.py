@@ -84,7 +84,9 @@ class TrialConfig:
         """Everything but the seeds and the stage, as text that is the same wherever the data lies."""
         # elsewhere, it is the same configuration; read in another way, it is not
         data = {"name": self.data.name, "source": self.data.source, **self.data.where.given()}
-        identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": dict(self.params), "data": data}
+        # a parameter of None says nothing: sweeps of before there was it keep their names
+        params = {name: value for name, value in self.params.items() if value is not None}
+        identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": params, "data": data}
         if self.earlier:
             identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
         return json.dumps(identity, sort_keys=True, default=str)

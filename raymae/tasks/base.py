@@ -245,6 +245,19 @@ class Task(ABC):
             DataError: It is malformed, or too small for these parameters.
         """
 
+    @classmethod
+    def pretrains_on(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
+        """What pretraining sees where that is not the training split alone, and what is left out, in a line; or "".
+
+        Args:
+            data: As for `validate`, which has been called with it.
+            params: Of an arm that pretrains.
+
+        Raises:
+            DataError: It cannot be read.
+        """
+        return ""
+
     @abstractmethod
     def load(self, split: str) -> Source:
         """A split: `pretrain` (all inputs, no labels), `train` (the labelled fraction), `val` or `test`.

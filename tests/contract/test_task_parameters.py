@@ -19,7 +19,7 @@ from raymae.train.phases import Finetune, Pretrain
 # What the loop itself reads, whatever the task and arm; how files are read, and synthetic data is not; how it is run.
 ELSEWHERE = {*TrainingParams.model_fields, "group", "date_column", "categorical", "numeric", "drop", "intensity",
              "num_classes", "spacing", "window_low", "window_high", "unlabelled", "fold", "first_label", "ignore_label",
-             "compile"} - {"label_fraction", "layer_decay"}
+             "compile", "pretrain_classes"} - {"label_fraction", "layer_decay"}
 # Values of parameters that are texts, and of those that a debug trial needs in another size.
 OTHERS: dict[str, tuple[Scalar, ...]] = {
     "target": ("HUFL",), "roi_size": ("16x16x16", "32x32x32"), "overlap": (0.75,),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import PurePosixPath
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -29,6 +30,18 @@ HELD_OUT = 0.1  # of train, to select on where the data set has no split for it
 SUBSET_SEED = 0  # the splits and subsets are the same for every arm and seed
 
 
+class Scored(NamedTuple):
+    """The validation and test images, by the hash of their pixels and by their groups."""
+
+    content: frozenset[int]
+    groups: frozenset[str]
+
+
+def class_order(count: int) -> np.ndarray:
+    """The order in which classes are taken where only some are used, the same for every arm and seed: int64 `[K]`."""
+    return np.random.default_rng(SUBSET_SEED).permutation(count)
+
+
 class LabelledImages:
     """A data set's images as bytes on a device, and which of them belong to which split.
 
@@ -41,6 +54,7 @@ class LabelledImages:
         names: Of every image the path of its file inside the data set.
         groups: Of every image the patient or place; None where it is not known.
         note: What has to be said of the splits, or "".
+        scored: What is selected or scored on: pretraining on more than these images must not see it.
     """
 
     def __init__(
@@ -50,7 +64,7 @@ class LabelledImages:
         notes = [images.note]
         if num_classes > len(images.classes):
             notes.append(f"settings.num_classes={num_classes}, but there are only {len(images.classes)} classes")
-        kept = np.random.default_rng(SUBSET_SEED).permutation(len(images.classes))[: num_classes or None]
+        kept = class_order(len(images.classes))[: num_classes or None]
         new_label = np.full(len(images.classes), -1)
         new_label[np.sort(kept)] = np.arange(len(kept))
         labels_N = new_label[images.labels_N]
@@ -86,10 +100,13 @@ class LabelledImages:
                             "that is in val or test, so nothing is learned of it; let settings.group tell more groups "
                             "apart")
         self.note = "; ".join(filter(None, notes))
+        scored = np.concatenate([rows["val"], rows["test"]])
+        self.scored = Scored(frozenset() if images.content_N is None else frozenset(images.content_N[scored].tolist()),
+                             frozenset(self._groups(scored) or ()))
         used = np.sort(np.concatenate(list(rows.values())))
         pixels = images.images_NHWC
         if device.type != "cpu" or pixels.shape[1] != image_size:  # else only what is read is brought into memory
-            pixels = _resized(pixels[used], image_size)
+            pixels = resized(pixels[used], image_size)
             labels_N, rows = labels_N[used], {split: np.searchsorted(used, found) for split, found in rows.items()}
             self.names, self.groups = tuple(self.names[row] for row in used), self._groups(used)
         self.images_NHWC = torch.from_numpy(pixels).to(device)
@@ -122,6 +139,24 @@ class LabelledImages:
         """Images as float `[B, C, H, W]` in [0, 1]."""
         return self.images_NHWC[rows_B].permute(0, 3, 1, 2).float() / 255
 
+    def labels(self, rows_B: Tensor) -> Tensor:
+        """Their classes, int64 `[B]`."""
+        return self.labels_N[rows_B]
+
+
+class Images(Protocol):
+    """Images on a device, numbered through."""
+
+    device: torch.device
+
+    def pixels(self, rows_B: Tensor) -> Tensor:
+        """Images as float `[B, C, H, W]` in [0, 1]."""
+        ...
+
+    def labels(self, rows_B: Tensor) -> Tensor | None:
+        """Their classes, int64 `[B]`; None where they are not known."""
+        ...
+
 
 class ImageSource:
     """One split as batches: gathered, augmented and mixed on the device, in one go each.
@@ -136,7 +171,7 @@ class ImageSource:
     """
 
     def __init__(
-        self, data: LabelledImages, rows: np.ndarray, augmentation: Augmentation, *, mixup: float = 0.0,
+        self, data: Images, rows: np.ndarray, augmentation: Augmentation, *, mixup: float = 0.0,
         cutmix: float = 0.0, labels: bool = True,
     ) -> None:
         self.data, self.rows_N = data, torch.from_numpy(rows)
@@ -149,7 +184,8 @@ class ImageSource:
         """`image` [B, C, H, W], standardised; `label` [B]; where mixed, `partner` (its label) and `share`, both [B]."""
         rows_B = self.rows_N[index_B].to(self.data.device, non_blocking=True)
         pixels_BCHW = self.data.pixels(rows_B)
-        batch: Batch = {"label": self.data.labels_N[rows_B]} if self.labels else {}
+        label_B = self.data.labels(rows_B) if self.labels else None
+        batch: Batch = {} if label_B is None else {"label": label_B}
         if generator is not None:
             pixels_BCHW = self.augmentation(pixels_BCHW, generator)
             if self.mixup or self.cutmix:
@@ -159,7 +195,8 @@ class ImageSource:
         return {"image": standardise(pixels_BCHW), **batch}
 
 
-def _resized(images_NHWC: np.ndarray, image_size: int) -> np.ndarray:
+def resized(images_NHWC: np.ndarray, image_size: int) -> np.ndarray:
+    """Square images at this size, uint8 `[N, H, W, C]`."""
     if images_NHWC.shape[1] == image_size:
         return np.ascontiguousarray(images_NHWC)
     parts = [
@@ -175,8 +212,11 @@ def read_labelled(
     device: torch.device,
 ) -> LabelledImages:
     """Read once per process: a worker keeps its images from trial to trial. `found` is None for generated ones."""
-    if found is None:
-        return LabelledImages(synthetic_images(image_size), image_size, num_classes, per_class, device,
-                              f"{name} (synthetic)")
-    images = read_images(replace(found, note=""), image_size)
-    return LabelledImages(images, image_size, num_classes, per_class, device, str(found.path), group)
+    where = f"{name} (synthetic)" if found is None else str(found.path)
+    return LabelledImages(read_set(found, image_size), image_size, num_classes, per_class, device, where,
+                          "" if found is None else group)
+
+
+def read_set(found: Located | None, image_size: int) -> ImageSet:
+    """The images of a data set with their splits and classes; generated ones where `found` is None."""
+    return synthetic_images(image_size) if found is None else read_images(replace(found, note=""), image_size)

@@ -25,6 +25,10 @@ class ClassificationParams(TrainingParams):
     per_class: int = param(
         0, "use so many training images of each class, after 10 % are held out; 0 is all", unit="images", ge=0
     )
+    pretrain_classes: int | None = param(
+        None, "pretraining sees the training images of so many classes, those of num_classes among them; 0 is all "
+        "there are, null those of num_classes", kinds=("pretrained",), phase="pretrain", ge=0,
+    )
     group: str = param("", "regular expression over file names without their endings: what its first group, or all of "
                            "it, matches is the patient or place, who is in one split")
     patch_size: int = param(8, "side of a token", unit="pixels", kinds=LEARNING, ge=1)
@@ -79,6 +83,11 @@ def check(arm: str, params: Mapping[str, Any]) -> list[tuple[str, str]]:
         problems.append(("num_classes", "num_classes=1 leaves nothing to tell apart; use 2 or more, or 0 for all"))
     if ARMS[arm].kind == "reference":
         return problems
+    seen, used = params.get("pretrain_classes"), int(params["num_classes"])
+    if seen and seen < (used or seen + 1):
+        problems.append(("pretrain_classes", f"pretrain_classes={seen} must be at least num_classes="
+                                             f"{used or '0, which is all'}: pretraining sees every training image; use "
+                                             f"{f'{used} or more, or ' if used else ''}0 for all"))
     size, patch = int(params["image_size"]), int(params["patch_size"])
     if size % patch:
         near = [n for n in (size // patch * patch, (size // patch + 1) * patch) if n]

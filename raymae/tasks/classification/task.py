@@ -24,6 +24,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScores, split_of
+from raymae.tasks.classification.corpus import Corpus, read_corpus
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
@@ -61,25 +62,40 @@ class Classification(Task):
         groups = counted({split: images.units(rows).groups for split, rows in images.rows.items()})
         return "; ".join(filter(None, (line, groups, images.note)))
 
+    @classmethod
+    def pretrains_on(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
+        """How many images pretraining sees beside those of training, and what of them is left out."""
+        corpus = _corpus_of(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu"))
+        return "" if corpus is None else corpus.note
+
     def load(self, split: str) -> ImageSource:
         """Images of a split."""
-        p, rows = self.params, self._rows(split)
+        p = self.params
         if split in ("pretrain", "pretext"):
-            return ImageSource(self.data, rows, Augmentation(crop=p.pretrain_crop, flip=p.flip), labels=False)
+            augmentation = Augmentation(crop=p.pretrain_crop, flip=p.flip)
+            corpus = self._corpus() if split == "pretrain" else None
+            if corpus is not None:
+                return ImageSource(corpus, np.arange(len(corpus)), augmentation)
+            return ImageSource(self.data, self._rows(split), augmentation, labels=False)
         augmentation = Augmentation(crop=p.crop, flip=p.flip, rand_augment=p.rand_augment, erasing=p.random_erasing)
-        return ImageSource(self.data, rows, augmentation, mixup=p.mixup, cutmix=p.cutmix)
+        return ImageSource(self.data, self._rows(split), augmentation, mixup=p.mixup, cutmix=p.cutmix)
+
+    def _corpus(self) -> Corpus | None:
+        """What pretraining sees; None where that is the training split."""
+        return _corpus_of(self.config.data, self.params, self.device)
 
     def _rows(self, split: str) -> np.ndarray:
         rows = self.data.rows[split_of(split)]
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
-            labels_N, groups = self.data.labels_N[rows].cpu().numpy(), self.units("pretrain").groups
+            labels_N, groups = self.data.labels_N[rows].cpu().numpy(), self.data.units(rows).groups
             return rows[labelled_by_class(labels_N, fraction, self.config.seed, groups)]
         return rows
 
     def units(self, split: str) -> Units:
         """Images by the path of their file, and the patient or place, where known."""
-        return self.data.units(self._rows(split))
+        corpus = self._corpus() if split == "pretrain" else None
+        return self.data.units(self._rows(split)) if corpus is None else corpus.units
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
@@ -150,6 +166,14 @@ class Classification(Task):
         assert isinstance(model, MaskedAutoencoder)
         rows = [list(to_rgb(part)) for part in pretraining.reconstruct(model, batch)]  # 0 is the mean colour
         return {"reconstruction": captioned(grid(rows, gap=2, edge=1), rows=("original", "masked", "reconstruction"))}
+
+
+def _corpus_of(data: TrialData, params: Any, device: torch.device) -> Corpus | None:
+    p = params
+    if p.pretrain_classes is None or not p.num_classes:
+        return None
+    return read_corpus(
+        data.name, located(data), p.image_size, p.num_classes, p.per_class, p.group, p.pretrain_classes, device)
 
 
 class ClassificationMetrics(Metrics):
