@@ -17,6 +17,7 @@ _HOMES = {
     "Store": "raymae.results.store.store",
     "SweepSpec": "raymae.spec.sweep",
     "TrialConfig": "raymae.spec.trial",
+    "load_model": "raymae.inference.load",
     "load_sweep": "raymae.spec.load",
     "make_plan": "raymae.search.plan",
     "query": "raymae.results.views.query",
@@ -26,13 +27,14 @@ _HOMES = {
 }
 
 __all__ = [
-    "MAEImputer", "RayMAEError", "Report", "Store", "SweepSpec", "TrialConfig", "load_sweep", "make_plan", "query",
-    "run_sweep", "run_trial", "schema_of",
+    "MAEImputer", "RayMAEError", "Report", "Store", "SweepSpec", "TrialConfig", "load_model", "load_sweep", "make_plan",
+    "query", "run_sweep", "run_trial", "schema_of",
 ]
 
 if TYPE_CHECKING:
     from raymae.errors import RayMAEError
     from raymae.imputer import MAEImputer
+    from raymae.inference.load import load_model
     from raymae.results.store.store import Store
     from raymae.results.views.query import query
     from raymae.search.plan import make_plan

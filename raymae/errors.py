@@ -4,6 +4,7 @@
     ├── SpecError          a sweep file (or --set) says something impossible; carries every problem at once
     ├── DataError          a data set is missing, malformed or too small
     ├── ResultsError       a results folder cannot be read, written or continued
+    ├── ModelError         a kept model is not there, damaged, or not what its card says
     ├── ResourceError      the machine or cluster can never satisfy the request
     ├── InterruptedSweepError  Ctrl-C; what was done is kept
     ├── BudgetSpentError   the budget ended before the verdict; what was done is kept
@@ -75,6 +76,10 @@ class DataError(RayMAEError):
 
 class ResultsError(RayMAEError):
     """A results folder cannot be read, written or continued."""
+
+
+class ModelError(RayMAEError):
+    """A model that a sweep kept is not there, damaged, not what its card says, or cannot do what is asked of it."""
 
 
 class ResourceError(RayMAEError):

@@ -23,11 +23,13 @@ LOWER = {  # what each room may import besides itself
     "tasks": {"data", "models", "spec", "errors"},
     "train": {"tasks", "models", "spec", "errors"},
     "contract": {"train", "tasks", "models", "data", "spec", "errors"},
-    "search": {"train", "results", "tasks", "spec", "data", "errors"},
+    "inference": {"train", "results", "tasks", "models", "data", "spec", "errors"},
+    "search": {"inference", "train", "results", "tasks", "spec", "data", "errors"},
     "launch": {"search", "spec", "errors"},
-    "imputer": {"train", "results", "tasks", "data", "models", "spec", "errors"},
+    "imputer": {"inference", "train", "results", "tasks", "data", "models", "spec", "errors"},
     "web": {"results", "spec", "errors"},
-    "cli": {"web", "launch", "search", "contract", "train", "results", "tasks", "spec", "data", "errors", ""},
+    "cli": {"web", "launch", "search", "contract", "inference", "train", "results", "tasks", "spec", "data",
+            "errors", ""},
 }
 INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
     "search": [{"messages", "checkpoints", "encoders", "environment", "background"}, {"decide"}, {"engine"}, {"live"},

@@ -5,22 +5,20 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
-import time
-from collections.abc import Callable, Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import CHECKPOINTS, PICTURES, checkpoint, milestone, owner_of, picture
+from raymae.results.store.shelf import stubbornly
 
 if TYPE_CHECKING:
     import numpy as np
 
     from raymae.spec.trial import TrialConfig
     from raymae.train.trial import Report
-
-RETRIES_S = (0.5, 2.0, 5.0)
 
 
 class TrialFiles:
@@ -109,24 +107,6 @@ class TrialFiles:
         """Delete the checkpoint; the trial has ended."""
         with contextlib.suppress(OSError):  # it takes space, no more
             self._folder.remove(self._name)
-
-
-def stubbornly(write: Callable[[], None], waits_s: Iterable[float] = RETRIES_S) -> None:
-    """Write what must not be lost, again and again where the storage fails.
-
-    Args:
-        write: Writes it; doing so twice does no harm.
-        waits_s: Seconds before each further try.
-
-    Raises:
-        OSError: The storage kept failing.
-    """
-    for wait_s in waits_s:
-        try:
-            return write()
-        except OSError:
-            time.sleep(wait_s)
-    return write()
 
 
 def remove_checkpoints(root: str, ended: Collection[str], *, milestones: bool) -> None:

@@ -10,10 +10,10 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from raymae.errors import EncoderError, RayMAEError
-from raymae.results.store.folder import Folder, json_bytes
-from raymae.results.store.layout import encoder_card, encoder_weights
+from raymae.results.store import layout
+from raymae.results.store.folder import json_bytes
 from raymae.results.store.manifest import checked
-from raymae.search.checkpoints import stubbornly
+from raymae.results.store.shelf import Shelf
 from raymae.spec.read import Tree
 
 if TYPE_CHECKING:
@@ -22,7 +22,6 @@ if TYPE_CHECKING:
     from raymae.train.encoder import Encoder
     from raymae.train.trial import Report
 
-PATIENCE_S = (0.5, 2.0, 5.0, 15.0, 30.0, 60.0)  # between tries to write one: without it, its trials fail
 FORMAT = 1
 
 
@@ -59,35 +58,20 @@ class Card:
     format: int = FORMAT
 
 
-class EncoderShelf:
+class EncoderShelf(Shelf):
     """A folder of encoders, local or on an object store; of one sweep, or shared by several.
-
-    The weights are written first, and the card last: where there is a card, the encoder is whole, and `load` proves it.
-    Whoever makes an encoder once more writes the same bits, so two at once do each other no harm.
 
     Args:
         root: The folder, a path or a URI.
     """
 
-    def __init__(self, root: str) -> None:
-        self._folder = Folder(root)
-        # as another process finds it, whatever folder that runs in
-        self.root = root if self._folder.local is None else str(self._folder.local)
-
-    def ids(self) -> set[str]:
-        """Names of the encoders that are there; none where the folder cannot be read."""
-        try:
-            return {name.removesuffix(".json") for name in self._folder.names() if name.endswith(".json")}
-        except OSError:
-            return set()
-
     def card(self, encoder_id: str) -> Card | None:
         """What is known of an encoder; None where there is none, or its card is damaged."""
         try:
-            plain = self._folder.read_json(encoder_card(encoder_id))
+            plain = self._folder.read_json(layout.card(encoder_id))
             if plain is None:
                 return None
-            checked(Card, plain, self._folder.uri(encoder_card(encoder_id)))
+            checked(Card, plain, self._folder.uri(layout.card(encoder_id)))
             return Card(**plain)
         except (OSError, RayMAEError, TypeError):
             return None
@@ -113,18 +97,13 @@ class EncoderShelf:
         card = Card(ref.encoder_id, config.to_json(), ref.fingerprint, dict(report.pretext), report.epoch,
                     report.seconds, report.num_parameters, hashlib.sha256(data).hexdigest(), len(data),
                     versions=versions("raymae", "torch"))
-        stubbornly(lambda: self._put(ref.encoder_id, data, json_bytes(asdict(card))), PATIENCE_S)
-
-    def _put(self, encoder_id: str, weights: bytes, card: bytes) -> None:
-        self._folder.make()
-        self._folder.write(encoder_weights(encoder_id), weights)
-        self._folder.write(encoder_card(encoder_id), card)
+        self.put(ref.encoder_id, data, json_bytes(asdict(card)))
 
     def borrow(self, other: EncoderShelf, encoder_id: str) -> bool:
         """Copy an encoder from another shelf; returns whether it is here now."""
         try:
-            self._put(encoder_id, other._folder.read(encoder_weights(encoder_id)),
-                      other._folder.read(encoder_card(encoder_id)))
+            self.put(encoder_id, other._folder.read(layout.weights(encoder_id)),
+                     other._folder.read(layout.card(encoder_id)), ())
         except OSError:
             return False
         return True
@@ -139,15 +118,10 @@ class EncoderShelf:
 
         from raymae.train.encoder import Encoder
 
-        card, where = self.card(encoder_id), self._folder.uri(encoder_weights(encoder_id))
+        card, where = self.card(encoder_id), self.where(encoder_id)
         if card is None:
             raise EncoderError(f"{where}: there is no whole encoder of this name")
-        try:
-            data = self._folder.read(encoder_weights(encoder_id))
-        except OSError as error:
-            raise EncoderError(f"{where}: cannot be read: {error}") from None
-        if hashlib.sha256(data).hexdigest() != card.sha256:
-            raise EncoderError(f"{where}: damaged: {len(data):,} bytes that are not the {card.num_bytes:,} of its card")
+        data = self.whole(encoder_id, card.sha256, card.num_bytes, EncoderError)
         try:
             return Encoder(safetensors.torch.load(data), dict(card.pretext), card.epochs, card.seconds)
         except Exception as error:  # whatever safetensors raises at a file that its own card calls whole
@@ -156,4 +130,4 @@ class EncoderShelf:
     def forget(self, encoder_id: str) -> None:
         """Delete the card of an encoder that turned out damaged, so that nobody starts from it."""
         with contextlib.suppress(OSError):  # it is made again all the same
-            self._folder.remove(encoder_card(encoder_id))
+            self._folder.remove(layout.card(encoder_id))

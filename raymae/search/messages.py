@@ -36,6 +36,19 @@ class Parent:
 
 
 @dataclass(frozen=True)
+class ModelRef:
+    """What a worker cannot know of the model that it leaves.
+
+    Attributes:
+        fingerprint: Of the data.
+        timeout_s: A report that takes longer fails the trial; None waits. Storage is waited for half as long.
+    """
+
+    fingerprint: str
+    timeout_s: float | None = None
+
+
+@dataclass(frozen=True)
 class Job:
     """One trial to run, for a group of workers. Workers take jobs of this kind only; a union when there is another.
 
@@ -49,6 +62,7 @@ class Job:
         parent: Where it goes on from, where it is a child of a population.
         milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
         encoder: What it starts from, or makes, where it is of stage `pretrain`; None where its arm does not pretrain.
+        model: What is said of the model that it leaves, where it is a replicate; None where it leaves none.
     """
 
     trial_id: str
@@ -60,6 +74,7 @@ class Job:
     parent: Parent | None = None
     milestones: int = 0
     encoder: EncoderRef | None = None
+    model: ModelRef | None = None
 
     def once_more(self) -> Job:
         """This job as its next attempt."""

@@ -7,12 +7,14 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from raymae.errors import BudgetSpentError, InterruptedSweepError, TrialError
+from raymae.errors import BudgetSpentError, InterruptedSweepError, ModelError, TrialError
+from raymae.inference.shelf import ModelShelf
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import DRIVER_LOG, ENCODERS, TRIALS
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
+from raymae.results.views.models import models_of
 from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
@@ -84,6 +86,8 @@ def run_sweep(
             _run_trials(conductor, plan, display)
         conductor.close()
         verdict = conclude(store, searched=conductor.finished() and not conductor.interrupted)
+        if verdict.complete and spec.keep == "best":
+            _leave_best(store, verdict, conductor)
     if not verdict.complete and conductor.budget.time_is_up() and not conductor.interrupted:
         raise BudgetSpentError(_spent(conductor))
     if spec.arms and not any(trial.status == "completed" for trial in conductor.trials):
@@ -100,6 +104,18 @@ def _encoders(plan: Plan, store: Store) -> Encoders:
     shelf = EncoderShelf(shared or Folder(store.location).uri(ENCODERS))
     others = [EncoderShelf(Folder(folder).uri(ENCODERS)) for folder in plan.spec.search.warm_start]
     return Encoders(plan.schema, shelf, plan.data.fingerprint, others=others, shared=shared is not None)
+
+
+def _leave_best(store: Store, verdict: Verdict, conductor: Conductor) -> None:
+    """Delete all models of a finished sweep but that of each arm's replicate which is best on validation."""
+    shelf = ModelShelf.of_sweep(store.location)
+    try:
+        models = models_of(store, verdict)
+        best = {cards[0].trial_id for cards in models.by_arm.values()}
+        for trial_id in (shelf.ids() if best else set()) - best:
+            shelf.forget(trial_id)
+    except (OSError, ModelError) as error:  # they take space, no more
+        conductor.warn(f"models that `keep: best` leaves out could not be deleted: {error}")
 
 
 def _spent(conductor: Conductor) -> str:

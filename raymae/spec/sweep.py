@@ -234,6 +234,10 @@ class SweepSpec(Model):
         5, description="Fresh seeds on which each arm's best configuration is re-trained: a number, fixed before the "
         "first test score, or {min: 5, max: 40, until: decided} for rounds of them."
     )
+    keep: Literal["replicates", "best", "none"] = Field(
+        "replicates", description="Models that are left in the results folder: of each trained arm every replicate's "
+        "network as it was scored, or only that of the replicate which is best on validation, or none."
+    )
     fair: FairSpec = Field(default_factory=FairSpec)
     compare: Literal["independent", "paired"] = Field(
         "independent", description="Whether replicates of equal seed are paired (they share the labelled subset and "

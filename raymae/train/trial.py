@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raymae.spec.read import Tree
 from raymae.spec.trial import PRETEXT, PhaseName, ReportData, Stage, TrialConfig, UnitTable
 from raymae.tasks import task_class
 from raymae.tasks.base import Task
@@ -36,11 +37,13 @@ class Report(ReportData):
         state: Takes the state from which the trial continues after this report; to be called before the next report.
         pictures: RGB images `[H, W, 3]`, uint8, by name: of a replicate's last pretraining report and its test.
         units: The scores of single test examples, with a replicate's test.
+        kept: Takes what prediction needs besides weights and configuration (see `Task.kept_state`).
     """
 
     state: Callable[[], TrialState]
     pictures: Mapping[str, np.ndarray] = field(default_factory=dict)
     units: UnitTable | None = None
+    kept: Callable[[], Tree] = dict
 
     def save(self, path: Path) -> None:
         """Write a checkpoint from which `run_trial(resume=...)` continues after this report."""
@@ -185,7 +188,8 @@ class _Trial:
             sum(p.numel() for p in phase.model.parameters()), final, pretext=self._pretext(evaluation.metrics),
         )
         self.history.append(recorded)
-        return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures, units=evaluation.units)
+        return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures, units=evaluation.units,
+                      kept=self.task.kept_state)
 
     def _pretext(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """What is known of the pretraining: of this evaluation, or as reported before."""
@@ -195,7 +199,7 @@ class _Trial:
     def replay(self, first: int) -> Iterator[Report]:
         """Repeat the reports from a step on, without their pictures."""
         for recorded in self.history[first:]:
-            yield Report(**vars(recorded), state=self.state)
+            yield Report(**vars(recorded), state=self.state, kept=self.task.kept_state)
 
     def state(self) -> TrialState:
         """Everything from which another process continues."""

@@ -123,6 +123,21 @@ class Folder:
         with self.filesystem.open_input_file(self.path(name)) as stream:
             return bytes(stream.read())
 
+    def size(self, name: str) -> int:
+        """Bytes of a regular file; raises what `read` does."""
+        if self.local is not None:
+            return self._regular(name).stat().st_size
+        with self.filesystem.open_input_file(self.path(name)) as stream:
+            return int(stream.size())
+
+    def head(self, name: str, num_bytes: int) -> bytes:
+        """The start of a regular file, at most so many bytes; raises what `read` does."""
+        if self.local is not None:
+            with self._regular(name).open("rb") as file:
+                return file.read(num_bytes)
+        with self.filesystem.open_input_file(self.path(name)) as stream:
+            return bytes(stream.read(num_bytes))
+
     def tail(self, name: str, num_bytes: int) -> bytes:
         """The end of a regular file, at most so many bytes; raises what `read` does."""
         if self.local is not None:

@@ -10,6 +10,7 @@
     scores/<trial_id>.parquet            a replicate's test score, example by example
     configs/<trial_id>.json              the config of every trial that was started
     encoders/<encoder_id>.safetensors    a masked autoencoder that trials start from; and <encoder_id>.json, its card
+    models/<trial_id>.safetensors        the network of a replicate as it was scored; and <trial_id>.json, its card
     checkpoints/<trial_id>.pt            the latest state of a trial that has not ended
     checkpoints/<trial_id>@<epoch>.pt    its state after an epoch, kept for a child of population-based training
     pictures/<trial_id>-<name>.png       what a replicate does
@@ -35,6 +36,7 @@ REPORTS = "reports"
 SCORES = "scores"
 CONFIGS = "configs"
 ENCODERS = "encoders"
+MODELS = "models"
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
 TENSORBOARD = "tensorboard"
@@ -56,14 +58,20 @@ def config(trial_id: str) -> str:
     return f"{CONFIGS}/{trial_id}.json"
 
 
-def encoder_weights(encoder_id: str) -> str:
-    """The file of an encoder's weights, in a folder of encoders."""
-    return f"{encoder_id}.safetensors"
+def weights(name: str) -> str:
+    """The file of an encoder's or a model's weights, in their folder."""
+    return f"{name}.safetensors"
 
 
-def encoder_card(encoder_id: str) -> str:
-    """The file that says what an encoder is, in a folder of encoders."""
-    return f"{encoder_id}.json"
+def card(name: str) -> str:
+    """The file that says what an encoder or a model is, in their folder."""
+    return f"{name}.json"
+
+
+def named_by_card(file: str) -> str | None:
+    """Whom a file in a folder of encoders or models is the card of; None where it is no card."""
+    name = file.removesuffix(".json")
+    return name if name != file and _TRIAL_ID.fullmatch(name) else None
 
 
 def checkpoint(trial_id: str) -> str:

@@ -19,11 +19,11 @@ from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
 from raymae.spec import SweepSpec, TaskSchema
 from raymae.spec.read import Tree
 
-MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget")
+MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget", "keep")
 """Keys of a sweep file that may change from one start to the next.
 
-They say where and for how long a machine works, not what is computed, and continuing on another machine or with more
-time is what continuing is for. The latest values are kept.
+They say where and for how long a machine works and what it leaves, not what is computed, and continuing on another
+machine or with more time is what continuing is for. The latest values are kept.
 """
 
 

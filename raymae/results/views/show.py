@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from raymae.errors import ModelError
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table, mean_cells
 from raymae.results.verdict.headline import headline, synthetic, worded
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell, p_value
 from raymae.results.verdict.verdict import TrialCounts, Verdict
+from raymae.results.views.models import Models, models_of
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -30,26 +33,32 @@ class Summary:
         num_trials: Trials `started` and `unfinished`, and by status over all attempts.
         num_reports: Reports of all trials.
         verdict: The one written at the end, or computed from what is there.
+        models: The models that it has kept; None where their folder cannot be listed.
     """
 
     root: str
     num_trials: dict[str, int]
     num_reports: int
     verdict: Verdict
+    models: Models | None = None
 
     def to_json(self) -> dict[str, object]:
         """What `raymae results --json` prints."""
         return {
             "sweep": self.verdict.sweep, "root": self.root, "task": self.verdict.task,
             "headline": headline(self.verdict), "num_trials": self.num_trials, "num_reports": self.num_reports,
+            "models": [card.trial_id for cards in self.models.by_arm.values() for card in cards] if self.models else [],
             "verdict": self.verdict.to_json(),
         }
 
 
 def summary(store: Store) -> Summary:
     """Everything about a sweep's state."""
-    trials = store.trials()
-    trials = trials[trials["stage"] != "pretrain"]  # a pretraining is no trial of its own
+    rows = store.trials()
+    trials = rows[rows["stage"] != "pretrain"]  # a pretraining is no trial of its own
+    verdict, models = verdict_now(store), None
+    with contextlib.suppress(ModelError):
+        models = models_of(store, verdict, rows)
     ended = set(trials["trial_id"])
     started = {name for name, config in store.configs().items() if config.get("stage") != "pretrain"} | ended
     return Summary(
@@ -60,7 +69,8 @@ def summary(store: Store) -> Summary:
             **vars(TrialCounts.of(trials["status"])),
         },
         num_reports=store.table("reports").num_rows,
-        verdict=verdict_now(store),
+        verdict=verdict,
+        models=models,
     )
 
 
@@ -80,7 +90,8 @@ def render(summary: Summary) -> RenderableType:
     for section in (other_metrics(verdict), pairs(verdict), front(verdict)):
         if section is not None:
             parts += ["", section]
-    return Group(*parts, "", Text(headline(verdict), style="bold"))
+    line = summary.models.line() if summary.models is not None else ""
+    return Group(*parts, "", Text(headline(verdict), style="bold"), *([Text(line)] if line else []))
 
 
 def front(verdict: Verdict) -> RenderableType | None:

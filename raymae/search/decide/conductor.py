@@ -25,7 +25,7 @@ from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
 from raymae.search.decide.snapshot import Watched, snapshot
-from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials
+from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials, model_left_by
 from raymae.search.messages import Job, Message, report_row
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
@@ -168,7 +168,8 @@ class Conductor:
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
         encoder = None if self._encoders is None else self._encoders.ref(trial)
-        return trial.job(self.objective, self.store.location, self.searches.milestones(trial), encoder)
+        return trial.job(self.objective, self.store.location, self.searches.milestones(trial), encoder,
+                         model_left_by(trial, self.spec, self.store.manifest))
 
     def is_over(self) -> bool:
         """Whether nothing more is started, finished or not: interrupted, or the budget is spent."""

@@ -11,9 +11,11 @@ from datetime import datetime
 from typing import Literal
 
 from raymae.results.store.columns import Row
-from raymae.search.messages import Job, Message, Parent
+from raymae.results.store.manifest import Manifest
+from raymae.search.messages import Job, Message, ModelRef, Parent
 from raymae.spec.encoder import EncoderRef
 from raymae.spec.space import Scalar
+from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
 from raymae.spec.trial import Stage, TrialConfig
 
@@ -140,7 +142,8 @@ class Trial:
         }
 
     def job(
-        self, objective: Objective, root: str, milestones: int = 0, encoder: EncoderRef | None = None
+        self, objective: Objective, root: str, milestones: int = 0, encoder: EncoderRef | None = None,
+        model: ModelRef | None = None,
     ) -> Job:
         """What a worker group needs to run it.
 
@@ -149,9 +152,23 @@ class Trial:
             root: The sweep's folder.
             milestones: Every so many epochs of fine-tuning a checkpoint is kept for a child; 0 is never.
             encoder: What it makes or starts from, if anything.
+            model: What is said of the model that it leaves, if any.
         """
         return Job(self.trial_id, self.attempt, self.config, objective.val, root, self.next_step, self.parent,
-                   milestones, encoder)
+                   milestones, encoder, model)
+
+
+def model_left_by(trial: Trial, spec: SweepSpec, manifest: Manifest) -> ModelRef | None:
+    """What is said of the model that a trial leaves; None where it leaves none.
+
+    Args:
+        trial: The trial.
+        spec: The sweep.
+        manifest: Of its results: its data, its arms.
+    """
+    if trial.stage != "replicate" or spec.keep == "none" or manifest.task.arms[trial.config.arm].kind == "reference":
+        return None
+    return ModelRef(manifest.data.fingerprint, spec.resources.report_timeout_s)
 
 
 @dataclass

@@ -6,15 +6,18 @@ workers run `serve`, which takes jobs from the mailbox, iterates `run_trial`, an
 
 from __future__ import annotations
 
+import math
 import os
 import threading
 from collections.abc import Iterator
 from dataclasses import dataclass, fields
+from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
 import ray
 
 from raymae.errors import CheckpointError, EncoderError, RayMAEError, one_line
+from raymae.results.store.shelf import PATIENCE_S
 from raymae.search.checkpoints import TrialFiles
 from raymae.search.encoders import EncoderShelf
 from raymae.search.messages import Job, Message, Worker
@@ -231,8 +234,9 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
                 if rank == 0:  # the scores first: once the checkpoint is there, they are not computed again
                     if report.final and job.config.stage == "pretrain" and job.encoder is not None:
                         EncoderShelf(job.encoder.shelf).keep(job.encoder, job.config, report)
-                    warning = files.keep_scores(report, job.config)
-                    warning = files.keep(report, job.milestones) or warning
+                    found = (files.keep_scores(report, job.config), _keep_model(job, report),
+                             files.keep(report, job.milestones))
+                    warning = "; ".join(filter(None, found)) or None
                 yield Message(job.trial_id, job.attempt, _sent(report), worker=worker, warning=warning)
     except EncoderError as error:
         yield Message.failed(job, str(error), worker, lost_encoder=True)
@@ -244,6 +248,28 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
     finally:
         if device.type == "cuda":
             torch.cuda.empty_cache()
+
+
+def _keep_model(job: Job, report: Report) -> str | None:
+    """Keep the network that a replicate was scored with, before anybody hears of its score.
+
+    Returns:
+        Why it could not be kept, or None: that costs the replicate its model and not its score.
+    """
+    if job.model is None or report.phase != "test":
+        return None
+    from raymae.inference.shelf import ModelShelf
+    from raymae.search.environment import versions
+
+    shelf, limit_s = ModelShelf.of_sweep(job.root), (job.model.timeout_s or math.inf) / 2
+    encoder_id = None if job.encoder is None else job.encoder.encoder_id
+    waits_s = [wait_s for wait_s, in_all in zip(PATIENCE_S, accumulate(PATIENCE_S), strict=True) if in_all <= limit_s]
+    try:
+        shelf.keep(job.trial_id, job.config, report, fingerprint=job.model.fingerprint, encoder_id=encoder_id,
+                   versions=versions("raymae", "torch"), waits_s=waits_s)
+    except Exception as error:  # the storage's, or of a task that says what no file can hold
+        return f"its model could not be kept: {type(error).__name__}: {one_line(error)}"
+    return None
 
 
 def _sent(report: Report) -> ReportData:

@@ -8,8 +8,8 @@ from types import SimpleNamespace
 
 import pytest
 
+from raymae.results.store import layout
 from raymae.results.store.columns import alone_s
-from raymae.results.store.layout import encoder_card
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.search.decide.claims import STALE_S
@@ -35,7 +35,7 @@ class Shelf(EncoderShelf):
     def put(self, ref, seconds):
         card = Card(ref.encoder_id, {}, ref.fingerprint, {"pretext_skill": 0.2}, 3, seconds, 1, "", 0)
         self._folder.make()
-        self._folder.write(encoder_card(ref.encoder_id), json.dumps(vars(card)).encode())
+        self._folder.write(layout.card(ref.encoder_id), json.dumps(vars(card)).encode())
 
 
 class World:

@@ -146,7 +146,7 @@ def test_a_full_disk_is_waited_for(jobs, monkeypatch):
         write(folder, name, data)
 
     monkeypatch.setattr(Folder, "write", full)
-    monkeypatch.setattr("raymae.search.checkpoints.time.sleep", lambda seconds: None)
+    monkeypatch.setattr("raymae.results.store.shelf.time.sleep", lambda seconds: None)
     assert not any(message.failure for message in [*run_job(jobs[0]), *run_job(jobs[1])])
     assert len(tries) == 4
 
