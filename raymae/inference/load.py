@@ -6,7 +6,7 @@ import importlib.util
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -70,55 +70,69 @@ class KeptModel:
         return config_of(self.card, self.shelf)
 
     @cached_property
-    def predictor(self) -> Predictor:
-        """What the task makes of a user's inputs and of networks' answers.
+    def predictors(self) -> tuple[Predictor, ...]:
+        """What the task makes of a user's inputs and of a network's answers: one a network, that of `card` first.
 
         Raises:
-            ModelError: The task cannot do that, or the card is not one of its own.
+            ModelError: The task cannot do that, or a card is not one of its own.
         """
         kind = task_of(self.card, self.shelf).predictor
         if kind is None:
             raise ModelError(f"{self.shelf.root}: the task {self.card.task} has no `predictor`, so its models cannot "
                              "be used on other inputs; `score()` works without one")
-        return _understood(self.card, self.shelf, lambda: kind(self.config, self.card.state, self.device))
+        return tuple(_understood(card, self.shelf, partial(kind, config_of(card, self.shelf), card.state, self.device))
+                     for card in self.cards)
+
+    @property
+    def predictor(self) -> Predictor:
+        """That which prepares inputs and words answers for all of them."""
+        return self.predictors[0]
 
     @cached_property
     def networks(self) -> tuple[nn.Module, ...]:
         """The networks with their weights, for evaluation, without any data at hand; that of `card` first."""
-        build = self.predictor.build
-        return tuple(filled(self.shelf, card, build, self.device) for card in self.cards)
+        return tuple(filled(self.shelf, card, predictor.build, self.device)
+                     for card, predictor in zip(self.cards, self.predictors, strict=True))
 
     @torch.no_grad()
-    def predict(self, inputs: Any) -> Any:
+    def predict(self, inputs: Any, **options: bool) -> Any:
         """What the networks say of inputs of the kind that the task reads; their scores are averaged.
 
         Args:
             inputs: What the task's `Predictor.prepare` takes.
+            **options: Some of its `options`.
 
         Returns:
             What its `answer` gives, in the user's units.
 
         Raises:
-            ModelError: The model is damaged, or its task cannot predict.
+            ModelError: The model is damaged, its task cannot predict, or has no such option.
             DataError: The inputs are not what it was trained on.
         """
-        prepared = self.predictor.prepare(inputs)
-        scores = [self.predictor.scores(network, prepared) for network in self.networks]
+        prepared = self._prepared(inputs, options)
+        scores = [predictor.scores(network, prepared)
+                  for predictor, network in zip(self.predictors, self.networks, strict=True)]
         return self.predictor.answer(scores[0] if len(scores) == 1 else np.mean(scores, axis=0), prepared)
 
     @torch.no_grad()
-    def encode(self, inputs: Any) -> np.ndarray:
+    def encode(self, inputs: Any, **options: bool) -> np.ndarray:
         """Features of inputs for other uses, `[examples, D]`: of the best replicate, since each has its own.
 
         Args:
             inputs: As `predict` takes them.
+            **options: Likewise.
 
         Raises:
-            ModelError: The model is damaged, or its task cannot predict.
+            ModelError: The model is damaged, its task cannot predict, or has no such option.
             DataError: The inputs are not what it was trained on.
         """
-        prepared = self.predictor.prepare(inputs)
-        return self.predictor.encode(self.networks[0], prepared)
+        return self.predictor.encode(self.networks[0], self._prepared(inputs, options))
+
+    def _prepared(self, inputs: Any, options: Mapping[str, bool]) -> Any:
+        for name in options:
+            if name not in self.predictor.options:
+                raise ModelError(f"{unknown('option', name, self.predictor.options)} for {self.card.task}")
+        return self.predictor.prepare(inputs, **options)
 
     def score(self, split: str = "test", *, path: str | os.PathLike[str] | None = None) -> dict[str, float]:
         """Score the network on the data that it was trained on, read again: the recorded metrics come out.

@@ -189,7 +189,7 @@ class _Trial:
         )
         self.history.append(recorded)
         return Report(**vars(recorded), state=self.state, pictures=evaluation.pictures, units=evaluation.units,
-                      kept=self.task.kept_state)
+                      kept=self.kept)
 
     def _pretext(self, metrics: Mapping[str, float]) -> dict[str, float]:
         """What is known of the pretraining: of this evaluation, or as reported before."""
@@ -199,7 +199,11 @@ class _Trial:
     def replay(self, first: int) -> Iterator[Report]:
         """Repeat the reports from a step on, without their pictures."""
         for recorded in self.history[first:]:
-            yield Report(**vars(recorded), state=self.state, kept=self.task.kept_state)
+            yield Report(**vars(recorded), state=self.state, kept=self.kept)
+
+    def kept(self) -> Tree:
+        """What the task says of the network as it is now."""
+        return self.task.kept_state(self.phase.model)
 
     def state(self) -> TrialState:
         """Everything from which another process continues."""

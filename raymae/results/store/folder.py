@@ -125,28 +125,24 @@ class Folder:
 
     def size(self, name: str) -> int:
         """Bytes of a regular file; raises what `read` does."""
-        if self.local is not None:
-            return self._regular(name).stat().st_size
-        with self.filesystem.open_input_file(self.path(name)) as stream:
+        with self._stream(name) as stream:
             return int(stream.size())
 
     def head(self, name: str, num_bytes: int) -> bytes:
         """The start of a regular file, at most so many bytes; raises what `read` does."""
-        if self.local is not None:
-            with self._regular(name).open("rb") as file:
-                return file.read(num_bytes)
-        with self.filesystem.open_input_file(self.path(name)) as stream:
+        with self._stream(name) as stream:
             return bytes(stream.read(num_bytes))
 
     def tail(self, name: str, num_bytes: int) -> bytes:
         """The end of a regular file, at most so many bytes; raises what `read` does."""
-        if self.local is not None:
-            with self._regular(name).open("rb") as file:
-                file.seek(max(0, os.fstat(file.fileno()).st_size - num_bytes))
-                return file.read(num_bytes)
-        with self.filesystem.open_input_file(self.path(name)) as stream:
+        with self._stream(name) as stream:
             stream.seek(max(0, stream.size() - num_bytes))
             return bytes(stream.read(num_bytes))
+
+    def _stream(self, name: str) -> Any:
+        if self.local is not None:
+            self._regular(name)
+        return self.filesystem.open_input_file(self.path(name))
 
     def _regular(self, name: str) -> Path:
         assert self.local is not None
