@@ -39,6 +39,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "report": ["directory", "--to", "--figure", "--json"],
     "compare": ["directories", "--short", "--markdown", "--into", "--json"],
     "query": ["directory", "sql", "--format", "--output", "--json", "--seconds"],
+    "models": ["directory", "--json"],
     "watch": ["directory", "--once", "--every", "--json"],
     "serve": ["directory", "--host", "--port", "--open-to-network"],
     "export": ["directory", "--optuna", "--csv", "--tensorboard", "--json"],
@@ -122,8 +123,8 @@ def test_help_ends_with_an_example(name: str) -> None:
 
 def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
-        "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "watch", "serve",
-        "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
+        "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "models", "watch",
+        "serve", "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]

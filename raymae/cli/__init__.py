@@ -6,6 +6,7 @@ from raymae.cli.base import main
 # each module adds its commands to `main`; help lists them in this order
 from raymae.cli import run  # noqa: F401
 from raymae.cli import results  # noqa: F401
+from raymae.cli import models  # noqa: F401
 from raymae.cli import watch  # noqa: F401
 from raymae.cli import data  # noqa: F401
 from raymae.cli import task  # noqa: F401

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from raymae.errors import DataError, ModelError, RayMAEError, one_line, unknown
+from raymae.errors import DataError, ModelError, RayMAEError, unknown
 from raymae.inference.shelf import ModelShelf
 from raymae.results.store.cards import ModelCard
 from raymae.results.store.folder import Folder
@@ -275,7 +275,7 @@ def _understood(card: ModelCard, shelf: ModelShelf, make: Callable[[], Any]) -> 
         raise
     except Exception as error:  # of pydantic, torch or a task's own code: the card may say anything
         raise ModelError(f"{_where(card, shelf)}: not what this version of raymae can use: {type(error).__name__}: "
-                         f"{one_line(error)}") from error
+                         f"{' '.join(str(error).split())[:300]}") from error
 
 
 def _mapping(value: object) -> Mapping[str, Any]:

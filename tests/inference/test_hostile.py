@@ -148,7 +148,7 @@ def test_cards_that_are_none(copied, text):
 
 
 @pytest.mark.parametrize(("params", "expected"), [
-    ({"encoder_dim": 2**40}, ""), ({"encoder_depth": 10**9}, "layers"), ({"encoder_heads": 0}, ""),
+    ({"encoder_dim": 2**40}, ""), ({"encoder_depth": 10**9}, "encoder_depth"), ({"encoder_heads": 0}, ""),
     ({"encoder_dim": "wide"}, ""), ({"patch_size": -1}, ""),
 ])
 def test_configurations(copied, params, expected):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ModelError, unknown
 from raymae.results.store import layout
@@ -101,6 +101,24 @@ def models_of(store: Store, verdict: Verdict | None = None, trials: pd.DataFrame
     used = {card.trial_id for found in by_arm.values() for card in found}
     return Models(store.root, folder.root, by_arm, tuple(card for card in cards if card.trial_id not in used),
                   tuple(map(str, problems)))
+
+
+def rows(models: Models) -> list[dict[str, Any]]:
+    """One row a model: those that the verdict counts first, arms best first; `best` is what is loaded by default.
+
+    Returns:
+        `arm`, `trial`, `best`, `seed`, both scores under their column's names, `parameters`, `bytes`, `file`.
+    """
+    best = {cards[0].trial_id for cards in models.by_arm.values()}
+    found = []
+    for card in (*(card for cards in models.by_arm.values() for card in cards), *models.others):
+        found.append({
+            "arm": card.arm, "trial": card.trial_id, "best": card.trial_id in best,
+            "seed": card.seed, f"val_{card.objective}": card.val, f"test_{card.objective}": card.test,
+            "parameters": card.num_parameters, "bytes": card.num_bytes,
+            "file": f"{layout.MODELS}/{layout.weights(card.trial_id)}",
+        })
+    return found
 
 
 def best_first(cards: Iterable[ModelCard]) -> tuple[ModelCard, ...]:
