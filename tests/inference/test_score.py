@@ -66,7 +66,7 @@ def test_on_real_data(real_data, tmp_path, monkeypatch):
     with pytest.raises(ModelError, match="unknown arm 'persistence'"):
         raymae.load_model(store.root, "persistence")
     other = tmp_path / "other.csv"
-    other.write_text("".join((real_data / "ett" / "ETTh1.csv").open().readlines()[:9000]))
+    other.write_text("\n".join((real_data / "ett" / "ETTh1.csv").read_text().splitlines()[:9000]))
     with pytest.raises(DataError, match=f"{cards[0][0].fingerprint}"):
         raymae.load_model(store.root).score(path=other)
 
