@@ -16,6 +16,7 @@ from raymae.results.store.layout import REPORTS, STATE, SWEEP, TRIALS, VERDICT
 from raymae.results.store.store import Store
 from raymae.results.views.compare import ComparedSweep, compared, sweep_files, together
 from raymae.results.views.follower import Follower
+from raymae.results.views.models import Use, models_of, uses
 from raymae.results.views.progress import OVER, Progress
 from raymae.web.trials import live_plots
 
@@ -131,6 +132,15 @@ class Catalog:
         root = self._root_of(name)
         return [] if root is None else self._entry(name, root).plots(name)
 
+    def models(self, name: str) -> tuple[Use, ...]:
+        """How the models of a sweep that is over are used, arm by arm.
+
+        Raises:
+            RayMAEError: They cannot be read.
+        """
+        root = self._root_of(name)
+        return () if root is None else self._entry(name, root).models(name)
+
     def compared(self) -> tuple[list[ComparedSweep], list[str]]:
         """All sweeps that can be read as `raymae compare` has them, and the names of those that cannot.
 
@@ -177,6 +187,7 @@ class _Entry:
         self._report: tuple[object, str] | None = None
         self._rows: tuple[object, Rows] | None = None
         self._plots: tuple[object, list[tuple[str, Markup]]] | None = None
+        self._models: tuple[object, tuple[Use, ...]] | None = None
         self._rendering = threading.Lock()
 
     def look(self, name: str) -> Progress:
@@ -230,6 +241,13 @@ class _Entry:
             rows = self.rows(name)
             self._plots = key, live_plots(rows.store, rows.tables, rows.seen)
         return self._plots[1]
+
+    def models(self, name: str) -> tuple[Use, ...]:
+        if self.look(name).state not in OVER:
+            return ()
+        if self._models is None or self._models[0] != self._stamp:
+            self._models = self._stamp, uses(models_of(Store.open(self.root)))
+        return self._models[1]
 
     def changed(self) -> object:
         """Compares equal as long as nobody wrote."""

@@ -94,11 +94,12 @@ class Pages:
 
     async def _sweep(self, request: web.Request) -> web.Response:
         name, seen = await self._look(request)
-        plots, trials = [], []
+        plots, trials, models = [], [], ()
         if seen.state != "unreadable":
+            models = await asyncio.to_thread(self._catalog.models, name)
             plots = await asyncio.to_thread(self._catalog.plots, name)
             trials = await asyncio.to_thread(self._listed, name, NUM_LATEST)
-        return self._page("sweep.html", name=name, seen=seen, plots=plots, trials=trials)
+        return self._page("sweep.html", name=name, seen=seen, plots=plots, trials=trials, models=models)
 
     def _listed(self, name: str, most: int) -> list[TrialRow]:
         rows = _found(self._catalog.rows(name))

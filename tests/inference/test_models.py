@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import io
 import json
 from dataclasses import replace
@@ -14,11 +15,15 @@ import raymae
 from raymae.cli import main
 from raymae.errors import ModelError
 from raymae.inference.shelf import ModelShelf
+from raymae.results.report.content import collect
+from raymae.results.report.report import markdown_of, page_of
 from raymae.results.store.folder import Folder
 from raymae.results.views import show
-from raymae.results.views.models import models_of, size
+from raymae.results.views.models import models_of, size, uses
 from raymae.search.engine.workers import run_job
 from raymae.search.messages import Job, ModelRef
+from raymae.web.catalog import Catalog
+from raymae.web.pages import templates
 
 from .finished import finished, text_of
 
@@ -139,3 +144,23 @@ def test_on_s3(job, s3_endpoint, monkeypatch):
     assert shelves[0].shapes(cards[0]) == shelves[1].shapes(cards[1])
     with pytest.raises(ModelError, match="no such card"):
         shelves[1].card("another")
+
+
+def test_report_and_server_say_how_a_model_is_used(sweep_of):
+    store = sweep_of("forecasting")
+    [use] = uses(models_of(store))
+    assert use.file == f"{store.location}/models/{raymae.load_model(store.root).card.trial_id}.safetensors"
+    assert use.num_models == 2
+    assert use.shell == f"raymae predict {store.root} INPUT --to OUT --arm mae"
+    content = collect(store)
+    for text in (page_of(content), markdown_of(content)):
+        text = html.unescape(text)
+        assert use.shell in text
+        assert use.python in text
+    catalog = Catalog(store.location)
+    [name] = catalog.names()
+    assert catalog.models(name) == (use,)
+    served = templates().get_template("sweep.html").render(
+        root="", name=name, seen=catalog.look(name), plots=[], trials=[], models=catalog.models(name))
+    assert use.shell in html.unescape(served)
+    assert use.python in html.unescape(served)

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from raymae.errors import ModelError
 from raymae.results.report import figures, intervals
 from raymae.results.report.pretraining import encoder_trials, with_pretraining
 from raymae.results.store.columns import last_attempts
@@ -20,6 +21,7 @@ from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import counted, verdict_now
 from raymae.results.verdict.verdict import TrialCounts, Verdict
 from raymae.results.verdict.where import Where, where
+from raymae.results.views.models import Use, models_of, uses
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -76,6 +78,7 @@ class ReportContent:
         importance_missing: Of which arms it is missing and why; empty where it is not.
         where: Where on the test set the first arm of the primary comparison wins; None without scores by example.
         pictures: From what they show to the arms' pictures of it, arms best first.
+        models: How the kept model of each arm is used, arms best first; empty where none is kept.
         spec: The sweep as it was resolved, as JSON.
         plots: Columns and curves that the page draws.
     """
@@ -97,6 +100,7 @@ class ReportContent:
     importance_missing: str
     where: Where | None
     pictures: Mapping[str, tuple[Picture, ...]]
+    models: tuple[Use, ...]
     spec: str
     plots: Mapping[str, object]
 
@@ -138,6 +142,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         importance_missing=_importance_missing(verdict, importance, search),
         where=where(verdict, store.scores(counted(trials, objective))),
         pictures=_pictures(store, verdict, last),
+        models=_models(store, verdict, trials),
         spec=json.dumps(manifest.spec, indent=1, ensure_ascii=False),
         plots={
             "metric": objective.metric, "mode": objective.mode, "params": params, "places": places,
@@ -154,6 +159,13 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
             "learning": figures.learning(search, with_pretraining(store.reports(), last), objective),
         },
     )
+
+
+def _models(store: Store, verdict: Verdict, trials: pd.DataFrame) -> tuple[Use, ...]:
+    try:
+        return uses(models_of(store, verdict, trials))
+    except ModelError:  # their folder cannot be listed: a report without models is better than none
+        return ()
 
 
 def _command(store: Store) -> str:

@@ -137,6 +137,12 @@ def markdown_of(content: ReportContent) -> str:
         lines += ["", "## Failed trials", ""]
         lines += [f"* {_md(failure.trial_id)}: {_md(failure.error.strip().splitlines()[0])}"
                   for failure in content.failed]
+    if content.models:
+        lines += ["", "## Use what it found", ""]
+        for use in content.models:
+            lines += [f"{_md(use.arm)}: {use.num_models} of its replicates, {use.size}, best in {_md(use.file)}", "",
+                      f"    {use.shell}", f"    {use.python}", ""]
+        lines.pop()
     if content.command:
         lines += ["", "## Again", "", f"    {content.command}"]
     return "\n".join(lines) + "\n"

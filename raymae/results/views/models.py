@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -75,6 +76,39 @@ class Models:
         if arm is not None:
             raise ModelError(f"{self.folder}: {unknown('arm', arm, self.by_arm)}{damaged}")
         return next(iter(self.by_arm.values()))
+
+
+@dataclass(frozen=True)
+class Use:
+    """How an arm's model is used.
+
+    Attributes:
+        arm: The arm.
+        file: Its best replicate's weights.
+        num_models: How many replicates have a model.
+        size: Of all of them, for people.
+        licence: Of the data that it learned from; None where nobody knows it.
+        shell: What to type to predict with it.
+        python: What to write.
+    """
+
+    arm: str
+    file: str
+    num_models: int
+    size: str
+    licence: str | None
+    shell: str
+    python: str
+
+
+def uses(models: Models) -> tuple[Use, ...]:
+    """How the model of each arm is used, arms best first."""
+    return tuple(Use(
+        arm, Folder(models.folder).uri(layout.weights(cards[0].trial_id)), len(cards),
+        size(sum(card.num_bytes for card in cards)), cards[0].data.get("licence"),
+        f"raymae predict {shlex.quote(models.root)} INPUT --to OUT --arm {shlex.quote(arm)}",
+        f"raymae.load_model({models.root!r}, {arm!r}).predict(inputs)",
+    ) for arm, cards in models.by_arm.items())
 
 
 def models_of(store: Store, verdict: Verdict | None = None, trials: pd.DataFrame | None = None) -> Models:
