@@ -21,7 +21,8 @@ from sklearn.utils.validation import check_is_fitted, validate_data
 
 from raymae.data.missing import hide_cells
 from raymae.data.tables import Table, measured, table_of
-from raymae.errors import DataError, ResultsError, unknown
+from raymae.errors import DataError, ModelError, ResultsError, unknown
+from raymae.inference.load import KeptModel, load_model
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.spec.space import Scalar
@@ -86,15 +87,20 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         self.verbose = verbose
 
     @classmethod
-    def from_sweep(cls, root: str | os.PathLike[str], **changes: Any) -> MAEImputer:
-        """An imputer, not yet fitted, with the best configuration of the arm `mae` of a sweep over `imputation`.
+    def from_sweep(cls, root: str | os.PathLike[str], *, refit: bool = False, **changes: Any) -> MAEImputer:
+        """An imputer with the best network that the arm `mae` of a sweep over `imputation` has kept: it is not trained.
+
+        It fills tables with the sweep's columns. `fit` trains it anew on a table of its own, with the sweep's best
+        configuration; so does scikit-learn's `clone`, which knows arguments alone.
 
         Args:
             root: The sweep's folder, a path or a URI.
+            refit: Leave it unfitted, with the sweep's best configuration, to be fitted.
             **changes: Other arguments of the imputer.
 
         Raises:
             ResultsError: No sweep there, of another task, or without a completed trial of that arm.
+            ModelError: The sweep has kept no model of that arm, or it is damaged.
         """
         store = Store.open(root)
         task, wanted = store.spec().task, Imputation.schema.name
@@ -104,7 +110,25 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if trial_id is None:
             raise ResultsError(f"{root}: no completed trial of the arm {ARM!r}; finish the sweep first")
         params = store.configs()[trial_id]["params"]
-        return cls({name: value for name, value in params.items() if name not in OF_THE_DATA}, **changes)
+        imputer = cls({name: value for name, value in params.items() if name not in OF_THE_DATA}, **changes)
+        return imputer if refit else imputer._loaded(root)
+
+    def _loaded(self, root: str | os.PathLike[str]) -> MAEImputer:
+        """Take the kept network of a sweep."""
+        try:
+            model = load_model(root, ARM, device="cpu")
+            columns = [str(name) for name in model.card.state["columns"]]
+            model.networks  # noqa: B018  # now rather than at the first table: a damaged file is said at once
+        except (ModelError, KeyError) as error:
+            told = "its card does not say its columns" if isinstance(error, KeyError) else str(error)
+            raise ModelError(f"{told}\nMAEImputer.from_sweep({os.fspath(root)!r}, refit=True) has the sweep's best "
+                             "configuration, to be trained by `fit`") from None
+        self._kept: KeptModel | None = model
+        self.config_, self.n_features_in_ = model.config, len(columns)
+        self.feature_names_in_ = np.array(columns, dtype=object)
+        self.scores_ = {name.removeprefix("val_"): value for name, value in model.card.scores.items()
+                        if name.startswith("val_")}
+        return self
 
     def fit(self, X: Any, y: Any = None) -> MAEImputer:
         """Train on the observed cells of a table.
@@ -125,6 +149,7 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         if not 0 <= self.held_out < 1:
             raise ValueError(f"held_out must be at least 0 and below 1, got {self.held_out}")
         table = table_of(frame, categorical=tuple(self.categorical), remedy=REMEDY)
+        self._kept = None
         seed = int(check_random_state(self.random_state).randint(2**31 - 1))
         data = self._prepared(table, seed)
         where = TrialData(DataSpec(name="table"), "real")
@@ -155,6 +180,11 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
             A frame if X is one, else a float64 array.
         """
         check_is_fitted(self, "scores_")
+        if self._kept is not None:
+            given = X if isinstance(X, pd.DataFrame) else pd.DataFrame(
+                self._checked(X, reset=False).to_numpy(), columns=self.feature_names_in_)
+            done = self._kept.predict(given)
+            return done if isinstance(X, pd.DataFrame) else done.to_numpy(dtype=np.float64)
         frame = self._checked(X, reset=False)
         table = self._task.data.table
         missing_RC = frame.isna().to_numpy()

@@ -18,7 +18,7 @@ from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from raymae import MAEImputer
 from raymae.data.synthetic.tables import synthetic_table
-from raymae.errors import DataError, ResultsError
+from raymae.errors import DataError, ModelError, ResultsError
 from raymae.imputer import NoBetterThanMeanWarning
 from raymae.results import Store
 from raymae.spec import DataSpec, SweepSpec, TrialConfig, TrialData
@@ -230,7 +230,9 @@ def test_the_best_configuration_of_a_sweep(tmp_path: Path) -> None:
             store.add_trial({"trial_id": trial_id, "config_id": trial_id, "arm": "mae", "stage": "search", "attempt": 0,
                              "status": "completed", "seed": 0, "val_column_score": score, "wall_s": 1.0,
                              "started_at": now, "ended_at": now, "host": "here", "device": "cpu", "pid": 1, **params})
-    imputer = MAEImputer.from_sweep(tmp_path / "some", random_state=3)
+    with pytest.raises(ModelError, match="refit=True"):
+        MAEImputer.from_sweep(tmp_path / "some")
+    imputer = MAEImputer.from_sweep(tmp_path / "some", refit=True, random_state=3)
     assert imputer.settings == {**TINY, "encoder_dim": 8}
     assert imputer.random_state == 3
     assert imputer.fit(frame_of(50)).config_.params["encoder_dim"] == 8

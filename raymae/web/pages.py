@@ -16,6 +16,7 @@ from raymae.results.verdict.arms_table import mean_cells
 from raymae.results.verdict.headline import synthetic
 from raymae.results.verdict.numbers import column, duration, significant
 from raymae.results.views import compare
+from raymae.results.views.models import Use
 from raymae.results.views.progress import Progress
 from raymae.web.catalog import Catalog
 from raymae.web.guard import REPORT_POLICY
@@ -94,7 +95,8 @@ class Pages:
 
     async def _sweep(self, request: web.Request) -> web.Response:
         name, seen = await self._look(request)
-        plots, trials, models = [], [], ()
+        plots, trials = [], []
+        models: tuple[Use, ...] = ()
         if seen.state != "unreadable":
             models = await asyncio.to_thread(self._catalog.models, name)
             plots = await asyncio.to_thread(self._catalog.plots, name)
