@@ -159,7 +159,7 @@ def _decode(
     def fill(images_NHWC: Any) -> None:
         def read(index: int) -> None:
             member = images[index].member
-            images_NHWC[index] = pixels = _pixels(tree.read(member), f"{tree.place}/{member}", size, exact=exact)
+            images_NHWC[index] = pixels = decoded(tree.read(member), f"{tree.place}/{member}", size, exact=exact)
             content_N[index] = int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
@@ -183,8 +183,18 @@ def _decode(
     return ImageSet(images_NHWC, labels_N, split_N, classes, names, content_N, exact, note)
 
 
-def _pixels(content: bytes, name: str, size: int, *, exact: bool) -> np.ndarray:
-    """RGB `[H, W, 3]`, uint8, as `as_rgb` decodes it."""
+def decoded(content: bytes, name: str, size: int, *, exact: bool = False) -> np.ndarray:
+    """RGB `[size, size, 3]`, uint8, as `as_rgb` decodes it.
+
+    Args:
+        content: Of an image's file.
+        name: Of the file, for messages.
+        size: Pixels along both sides; an image is resized on its shorter side and cropped to the centre.
+        exact: Whether it must have that size.
+
+    Raises:
+        DataError: It is damaged, no image, or not of that size.
+    """
     from PIL import Image, ImageOps
 
     try:

@@ -48,9 +48,9 @@ def splittable(
     if not kept:
         _refuse(short, unseen, protocol, horizon, name)
     for one in kept[1:]:
-        if _step(one) != _step(kept[0]):
-            raise DataError(f"{name}: all series must have the same step, but it is {_step(kept[0])} in "
-                            f"{kept[0].name!r} and {_step(one)} in {one.name!r}; resample them, or leave one out")
+        if step_of(one) != step_of(kept[0]):
+            raise DataError(f"{name}: all series must have the same step, but it is {step_of(kept[0])} in "
+                            f"{kept[0].name!r} and {step_of(one)} in {one.name!r}; resample them, or leave one out")
     notes = list(dict.fromkeys(note for one in kept for note in one.notes))
     if len(found) == 1:
         return kept, tuple(notes)
@@ -97,8 +97,8 @@ def _named(series: Sequence[Series]) -> str:
     return ", ".join(repr(one.name) for one in series[:LISTED]) + more
 
 
-def _step(series: Series) -> str:
-    """What series must agree in; months are unequal by themselves."""
+def step_of(series: Series) -> str:
+    """How far apart a series' steps are, in words; several series of a file, and those forecast, must agree in it."""
     if series.calendar == "months":
         return f"{round(series.step_s / MONTH_S)} months"
     return f"{series.step_s} s{' between business days' if series.calendar == 'business days' else ''}"

@@ -129,3 +129,26 @@ def _calendar(micros: np.ndarray) -> tuple[str, str]:
         if steps.max() <= LONGEST_HOLIDAY and left_out <= HOLIDAYS * len(days):
             return "business days", "business days" + (f", {left_out} of them left out as holidays" if left_out else "")
     return "", ""
+
+
+def following(times: np.ndarray, step_s: int, calendar: str, count: int) -> np.ndarray:
+    """The moments after the last one: datetime64[s] (count,).
+
+    Args:
+        times: Ascending, datetime64[s], at least two.
+        step_s: As `Steps` has it.
+        calendar: Likewise; holidays that it leaves out are not known of the future.
+        count: How many.
+    """
+    last, ahead = times[-1], np.arange(1, count + 1)
+    if calendar == "business days":
+        days = last.astype("datetime64[D]")
+        return (np.busday_offset(days, ahead) + (last - days)).astype("datetime64[s]")
+    if calendar != "months":
+        return (last + (ahead * step_s).astype("timedelta64[s]")).astype("datetime64[s]")
+    months = times[-2:].astype("datetime64[M]")
+    within = times[-2:] - months
+    later = months[1] + ahead * (months[1] - months[0])
+    if within[0] == within[1]:
+        return (later + within[1]).astype("datetime64[s]")
+    return ((later + 1) - (months[1] + 1 - last)).astype("datetime64[s]")  # each at its month's end

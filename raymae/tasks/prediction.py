@@ -21,6 +21,7 @@ import torch
 from torch import nn
 
 from raymae.spec.read import Tree
+from raymae.spec.task import TaskSchema, untied
 from raymae.spec.trial import TrialConfig
 
 
@@ -58,13 +59,16 @@ class Predictor(ABC):
         device: Where to compute.
 
     Class attributes:
+        schema: The task's.
         options: What `prepare` takes beside inputs, by name; each is a switch that is off by default.
     """
 
+    schema: ClassVar[TaskSchema]
     options: ClassVar[frozenset[str]] = frozenset()
 
     def __init__(self, config: TrialConfig, state: Tree, device: torch.device) -> None:
         self.config, self.state, self.device = config, state, device
+        self.params: Any = self.schema.params.model_validate(untied(self.schema.params, config.params))
 
     @abstractmethod
     def build(self) -> nn.Module:

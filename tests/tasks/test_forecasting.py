@@ -267,7 +267,7 @@ def test_features_hold_level_change_and_time_in_this_order(make_task: MakeTask) 
     batch = some(task, "val")
     features = task.features(batch)[0]
     window = batch["window"]
-    torch.testing.assert_close(features[:, :7], (window - window[..., -1:]) / task.features.deviation_C[None, :, None])
+    torch.testing.assert_close(features[:, :7], (window - window[..., -1:]) / task.features.scales.deviation_C[None, :, None])
     torch.testing.assert_close(features[:, 7:14, 1:], window.diff(dim=2) / task.data.change_C[None, :, None])
     assert not features[:, 7:14, 0].any()
     assert torch.equal(features[:, 14:], batch["time"])
@@ -279,7 +279,7 @@ def test_reference_channels_scale_with_the_channel_that_is_first(make_task: Make
     assert len(set(batch["channel"].tolist())) > 1
     for row, channel in enumerate(batch["channel"].tolist()):
         own_L = batch["window"][row, 0]
-        expected = (own_L - own_L[-1]) / task.features.deviation_C[channel]
+        expected = (own_L - own_L[-1]) / task.features.scales.deviation_C[channel]
         torch.testing.assert_close(task.features(batch)[0][row, 0], expected)
         torch.testing.assert_close(task.features(batch)[3][row, 0], task.data.unit_C[channel])
 

@@ -53,6 +53,7 @@ class LabelledImages:
         classes: Their names.
         names: Of every image the path of its file inside the data set.
         groups: Of every image the patient or place; None where it is not known.
+        decoded_size: Pixels along both sides that images had when they were decoded, before they were resized.
         note: What has to be said of the splits, or "".
         scored: What is selected or scored on: pretraining on more than these images must not see it.
     """
@@ -105,6 +106,7 @@ class LabelledImages:
                              frozenset(self._groups(scored) or ()))
         used = np.sort(np.concatenate(list(rows.values())))
         pixels = images.images_NHWC
+        self.decoded_size = pixels.shape[1]
         if device.type != "cpu" or pixels.shape[1] != image_size:  # else only what is read is brought into memory
             pixels = resized(pixels[used], image_size)
             labels_N, rows = labels_N[used], {split: np.searchsorted(used, found) for split, found in rows.items()}

@@ -17,15 +17,15 @@ from torch.nn import functional as F
 from raymae.data.find.locate import located
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled_by_class
-from raymae.models.heads import PooledHead
-from raymae.models.mae import Encoder, MaskedAutoencoder
-from raymae.models.tokens import TokenGrid
+from raymae.models.mae import MaskedAutoencoder
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScores, split_of
 from raymae.tasks.classification.corpus import Corpus, read_corpus
 from raymae.tasks.classification.images import ImageSource, read_labelled
+from raymae.tasks.classification.prediction import ClassificationPredictor, classifier, grid_of
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import captioned, grid, told
@@ -40,6 +40,7 @@ class Classification(Task):
 
     schema = SCHEMA
     eval_batch = 256
+    predictor = ClassificationPredictor
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -47,7 +48,7 @@ class Classification(Task):
         self.data = read_labelled(
             config.data.name, located(config.data), p.image_size, p.num_classes, p.per_class, p.group, device)
         if self.arm.kind != "reference":
-            self.grid = TokenGrid((p.image_size,) * 2, (p.patch_size,) * 2, 3)
+            self.grid = grid_of(p)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -99,14 +100,11 @@ class Classification(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, drop_path: float) -> Encoder:
-        return encoder(self.params, self.grid, drop_path=drop_path)
-
     def build(self) -> nn.Module:
         """Images in, a score per class out."""
         if self.arm.kind == "reference":
             return nn.Identity()
-        return self._compiled(PooledHead(self._encoder(self.params.drop_path), self.data.num_classes))
+        return self._compiled(classifier(self.params, self.data.num_classes))
 
     def pretraining(self) -> PatchPretraining | None:
         """Hidden patches of training images are reconstructed."""
@@ -117,7 +115,11 @@ class Classification(Task):
     def _autoencoder(self) -> MaskedAutoencoder:
         """Reconstructs pixels."""
         p = self.params
-        return self._compiled(autoencoder(p, self._encoder(p.pretrain_drop_path), self.grid))
+        return self._compiled(autoencoder(p, encoder(p, self.grid, drop_path=p.pretrain_drop_path), self.grid))
+
+    def kept_state(self, model: nn.Module) -> Tree:
+        """Names of classes, and the size that images are decoded to before they are resized."""
+        return {"classes": list(self.data.classes), "decoded_size": self.data.decoded_size}
 
     def _compiled(self, model: Model) -> Model:
         if self.params.compile:

@@ -6,7 +6,7 @@ missing, F input features per step, L lookback steps, N tokens.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,24 +16,44 @@ from raymae.tasks.base import Batch
 from raymae.tasks.forecasting.windows import NUM_TIME_FEATURES, ScaledSeries, carried
 
 
+class Scales(NamedTuple):
+    """What features are measured by: typical changes of every channel in training, float32 on the device.
+
+    Attributes:
+        change_C: See `ScaledSeries`.
+        unit_C: See `ScaledSeries`.
+        deviation_C: See `ScaledSeries.deviation`.
+        incomplete: Whether the series that was learned from has missing cells.
+    """
+
+    change_C: Tensor
+    unit_C: Tensor
+    deviation_C: Tensor
+    incomplete: bool
+
+    @classmethod
+    def of(cls, data: ScaledSeries, lookback: int) -> Scales:
+        """Those of a prepared series."""
+        return cls(data.change_C, data.unit_C, data.deviation(lookback), data.observed_CT is not None)
+
+
 class Features:
     """Normalises windows and computes their features.
 
     Args:
-        data: The series, for its scales.
+        scales: Of the series.
         params: `lookback`, `patch_size`, `covariates` and `normalise`.
     """
 
-    def __init__(self, data: ScaledSeries, params: Any) -> None:
-        self.data, self.p = data, params
-        self.deviation_C = data.deviation(params.lookback)
+    def __init__(self, scales: Scales, params: Any) -> None:
+        self.scales, self.p = scales, params
 
     @property
     def per_step(self) -> int:
         """F: level and change of every input channel, whether it is missing where the series has missing cells, and the
         time features."""
-        channels = len(self.data.values_CT) if self.p.covariates == "all" else 1
-        per_channel = 2 if self.data.observed_CT is None else 3
+        channels = len(self.scales.change_C) if self.p.covariates == "all" else 1
+        per_channel = 3 if self.scales.incomplete else 2
         return per_channel * channels + (0 if self.p.covariates == "none" else NUM_TIME_FEATURES)
 
     def __call__(self, batch: Batch, hidden_BN: Tensor | None = None) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -62,11 +82,11 @@ class Features:
             observed_BCL, before_BC = observed_BCL[:, :channels], batch["before"][:, :channels]
             seen_BXL = seen_BXL & observed_BCL
             x_BCL = x_BCL.where(observed_BCL, carried(x_BCL, seen_BXL, before_BC))
-        change_BCL = F.pad(x_BCL.diff(dim=2), (1, 0)) / self.data.change_C[order_BC][..., None]
+        change_BCL = F.pad(x_BCL.diff(dim=2), (1, 0)) / self.scales.change_C[order_BC][..., None]
         # a change is visible where both its ends are
         known_BXL = seen_BXL & F.pad(seen_BXL[..., :-1], (1, 0), value=False)
-        deviation_BC1 = self.deviation_C[order_BC][..., None]
-        unit_B1 = self.data.unit_C[which_B][:, None]
+        deviation_BC1 = self.scales.deviation_C[order_BC][..., None]
+        unit_B1 = self.scales.unit_C[which_B][:, None]
         if p.normalise in ("last", "local"):
             # index of the last visible step
             last_B = (seen_BL * torch.arange(1, p.lookback + 1, device=x_BCL.device)).argmax(dim=1)

@@ -17,19 +17,19 @@ from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
 from raymae.data.subsets import labelled
-from raymae.models.heads import FlattenHead, LinearHead
-from raymae.models.mae import Encoder, MaskedAutoencoder
-from raymae.models.recurrent import Recurrent
-from raymae.models.tokens import TokenGrid
+from raymae.models.mae import MaskedAutoencoder
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Metrics, Task, Units, UnitScores, split_of
-from raymae.tasks.forecasting.features import Features
+from raymae.tasks.forecasting.features import Scales
+from raymae.tasks.forecasting.networks import Forecasters
+from raymae.tasks.forecasting.prediction import ForecastingPredictor, kept_state
 from raymae.tasks.forecasting.pretraining import WindowPretraining
-from raymae.tasks.forecasting.schema import RECURRENT_ARMS, SCHEMA, TOKEN_ARMS, ForecastingParams
+from raymae.tasks.forecasting.schema import SCHEMA, ForecastingParams
 from raymae.tasks.forecasting.windows import WEEK_S, ScaledSeries, Windows, scaled_series
 from raymae.tasks.pictures import Panel, line_panels
-from raymae.tasks.transformer import autoencoder, encoder
+from raymae.tasks.transformer import autoencoder
 
 NUM_PICTURED, SHOWN_STEPS = 3, 168
 SPLITS = ("train", "val", "test")
@@ -39,16 +39,15 @@ class Forecasting(Task):
     """ETTh1's oil temperature, or any channel of any regularly sampled CSV."""
 
     schema = SCHEMA
+    predictor = ForecastingPredictor
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
         p = self.params
         self.data = _series(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
-        alone = {"normalise": "last", "covariates": "none"} if config.arm == "linear" else {}
-        self.features = Features(self.data, p.model_copy(update=alone))
-        if config.arm in TOKEN_ARMS:
-            self.grid = TokenGrid((p.lookback,), (p.patch_size,), self.features.per_step)
+        self.networks = Forecasters(config.arm, p, Scales.of(self.data, p.lookback))
+        self.features = self.networks.features
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -102,43 +101,30 @@ class Forecasting(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, drop_path: float, dropout: float) -> Encoder:
-        return encoder(self.params, self.grid, drop_path=drop_path, dropout=dropout)
-
     def build(self) -> nn.Module:
         """The arm's network: features in, a horizon of normalised values out."""
-        p, arm = self.params, self.config.arm
-        if arm in TOKEN_ARMS:
-            return FlattenHead(self._encoder(p.drop_path, p.dropout), p.horizon, dropout=p.dropout)
-        if arm in RECURRENT_ARMS:
-            return Recurrent(arm, self.features.per_step, p.horizon, dim=p.rnn_dim, depth=p.rnn_depth)
-        if arm == "linear":
-            return LinearHead(p.lookback, p.horizon)
-        return nn.Identity()
+        return self.networks.build(self.params)
 
     def pretraining(self) -> WindowPretraining | None:
         """Level and change of the window's own channel are reconstructed in hidden patches."""
         if self.arm.kind != "pretrained":
             return None
-        return WindowPretraining(self._autoencoder, self.features, self.grid, self.params)
+        return WindowPretraining(self._autoencoder, self.features, self.networks.grid, self.params)
 
     def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
-        return autoencoder(p, self._encoder(p.pretrain_drop_path, p.pretrain_dropout), self.grid,
-                           target_dim=2 * p.patch_size)
+        encoder = self.networks.encoder(p, p.pretrain_drop_path, p.pretrain_dropout)
+        return autoencoder(p, encoder, self.networks.grid, target_dim=2 * p.patch_size)
+
+    def kept_state(self, model: nn.Module) -> Tree:
+        """Scales, channels and steps."""
+        return kept_state(self.data, self.params, self.features)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
-    def _output(self, model: nn.Module, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
-        features_BFL, own_B2L, base_B1, unit_B1 = self.features(batch)
-        if self.config.arm in TOKEN_ARMS:
-            return model(self.grid.patchify(features_BFL)), base_B1, unit_B1
-        level_B1L = own_B2L[:, :1]
-        return model(level_B1L if self.config.arm == "linear" else features_BFL), base_B1, unit_B1
-
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Squared or Huber error in normalised units, of values that are not missing."""
-        output_BH, base_B1, unit_B1 = self._output(model, batch)
+        output_BH, base_B1, unit_B1 = self.networks.output(model, batch)
         wanted_BH = (batch["target"] - base_B1) / unit_B1
         loss = F.mse_loss if self.params.loss == "mse" else F.huber_loss
         if "counted" not in batch:
@@ -150,8 +136,7 @@ class Forecasting(Task):
         """Forecasts `[B, H]` on the protocol's scale."""
         if self.arm.kind == "reference":
             return batch["window"][:, 0, -1:].expand(-1, self.params.horizon)
-        output_BH, base_B1, unit_B1 = self._output(model, batch)
-        return base_B1 + unit_B1 * output_BH.float()
+        return self.networks.forecast(model, batch)
 
     def metrics(self) -> ForecastMetrics:
         """mse and abs_error over all forecast values, skill against persistence."""

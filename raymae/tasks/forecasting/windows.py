@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 
 from raymae.data.scaling import Scaler, ScalerKind
 from raymae.data.series import FOUND_OUT, Series, read_all_series
-from raymae.data.several_series import splittable
+from raymae.data.several_series import splittable, step_of
 from raymae.data.shelf import WORKER
 from raymae.data.splits import Split, SplitName, protocol_rows, protocol_splits
 from raymae.data.synthetic.series import synthetic_series
@@ -29,6 +29,68 @@ NUM_TIME_FEATURES = 6
 DAY_S = 86_400
 WEEK_S = 7 * DAY_S
 MIN_WEEKS = 20  # a split of fewer is cut into days
+
+
+class SeriesInRow:
+    """One or several series on a device, whose steps follow each other: what windows are cut from.
+
+    Attributes:
+        firsts: The first step of every series, ascending.
+        values_CT: Float32, on the protocol's scale, the target first; in the place of a missing cell the last value
+            before it, or the mean of the training part where there is none.
+        observed_CT: Which cells are not missing; None where none ever is.
+        before_CT: The value before every step, as `values_CT` holds it.
+        times: Of every step, datetime64[s].
+        time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1]; of months, two of
+            the month of the year; 0 of what there is no calendar for.
+    """
+
+    firsts: Sequence[int]
+    values_CT: Tensor
+    observed_CT: Tensor | None
+    before_CT: Tensor
+    times: np.ndarray
+    time_FT: Tensor
+
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
+
+    def part_of(self, steps_B: np.ndarray) -> np.ndarray:
+        """The number of the series that each step is of."""
+        return np.searchsorted(self.firsts, steps_B, side="right") - 1
+
+    def first_steps(self, steps_B: Tensor) -> Tensor:
+        """The first step of the series that each step is of."""
+        firsts = torch.tensor(self.firsts, device=steps_B.device)
+        return firsts[torch.searchsorted(firsts, steps_B, right=True) - 1]
+
+    def place(self, found: Sequence[Series], scaled_TC: np.ndarray, means: Sequence[Tensor] | None = None) -> None:
+        """Put series on the device.
+
+        Args:
+            found: They; the target may be any of their channels.
+            scaled_TC: Their values on the protocol's scale, the target first, NaN where a cell is missing.
+            means: What stands before the first seen cell of every channel, for each series; `fill` may follow instead.
+        """
+        self.firsts = np.cumsum([0, *(len(one.times) for one in found)]).tolist()[:-1]
+        self.times = np.concatenate([one.times for one in found])
+        self.values_CT = torch.as_tensor(scaled_TC.T.copy(), dtype=torch.float32, device=self.device)
+        observed_TC = ~np.isnan(scaled_TC)
+        self.observed_CT = None if observed_TC.all() else torch.as_tensor(observed_TC.T.copy(), device=self.device)
+        time_FT = np.concatenate([_time_features(one.times, one.calendar) for one in found], axis=1)
+        self.time_FT = torch.as_tensor(time_FT, dtype=torch.float32, device=self.device)
+        if means is not None:
+            self.fill(means)
+
+    def fill(self, means: Sequence[Tensor]) -> None:
+        """Let something stand in the place of missing cells; see `place`."""
+        before = []
+        for first, stop, mean_C in zip(self.firsts, [*self.firsts[1:], len(self.times)], means, strict=True):
+            own_CT = self.values_CT[:, first:stop]
+            if self.observed_CT is not None:
+                own_CT[:] = carried(own_CT, self.observed_CT[:, first:stop], mean_C)
+            before += [mean_C[:, None], own_CT[:, :-1]]
+        self.before_CT = torch.cat(before, dim=1)
 
 
 class Windows:
@@ -44,7 +106,7 @@ class Windows:
         every_channel: While training, draw for every window which channel is its own; else it is the target.
     """
 
-    def __init__(self, data: ScaledSeries, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
+    def __init__(self, data: SeriesInRow, starts: Tensor, lookback: int, horizon: int, *, every_channel: bool) -> None:
         self.data, self.starts, self.lookback, self.horizon = data, starts.to(data.device), lookback, horizon
         self.every_channel = every_channel
         floor_B = data.first_steps(self.starts)
@@ -104,20 +166,17 @@ class Part(NamedTuple):
         return slice(self.first, self.splits["train"].stop)
 
 
-class ScaledSeries:
+class ScaledSeries(SeriesInRow):
     """One or several series, each scaled by its training part, on a device, with the target channel first.
 
     Steps of several series follow each other. Each is split in time by itself, on its own calendar.
 
     Attributes:
         parts: Which steps are of which series.
-        values_CT: Float32, on the protocol's scale; in the place of a missing cell the last value before it, or the
-            mean of the training part where there is none.
-        observed_CT: Which cells are not missing; None where none is.
-        before_CT: The value before every step, as `values_CT` holds it.
-        times: Of every step, datetime64[s].
-        time_FT: Two harmonics of the hour of the day and one of the day of the week, in [-1, 1]; of months, two of
-            the month of the year; 0 of what there is no calendar for.
+        scalers: Of every series, the target first.
+        means: Of every series the mean of each channel's training part, on the protocol's scale.
+        channels: Names, the target first.
+        step: How far apart steps are, in words, and on which calendar.
         notes: What a person should know of how the series were read.
         change_C: Root mean square of one-step changes in the training parts.
         unit_C: Root mean square of changes over 1..horizon steps in the training parts.
@@ -125,35 +184,26 @@ class ScaledSeries:
 
     def __init__(self, found: Sequence[Series], protocol: Literal["report", "field"], horizon: int,
                  device: torch.device, name: str) -> None:
-        self.name, self.protocol, self.horizon, self.device = name, protocol, horizon, device
+        super().__init__(device)
+        self.name, self.protocol, self.horizon = name, protocol, horizon
         kept, self.notes = splittable(found, protocol, horizon, name)
-        self.step_s = kept[0].step_s
+        self.step_s, self.step = kept[0].step_s, step_of(kept[0])
         firsts = np.cumsum([0, *(len(one.times) for one in kept)]).tolist()
         self.parts = tuple(
             Part(one.name, first, {split: Split(first + rows.start, first + rows.stop)
                                    for split, rows in protocol_rows(protocol, len(one.times)).items()})
             for one, first in zip(kept, firsts, strict=False))
-        self.times = np.concatenate([one.times for one in kept])
+        self.channels = target_first(kept[0])
         values_TC = np.roll(np.concatenate([one.values_TC for one in kept]), -kept[0].target_index, axis=1)
         kind: ScalerKind = "minmax" if protocol == "report" else "standard"
-        scaled_TC = np.concatenate([Scaler.fit(values_TC[part.training], kind).transform(values_TC[first:stop])
-                                    for part, first, stop in zip(self.parts, firsts, firsts[1:], strict=False)])
-        self.values_CT = torch.as_tensor(scaled_TC.T.copy(), dtype=torch.float32, device=device)
-        observed_TC = ~np.isnan(values_TC)
-        self.observed_CT = None if observed_TC.all() else torch.as_tensor(observed_TC.T.copy(), device=device)
-        time_FT = np.concatenate([_time_features(one.times, one.calendar) for one in kept], axis=1)
-        self.time_FT = torch.as_tensor(time_FT, dtype=torch.float32, device=device)
+        self.scalers = [Scaler.fit(values_TC[part.training], kind) for part in self.parts]
+        self.place(kept, np.concatenate([scaler.transform(values_TC[first:stop]) for scaler, first, stop
+                                         in zip(self.scalers, firsts, firsts[1:], strict=False)]))
         self.change_C = self._typical_change((1,))
         self.unit_C = self._typical_change(tuple(range(1, horizon + 1)))
         # scales are those of observed cells; now something stands in the place of the others
-        before = []
-        for part, stop in zip(self.parts, firsts[1:], strict=True):
-            mean_C = self.values_CT[:, part.training].nanmean(dim=1)
-            own_CT = self.values_CT[:, part.first:stop]
-            if self.observed_CT is not None:
-                own_CT[:] = carried(own_CT, self.observed_CT[:, part.first:stop], mean_C)
-            before += [mean_C[:, None], own_CT[:, :-1]]
-        self.before_CT = torch.cat(before, dim=1)
+        self.means = [self.values_CT[:, part.training].nanmean(dim=1) for part in self.parts]
+        self.fill(self.means)
 
     def splits(self, lookback: int) -> Mapping[str, np.ndarray]:
         """First target steps of every split; val and test do not depend on the lookback.
@@ -178,10 +228,6 @@ class ScaledSeries:
                             f"be at most {longest - self.horizon} here")
         return starts
 
-    def part_of(self, steps_B: np.ndarray) -> np.ndarray:
-        """The number of the series that each step is of."""
-        return np.searchsorted([part.first for part in self.parts], steps_B, side="right") - 1
-
     def apart(self, starts: np.ndarray, lookback: int) -> np.ndarray:
         """Those windows of a split that do not reach back into the split before it; all where there are none.
 
@@ -193,11 +239,6 @@ class ScaledSeries:
         _, first = np.unique(part_B, return_index=True)
         own_B = starts - lookback >= starts[first][np.searchsorted(part_B[first], part_B)]
         return starts[own_B] if own_B.any() else starts
-
-    def first_steps(self, steps_B: Tensor) -> Tensor:
-        """The first step of the series that each step is of."""
-        firsts = torch.tensor([part.first for part in self.parts], device=steps_B.device)
-        return firsts[torch.searchsorted(firsts, steps_B, right=True) - 1]
 
     def names(self, steps_B: np.ndarray) -> tuple[str, ...]:
         """The times of steps, after the names of their series where there are several."""
@@ -280,6 +321,11 @@ class ScaledSeries:
         values_CT = torch.cat(trained, dim=1)
         unrelated_C = 2 * (values_CT - values_CT.nanmean(dim=1, keepdim=True)).square().nanmean(dim=1)
         return mean_C.where(mean_C.isfinite(), unrelated_C).sqrt().clamp(min=1e-6).float()
+
+
+def target_first(series: Series) -> tuple[str, ...]:
+    """The names of a series' channels as windows have them."""
+    return (*series.channels[series.target_index:], *series.channels[:series.target_index])
 
 
 def carried(values_L: Tensor, seen_L: Tensor, before: Tensor) -> Tensor:
