@@ -5,7 +5,6 @@ Shape suffixes: R rows, C columns.
 
 from __future__ import annotations
 
-import datetime as dt
 import os
 import warnings
 from collections.abc import Mapping, Sequence
@@ -19,8 +18,9 @@ from sklearn.base import BaseEstimator, OneToOneFeatureMixin, TransformerMixin
 from sklearn.utils import check_random_state
 from sklearn.utils.validation import check_is_fitted, validate_data
 
+from raymae.data.filled import coded, filled
 from raymae.data.missing import hide_cells
-from raymae.data.tables import Table, measured, table_of
+from raymae.data.tables import Table, table_of
 from raymae.errors import DataError, ModelError, ResultsError, unknown
 from raymae.inference.load import KeptModel, load_model
 from raymae.results.store.store import Store
@@ -188,12 +188,13 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         frame = self._checked(X, reset=False)
         table = self._task.data.table
         missing_RC = frame.isna().to_numpy()
-        filled_RC, chosen_RQ = self._task.imputing.impute(self._model, _coded(frame, table))
+        units_RC = coded(frame, table.columns, table.categories)
+        filled_RC, chosen_RQ = self._task.imputing.impute(self._model, units_RC)
         result, codes = {}, iter(chosen_RQ.T.astype(int))
         for column, (name, categories) in enumerate(zip(frame.columns, table.categories, strict=True)):
             missing_R = missing_RC[:, column]
             new_R = np.array(categories, dtype=object)[next(codes)] if categories else filled_RC[:, column]
-            result[name] = frame[name] if not missing_R.any() else _filled(frame[name], missing_R, new_R)
+            result[name] = frame[name] if not missing_R.any() else filled(frame[name], missing_R, new_R)
         done = pd.DataFrame(result, index=frame.index, columns=frame.columns)
         return done if isinstance(X, pd.DataFrame) else done.to_numpy(dtype=np.float64)
 
@@ -274,43 +275,3 @@ def _warn_if_no_better(scores: Mapping[str, float], data: IncompleteTable, confi
             f"columns' means: {metric} {scores[metric]:.3f} against {mean[metric]:.3f} (rmse {scores['rmse']:.3f} "
             f"against {mean['rmse']:.3f}); use a simpler imputer, or more rows",
             NoBetterThanMeanWarning, stacklevel=3)
-
-
-def _coded(frame: pd.DataFrame, table: Table) -> np.ndarray:
-    """A frame in the codes of a table: float64 (R, C), NaN where missing or of an unseen category."""
-    parts = []
-    for name, categories in zip(frame.columns, table.categories, strict=True):
-        if categories:
-            code_of = {value: float(code) for code, value in enumerate(categories)}
-            parts.append(np.array([np.nan if pd.isna(value) else code_of.get(value, np.nan) for value in frame[name]]))
-        else:
-            parts.append(table_of(frame[[name]], numeric=(name,), origin="the table to fill").values_RC[:, 0])
-    return np.column_stack(parts)
-
-
-def _filled(series: pd.Series, missing_R: np.ndarray, new_R: np.ndarray) -> pd.Series:
-    """The series with something in its missing cells; observed ones keep their values, and types where they can."""
-    series = series.astype("Float64") if pd.api.types.is_integer_dtype(series.dtype) else series.copy()
-    new = new_R[missing_R]
-    if isinstance(series.dtype, pd.CategoricalDtype):  # of a part of a table, which may lack what fit has met
-        known = set(series.cat.categories)
-        series = series.cat.add_categories([value for value in dict.fromkeys(new) if value not in known])
-    elif measured(series)[1] and new_R.dtype != object:
-        new = _as_time(series, new)
-    series[missing_R] = new.astype(series.dtype) if isinstance(series.dtype, np.dtype) else new
-    return series
-
-
-def _as_time(series: pd.Series, days: np.ndarray) -> Any:
-    """Days as what a column of dates or durations holds, to the second."""
-    spans = pd.to_timedelta(np.round(days * 86_400), unit="s")
-    if pd.api.types.is_timedelta64_dtype(series.dtype):
-        return spans.astype(series.dtype)
-    moments = pd.Timestamp(0, tz="UTC") + spans
-    if isinstance(series.dtype, pd.DatetimeTZDtype):
-        return moments.tz_convert(series.dtype.tz)
-    moments = moments.tz_localize(None)
-    if pd.api.types.is_datetime64_dtype(series.dtype):
-        return moments.astype(series.dtype)
-    first = series.dropna().iloc[0] if series.notna().any() else None
-    return np.array([moment.date() if type(first) is dt.date else moment for moment in moments], dtype=object)

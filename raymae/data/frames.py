@@ -43,8 +43,8 @@ def read_frame(path: Path, reading: Reading) -> Frame:
     Raises:
         DataError: It is missing or malformed, a column has no name, or two have the same.
     """
-    stored = path.is_dir() or path.suffix.lower() in (".parquet", ".pq")
-    frame = _stored(path) if stored else _written(path, reading)
+    is_stored = path.is_dir() or path.suffix.lower() in (".parquet", ".pq")
+    frame = stored(path) if is_stored else _written(path, reading)
     names = list(frame.columns.columns)
     twice = [name for name in names if name and names.count(name) > 1]
     if twice:
@@ -65,7 +65,12 @@ def read_frame(path: Path, reading: Reading) -> Frame:
     return frame._replace(columns=frame.columns.iloc[:, kept], notes=tuple(notes))
 
 
-def _stored(path: Path) -> Frame:
+def stored(path: Path) -> Frame:
+    """Read Parquet, with an index that has a name as columns in front.
+
+    Raises:
+        DataError: It is missing or malformed, or two columns have the same name.
+    """
     import pandas as pd
     import pyarrow as pa
 

@@ -267,7 +267,8 @@ def test_features_hold_level_change_and_time_in_this_order(make_task: MakeTask) 
     batch = some(task, "val")
     features = task.features(batch)[0]
     window = batch["window"]
-    torch.testing.assert_close(features[:, :7], (window - window[..., -1:]) / task.features.scales.deviation_C[None, :, None])
+    deviation_C = task.features.scales.deviation_C
+    torch.testing.assert_close(features[:, :7], (window - window[..., -1:]) / deviation_C[None, :, None])
     torch.testing.assert_close(features[:, 7:14, 1:], window.diff(dim=2) / task.data.change_C[None, :, None])
     assert not features[:, 7:14, 0].any()
     assert torch.equal(features[:, 14:], batch["time"])

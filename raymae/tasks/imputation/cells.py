@@ -7,7 +7,7 @@ Shape suffixes: B batch, R rows, C columns, N tokens (a class token, then the co
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
@@ -30,7 +30,55 @@ FRACTIONS: dict[str, tuple[float, float, float]] = {"transductive": (0.0, 0.2, 0
 QUANTILES = 1000
 
 
-class IncompleteTable:
+def new_scaler(kind: ScalerKind, num_fit: int) -> Any:
+    """scikit-learn's scaler of that kind, which so many rows will be fitted by."""
+    from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
+
+    if kind == "quantile":
+        return QuantileTransformer(n_quantiles=min(QUANTILES, num_fit), subsample=None, output_distribution="normal")
+    return MinMaxScaler() if kind == "minmax" else StandardScaler()
+
+
+class OwnScales:
+    """The scales of a table's columns, as its observed cells have taught them.
+
+    Attributes:
+        columns: Names.
+        categories: Of every column in the order of their codes; () of a numeric one.
+        num_categories: Of every column; 0 of a numeric one.
+        own_low_C: Least observed value, in the file's units; 0 of categories.
+        own_range_C: Extent of observed values; 1 of categories.
+        deviation_C: Standard deviation of observed cells, own units, on the device.
+    """
+
+    def __init__(self, columns: Sequence[str], categories: Sequence[Sequence[Any]], device: torch.device) -> None:
+        self.columns, self.categories, self.device = tuple(columns), tuple(map(tuple, categories)), device
+        self.num_categories = [len(names) for names in categories]
+        self.own_low_C = self.own_range_C = np.empty(0)
+        self.deviation_C = torch.empty(0)
+        self.scalers: dict[str, Any] = {}
+
+    def scaler(self, kind: ScalerKind) -> Any:
+        """scikit-learn's scaler of that kind."""
+        return self.scalers[kind]
+
+    def scaled_rows(self, kind: ScalerKind, units_RC: np.ndarray) -> Tensor:
+        """What networks get: float32 [R, C] on a scaler's scale centred on 0, codes for categories, 0 where missing.
+
+        Args:
+            kind: Of the scaler.
+            units_RC: Any rows, in the file's units.
+        """
+        scaled_RC = self.scaler(kind).transform(units_RC)
+        if kind == "minmax":
+            scaled_RC = 2 * scaled_RC - 1
+        return self._tensor(np.where(np.array(self.num_categories) > 0, units_RC, scaled_RC.clip(-8, 8)))
+
+    def _tensor(self, values: np.ndarray) -> Tensor:
+        return torch.as_tensor(np.nan_to_num(values), dtype=torch.float32, device=self.device)
+
+
+class IncompleteTable(OwnScales):
     """A table with cells taken away. R rows, C columns.
 
     Attributes:
@@ -40,14 +88,14 @@ class IncompleteTable:
         seen_RC: float64, the file's units, NaN in missing cells: all that an imputer may see.
         truth_RC: float64, the reference scale, NaN where truly missing: for scores only.
         own_RC: float32 on the device, own units, 0 in missing cells.
-        deviation_C: Standard deviation of observed cells, own units.
         imputed: What references made of it so far, by what they were fitted with.
     """
 
     def __init__(
         self, table: Table, hidden_RC: np.ndarray, rows: dict[str, np.ndarray], device: torch.device
     ) -> None:
-        self.table, self.hidden_RC, self.rows, self.device = table, hidden_RC, rows, device
+        super().__init__(table.columns, table.categories, device)
+        self.table, self.hidden_RC, self.rows = table, hidden_RC, rows
         absent_RC = np.isnan(table.values_RC)
         self.missing_RC = hidden_RC | absent_RC
         self.seen_RC = np.where(self.missing_RC, np.nan, table.values_RC)
@@ -62,11 +110,9 @@ class IncompleteTable:
         self.own_low_C, self.own_range_C = _range(fit_RC)
         categorical_C = table.is_categorical
         self.own_low_C[categorical_C], self.own_range_C[categorical_C] = 0.0, 1.0
-        self.num_categories = [len(names) for names in table.categories]
         self.own_RC = self._tensor((self.seen_RC - self.own_low_C) / self.own_range_C)
         self.deviation_C = self._tensor(np.nanstd((fit_RC - self.own_low_C) / self.own_range_C, axis=0))
         self.missing_RC_on_device = torch.as_tensor(self.missing_RC, device=device)
-        self._scalers: dict[str, Any] = {}
         self.imputed: dict[tuple[Any, ...], np.ndarray] = {}
 
     def groups(self, rows: np.ndarray) -> tuple[str, ...] | None:
@@ -82,9 +128,6 @@ class IncompleteTable:
         self.hidden_RC, self.missing_RC, self.seen_RC, self.truth_RC = none_RC > 0, none_RC > 0, none_RC, none_RC
         self.own_RC, self.missing_RC_on_device = self._tensor(none_RC), self._tensor(none_RC) > 0
         self.rows = {}
-
-    def _tensor(self, values: np.ndarray) -> Tensor:
-        return torch.as_tensor(np.nan_to_num(values), dtype=torch.float32, device=self.device)
 
     def to_reference(self, own_BC: np.ndarray) -> np.ndarray:
         """Own units to the reference scale."""
@@ -111,26 +154,14 @@ class IncompleteTable:
 
     def scaler(self, kind: ScalerKind) -> Any:
         """scikit-learn's scaler of that kind, fitted on observed cells in the file's units."""
-        if kind not in self._scalers:
-            from sklearn.preprocessing import MinMaxScaler, QuantileTransformer, StandardScaler
-
+        if kind not in self.scalers:
             num_fit = len(self.rows["fit"])
-            made = {"minmax": MinMaxScaler(), "standard": StandardScaler(),
-                    "quantile": QuantileTransformer(n_quantiles=min(QUANTILES, num_fit), subsample=None,
-                                                    output_distribution="normal")}[kind]
-            self._scalers[kind] = made.fit(self.seen_RC[self.rows["fit"]])
-        return self._scalers[kind]
+            self.scalers[kind] = new_scaler(kind, num_fit).fit(self.seen_RC[self.rows["fit"]])
+        return self.scalers[kind]
 
     def scaled(self, kind: ScalerKind) -> Tensor:
-        """What networks get: float32 [R, C] on a scaler's scale centred on 0, codes for categories, 0 where missing."""
+        """`scaled_rows` of the table."""
         return self.scaled_rows(kind, self.seen_RC)
-
-    def scaled_rows(self, kind: ScalerKind, units_RC: np.ndarray) -> Tensor:
-        """`scaled` for any rows, in the file's units."""
-        scaled_RC = self.scaler(kind).transform(units_RC)
-        if kind == "minmax":
-            scaled_RC = 2 * scaled_RC - 1
-        return self._tensor(np.where(self.table.is_categorical, units_RC, scaled_RC.clip(-8, 8)))
 
     def bins(self, most: int) -> tuple[Tensor, Tensor, Tensor]:
         """Cut every column into bins that hold about equally many observed cells; categories are their own bins.

@@ -1,4 +1,4 @@
-"""Imputing: from a trained network, or a reference, to the values of cells.
+"""Imputing a table: learning how a network's imputations of it are adjusted, and references, which have no network.
 
 Shape suffixes: B batch, R rows, S rows whose columns are hidden in turn, C columns, N tokens (a class token,
 then the columns), K bins or categories, Q categorical columns.
@@ -17,15 +17,14 @@ from torch.nn import functional as F
 from raymae.tasks.base import Batch
 from raymae.tasks.imputation import adjust as adjusting
 from raymae.tasks.imputation.adjust import Adjustment, Predicted
-from raymae.tasks.imputation.cells import IncompleteTable, ScalerKind, TableRows
+from raymae.tasks.imputation.cells import IncompleteTable, TableRows
+from raymae.tasks.imputation.filling import Filled, Filling, Learned
 from raymae.tasks.imputation.references import impute_by, most_frequent
 from raymae.tasks.imputation.schema import DENSE_ARMS, TOKEN_ARMS
 
-ROWS_AT_ONCE, CELLS_AT_ONCE = 2048, 40_960  # a network's batch without gradients: of a wide table fewer rows
 
-
-class Imputing:
-    """Fills cells under one trial's arm and parameters.
+class Imputing(Filling):
+    """Fills a table's cells under one trial's arm and parameters.
 
     Args:
         data: The table.
@@ -34,23 +33,18 @@ class Imputing:
         seed: The trial's, of what references and samples draw.
 
     Attributes:
-        rows_at_once: Rows of a batch that is imputed.
-        scaler: The scale that the arm works on.
         tensors: What its network gets of every row, `[R, ...]` each.
-        centres_CK: Mean of the observed values in every bin, own units; of token arms only.
         span_C: Own units of a column in units of its range; of token arms only.
     """
 
     def __init__(self, data: IncompleteTable, arm: str, params: Any, seed: int) -> None:
-        self.data, self.arm, self.params, self.seed, self.device = data, arm, params, seed, data.device
-        self.columns = len(data.num_categories)
-        self.rows_at_once = min(ROWS_AT_ONCE, max(CELLS_AT_ONCE // self.columns, 1))
-        self.categorical = np.flatnonzero(data.table.is_categorical)
-        self.scaler: ScalerKind = params.scaler if arm in (*TOKEN_ARMS, *DENSE_ARMS) else "minmax"
+        super().__init__(data, Learned(), arm, params, seed)
+        self.data = data
         self.tensors: dict[str, Tensor] = {}
         self._kept: tuple[str, Adjustment] | None = None
         if arm in TOKEN_ARMS:
-            bins_RC, self.centres_CK, self.edges_CK2 = data.bins(params.bins)
+            bins_RC, centres_CK, edges_CK2 = data.bins(params.bins)
+            self.learned = Learned(centres_CK, edges_CK2)
             self.span_C = torch.tensor([1 / max(count - 1, 1) for count in data.num_categories], device=self.device)
             tokens_RN1 = F.pad(data.scaled(self.scaler), (1, 0))[..., None]
             self.tensors |= {"tokens": tokens_RN1, "value": data.own_RC, "bin": bins_RC}
@@ -61,21 +55,16 @@ class Imputing:
             scaled_RC = data.scaler(self.scaler).transform(data.seen_RC)
             self.tensors["scaled"] = torch.as_tensor(np.nan_to_num(scaled_RC), dtype=torch.float32, device=self.device)
             mean_C = np.nanmean(data.scaler(self.scaler).transform(data.seen_RC[data.rows["fit"]]), axis=0)
-            self.fill_C = torch.as_tensor(mean_C, dtype=torch.float32, device=self.device)
-
-    def dense(self, model: nn.Module, batch: Batch, hidden_BC: Tensor) -> Tensor:
-        """Run a dense network on rows whose hidden cells are filled: `[B, C]`, on its scale."""
-        filled_BC = torch.where(hidden_BC, self.fill_C if self.arm == "autoencoder" else 0.0, batch["scaled"])
-        return model(filled_BC, ~hidden_BC)
+            self.learned = Learned(fill_C=torch.as_tensor(mean_C, dtype=torch.float32, device=self.device))
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Every cell on the reference scale, then the chosen categories' codes: float64 `[B, C + Q]` on the CPU."""
-        adjustment = self._adjustment(model)
-        own_BC, chosen_BQ, _ = self._impute(model, batch, adjustment)
+        adjustment = self.adjustment(model)
+        own_BC, chosen_BQ, _ = self.fill(model, batch, adjustment)
         return torch.as_tensor(np.concatenate([self.data.to_reference(adjustment.move(own_BC)), chosen_BQ], axis=1))
 
     def impute(self, model: nn.Module, units_RC: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """Fill any rows by a token arm's network, on every observed value of every row.
+        """Fill any rows by a network, on every observed value of every row.
 
         Args:
             model: A trained network.
@@ -85,72 +74,31 @@ class Imputing:
             Imputed values of all cells, in the file's units (R, C), and chosen categories (R, Q).
         """
         model.eval()
-        missing_RC = torch.as_tensor(np.isnan(units_RC), device=self.device)
-        scaled_RC = self.data.scaled_rows(self.scaler, units_RC)
-        batch = {"missing": missing_RC, "tokens": F.pad(scaled_RC, (1, 0))[..., None]}
-        if self.params.draw == "sample":
-            generator = Generator(self.device).manual_seed(self.seed)
-            batch["noise"] = torch.rand(missing_RC.shape, generator=generator, device=self.device)
-        parts, adjustment = [], self._adjustment(model)
-        for index_B in torch.arange(len(units_RC), device=self.device).split(self.rows_at_once):
-            rows = {name: value[index_B] for name, value in batch.items()}
-            own_BC, chosen_BQ, _ = self._impute(model, rows, adjustment)
-            parts.append((adjustment.move(own_BC) * self.data.own_range_C + self.data.own_low_C, chosen_BQ))
+        parts, adjustment = [], self.adjustment(model)
+        for batch in self.batches(units_RC):
+            own_BC, chosen_BQ, _ = self.fill(model, batch, adjustment)
+            parts.append((self.to_units(adjustment.move(own_BC)), chosen_BQ))
         own, chosen = (np.concatenate(part) for part in zip(*parts, strict=True))
         return own, chosen
 
     def settle(self, model: nn.Module) -> None:
         """Keep what imputing other rows by this network takes, and forget the rows that it learned from."""
-        self._adjustment(model)
+        self.adjustment(model)
         self.tensors.clear()
         self.data.forget()
 
-    @torch.no_grad()
-    def _impute(
-        self, model: nn.Module, batch: Batch, adjustment: Adjustment
-    ) -> tuple[np.ndarray, np.ndarray, np.ndarray | None]:
-        """Cells in own units, chosen categories, and chances of bins where the network tells any."""
-        if self.arm not in (*TOKEN_ARMS, *DENSE_ARMS):
-            own_RC = impute_by(self.arm, self.data, self.seed, self.params)
-            own_BC = own_RC[batch["row"].cpu().numpy()]
-        elif self.arm in DENSE_ARMS:
-            scaled_BC = self.dense(model, batch, batch["missing"]).double().cpu().numpy()
-            units_BC = self.data.scaler(self.scaler).inverse_transform(scaled_BC)
-            own_BC = (units_BC - self.data.own_low_C) / self.data.own_range_C
-        else:
-            predicted = self._predicted(model, batch["tokens"], batch["missing"])
-            predicted = adjustment.tilt(predicted, self.centres_CK.cpu().numpy())
-            assert predicted.chances is not None
-            own_BC = self._value_of(predicted, batch)
-            codes_BC = predicted.chances.argmax(axis=-1) if self.params.draw != "sample" else own_BC
-            return own_BC, codes_BC[:, self.categorical].astype(np.float64), predicted.chances
-        highest_Q = np.array(self.data.num_categories)[self.categorical] - 1
-        chosen_BQ = np.clip(np.round(own_BC[:, self.categorical]), 0, highest_Q)
+    def fill(self, model: nn.Module, batch: Batch, adjustment: Adjustment) -> Filled:
+        """Of references, which impute the whole table at once, the rows of the batch."""
+        if self.arm in (*TOKEN_ARMS, *DENSE_ARMS):
+            return super().fill(model, batch, adjustment)
+        own_RC = impute_by(self.arm, self.data, self.seed, self.params)
+        found = self._rounded(own_RC[batch["row"].cpu().numpy()])
         if self.arm == "mean":
-            chosen_BQ = np.broadcast_to(most_frequent(self.data)[self.categorical], chosen_BQ.shape)
-        return own_BC, chosen_BQ, None
+            chosen_BQ = np.broadcast_to(most_frequent(self.data)[self.categorical], found.chosen.shape)
+            return found._replace(chosen=chosen_BQ)
+        return found
 
-    @torch.no_grad()
-    def _predicted(self, model: nn.Module, tokens_BN1: Tensor, hidden_BC: Tensor) -> Predicted:
-        output = model(tokens_BN1, F.pad(hidden_BC, (1, 0)))
-        return Predicted(output.mean_BC.double().cpu().numpy(), output.log_chances_BCK.exp().double().cpu().numpy())
-
-    def _value_of(self, found: Predicted, batch: Batch) -> np.ndarray:
-        """The mean, or the quantile of the predicted distribution at one half or at a level fixed per cell."""
-        if self.params.draw == "mean":
-            return found.mean
-        chances_BCK = torch.as_tensor(found.chances, device=self.device)
-        level_BC = batch["noise"] if self.params.draw == "sample" else torch.full_like(chances_BCK[..., 0], 0.5)
-        reached_BCK = chances_BCK.cumsum(dim=-1)
-        last_C = (~self.centres_CK.isnan()).sum(dim=-1) - 1
-        bin_BC = torch.minimum((reached_BCK < level_BC[..., None]).sum(dim=-1), last_C)[..., None]
-        before_BC = (reached_BCK - chances_BCK).gather(-1, bin_BC)[..., 0]
-        inside_BC = ((level_BC - before_BC) / chances_BCK.gather(-1, bin_BC)[..., 0].clamp(min=1e-9)).clamp(0, 1)
-        low_BC, high_BC = (self.edges_CK2[..., side].expand_as(chances_BCK).gather(-1, bin_BC)[..., 0]
-                           for side in (0, 1))
-        return (low_BC + inside_BC * (high_BC - low_BC)).double().cpu().numpy()
-
-    def _adjustment(self, model: nn.Module) -> Adjustment:
+    def adjustment(self, model: nn.Module) -> Adjustment:
         """How imputed values of each column are adjusted, learned once for a network's weights."""
         key = _weights_key(model)
         if self._kept is None or self._kept[0] != key:
@@ -178,7 +126,7 @@ class Imputing:
             return plain
         source, parts, sums_CK = TableRows(self.data, fit, self.tensors, scored=False), [], None
         for index in torch.arange(len(source)).split(self.rows_at_once):
-            own_BC, _, chances = self._impute(model, source.batch(index, None), plain)
+            own_BC, _, chances = self.fill(model, source.batch(index, None), plain)
             parts.append(own_BC)
             if chances is not None and p.match_to == "predicted":
                 part_CK = np.einsum("bck,bc->ck", chances, missing_RC[index.numpy()].astype(np.float64))

@@ -26,17 +26,18 @@ from torch.nn import functional as F
 from raymae.data.find.locate import path_of
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled
-from raymae.models.columns import Cells, ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
+from raymae.models.columns import Cells
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Task, Units, split_of
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
 from raymae.tasks.imputation.imputing import Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
+from raymae.tasks.imputation.prediction import ImputationPredictor, kept_state
 from raymae.tasks.imputation.pretraining import CellPretraining
-from raymae.tasks.imputation.schema import DENSE_ARMS, SCHEMA, TOKEN_ARMS, ImputationParams
+from raymae.tasks.imputation.schema import SCHEMA, TOKEN_ARMS, ImputationParams
 from raymae.tasks.pictures import histogram_panels
-from raymae.tasks.transformer import encoder_of
 
 
 class Imputation(Task):
@@ -49,6 +50,7 @@ class Imputation(Task):
     """
 
     schema = SCHEMA
+    predictor = ImputationPredictor
 
     def __init__(self, config: TrialConfig, device: torch.device, data: IncompleteTable | None = None) -> None:
         super().__init__(config, device)
@@ -103,30 +105,19 @@ class Imputation(Task):
 
     def build(self) -> nn.Module:
         """The arm's network."""
-        p, arm = self.params, self.config.arm
-        if arm in TOKEN_ARMS:
-            return self._transformer(p.drop_path, p.dropout)
-        if arm in DENSE_ARMS:
-            return DenseAutoencoder(len(self.data.num_categories), p.hidden_dim, dropout=p.dropout,
-                                    with_mask=arm == "report_mae")
-        return nn.Identity()
+        return self.imputing.build(self.params)
 
-    def _transformer(self, drop_path: float, dropout: float) -> ColumnTransformer:
-        p = self.params
-        embedding = ColumnEmbedding(self.data.num_categories, p.encoder_dim, frequencies=p.frequencies,
-                                    frequency_scale=p.frequency_scale)
-        encoder = encoder_of(p, embedding, drop_path=drop_path, dropout=dropout)
-        head = ColumnMeans(p.decoder_dim, self.imputing.centres_CK, self.data.deviation_C)
-        return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
-                                 decoder_heads=p.decoder_heads)
+    def kept_state(self, model: nn.Module) -> Tree:
+        """Columns, categories and scales, and how the network's imputations are adjusted."""
+        return kept_state(self.imputing, self.imputing.adjustment(model))
 
     def pretraining(self) -> CellPretraining | None:
         """Re-masked cells are predicted by the network that is fine-tuned: what fills cells in is its decoder."""
         if self.arm.kind != "pretrained":
             return None
         p = self.params
-        return CellPretraining(partial(self._transformer, p.pretrain_drop_path, p.pretrain_dropout), self._hide,
-                               self._loss, p.visible_weight, self.data)
+        make = partial(self.imputing.transformer, p, p.pretrain_drop_path, p.pretrain_dropout)
+        return CellPretraining(make, self._hide, self._loss, p.visible_weight, self.data)
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter is of no pretrained part."""
