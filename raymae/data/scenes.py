@@ -269,8 +269,13 @@ def _plan(image: Path, mask: Path | None, image_size: int) -> _Plan:
         if mode not in ("L", "P", "1", *WIDE):
             raise DataError(f"{mask} has colour mode {mode}; a label map has one channel, with 0 = ignored and a "
                             "number for every class")
+    return _Plan(image, mask, _fitting(rows, columns, image_size))
+
+
+def _fitting(rows: int, columns: int, image_size: int) -> tuple[int, int]:
+    """The size, rows first, of which the shorter side is that long."""
     scale = image_size / min(rows, columns)
-    return _Plan(image, mask, (max(1, round(rows * scale)), max(1, round(columns * scale))))
+    return max(1, round(rows * scale)), max(1, round(columns * scale))
 
 
 def _decode(row: _Plan, flat: np.ndarray, num_classes: int, labelling: Labelling) -> None:
@@ -278,15 +283,48 @@ def _decode(row: _Plan, flat: np.ndarray, num_classes: int, labelling: Labelling
 
     size = (row.size[1], row.size[0])
     image_HXC, label_HX = row.parts(flat)
-    with _opened(row.image) as opened:
-        rgb = _loaded(opened, row.image, as_rgb)
-    image_HXC[:] = np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
+    image_HXC[:] = _sized(_rgb(row.image), size)
     if row.mask is None or label_HX is None:
         return
     values = _values(row.mask)
     labelling.check(values, num_classes, row.mask)
     mask = Image.fromarray(labelling.coded(values))
     label_HX[:] = np.asarray(mask if mask.size == size else mask.resize(size, Image.Resampling.NEAREST))
+
+
+def _rgb(path: Path) -> Image.Image:
+    with _opened(path) as opened:
+        return _loaded(opened, path, as_rgb)
+
+
+def _sized(rgb: Image.Image, size: tuple[int, int]) -> np.ndarray:
+    """An image of that many columns and rows."""
+    from PIL import Image
+
+    return np.asarray(rgb if rgb.size == size else rgb.resize(size, Image.Resampling.BICUBIC))
+
+
+def read_scene(path: Path) -> np.ndarray:
+    """An image of whatever size as it is decoded for training: uint8 `[H, X, 3]`.
+
+    Raises:
+        DataError: The file is damaged.
+    """
+    return np.asarray(_rgb(path))
+
+
+def fitted_scene(image_HXC: np.ndarray, image_size: int) -> np.ndarray:
+    """An image resized as for training.
+
+    Args:
+        image_HXC: uint8.
+        image_size: Length of the shorter side that it gets, in pixels.
+    """
+    from PIL import Image
+
+    image = Image.fromarray(image_HXC)
+    rows, columns = _fitting(image.height, image.width, image_size)
+    return _sized(image, (columns, rows))
 
 
 def native_label(path: Path, labelling: Labelling) -> np.ndarray:

@@ -24,6 +24,16 @@ def require_ending(to: Path, endings: tuple[str, ...]) -> None:
         raise DataError(f"{to}: cannot be written; its name must end with one of {', '.join(endings)}")
 
 
+def require_folder(to: Path) -> None:
+    """Refuse a name that is one of a file.
+
+    Raises:
+        DataError: It is.
+    """
+    if to.is_file() or to.name.lower().endswith((*ENDINGS, ".png", ".jpg", ".jpeg", ".nii", ".nii.gz")):
+        raise DataError(f"{to}: several files are written for each input, so it must be the name of a folder")
+
+
 def write_whole(to: Path, write: Callable[[Path], object]) -> Path:
     """Write a file beside its place and give it its name when it is whole.
 

@@ -163,8 +163,7 @@ def sliding_window(
         at_once: Windows in one call.
     """
     rows, columns = image_CHX.shape[1:]
-    padded_CHX = F.pad(image_CHX, (0, max(size - columns, 0), 0, max(size - rows, 0)))
-    corners = [(top, left) for top in windows(rows, size, overlap) for left in windows(columns, size, overlap)]
+    padded_CHX, corners = _padded(image_CHX, size, overlap)
     summed_KHX, seen_HX = None, padded_CHX.new_zeros(padded_CHX.shape[1:])
     for (top, left), logits_KSS in zip(corners, _logits(network, padded_CHX, corners, size, at_once), strict=True):
         if summed_KHX is None:
@@ -173,6 +172,19 @@ def sliding_window(
         seen_HX[top : top + size, left : left + size] += 1
     assert summed_KHX is not None
     return (summed_KHX / seen_HX)[:, :rows, :columns]
+
+
+def _padded(image_CHX: Tensor, size: int, overlap: float) -> tuple[Tensor, list[tuple[int, int]]]:
+    """An image no smaller than a window, and the upper left corners of the windows that cover it."""
+    rows, columns = image_CHX.shape[1:]
+    padded_CHX = F.pad(image_CHX, (0, max(size - columns, 0), 0, max(size - rows, 0)))
+    return padded_CHX, [(top, left) for top in windows(rows, size, overlap) for left in windows(columns, size, overlap)]
+
+
+def crops_of(image_CHX: Tensor, size: int, overlap: float) -> Tensor:
+    """The windows of `sliding_window`: `[B, C, S, S]`."""
+    padded_CHX, corners = _padded(image_CHX, size, overlap)
+    return torch.stack([padded_CHX[:, top : top + size, left : left + size] for top, left in corners])
 
 
 def _logits(

@@ -22,16 +22,16 @@ from raymae.data.scene_splits import SceneSplits, read_scenes
 from raymae.data.scenes import Scenes, class_pixels, read_unlabelled, unlabelled_folder
 from raymae.data.subsets import labelled
 from raymae.data.synthetic.scenes import synthetic_scenes
-from raymae.models.mae import Encoder, MaskedAutoencoder
-from raymae.models.tokens import TokenGrid
-from raymae.models.upernet import UperNet
+from raymae.models.mae import MaskedAutoencoder
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, split_of
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import captioned, grid, palette
 from raymae.tasks.pretraining import PatchPretraining
-from raymae.tasks.segmentation.crops import Crops, WholeScenes, sliding_window
+from raymae.tasks.segmentation.crops import Crops, WholeScenes
+from raymae.tasks.segmentation.prediction import SegmentationPredictor, logits_of, pretrain_grid_of, segmenter
 from raymae.tasks.segmentation.schema import SCHEMA
 from raymae.tasks.transformer import autoencoder, encoder
 from raymae.tasks.whole import classes_of, inside
@@ -44,6 +44,7 @@ class Segmentation(Task):
 
     schema = SCHEMA
     eval_batch = 8
+    predictor = SegmentationPredictor
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         super().__init__(config, device)
@@ -52,11 +53,7 @@ class Segmentation(Task):
         self.data = _splits(self.folder, p)
         self.num_classes = len(self.data.classes)
         if self.arm.kind != "reference":
-            self.grid = TokenGrid((p.crop_size, p.crop_size), (p.patch_size, p.patch_size), 3)
-            self.pretrain_grid = self.grid
-        if self.arm.kind == "pretrained":
-            edge = p.pretrain_crop or p.crop_size
-            self.pretrain_grid = TokenGrid((edge, edge), (p.patch_size, p.patch_size), 3)
+            self.pretrain_grid = pretrain_grid_of(self.arm, p)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -106,15 +103,15 @@ class Segmentation(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, grid: TokenGrid, drop_path: float) -> Encoder:
-        return encoder(self.params, grid, like=self.pretrain_grid, drop_path=drop_path)
-
     def build(self) -> nn.Module:
         """A crop in, its logits out; positions are those learned while pretraining, stretched over this crop."""
         if self.arm.kind == "reference":
             return nn.Identity()
-        p = self.params
-        return UperNet(self._encoder(self.grid, p.drop_path), self.grid, self.num_classes, width=p.upernet_dim)
+        return segmenter(self.arm, self.params, self.num_classes)
+
+    def kept_state(self, model: nn.Module) -> Tree:
+        """Names of classes."""
+        return {"classes": list(self.data.classes)}
 
     def pretraining(self) -> PatchPretraining | None:
         """Colours of hidden patches of crops are reconstructed."""
@@ -124,7 +121,8 @@ class Segmentation(Task):
 
     def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
-        return autoencoder(p, self._encoder(self.pretrain_grid, p.pretrain_drop_path), self.pretrain_grid)
+        grid = self.pretrain_grid
+        return autoencoder(p, encoder(p, grid, like=grid, drop_path=p.pretrain_drop_path), grid)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
@@ -144,9 +142,7 @@ class Segmentation(Task):
         if self.arm.kind == "reference":
             majority = float(class_pixels(self.data.train, self.num_classes).argmax())
             return torch.full(batch["label"].shape, majority, device=self.device)
-        p = self.params
-        return classes_of(batch, lambda image_CHX: sliding_window(
-            lambda crops: model(crops)[0], image_CHX, p.crop_size, overlap=p.overlap))
+        return classes_of(batch, lambda image_CHX: logits_of(model, image_CHX, self.params))
 
     def metrics(self) -> SegmentationMetrics:
         """miou and pixel_accuracy over all labelled pixels of a split, and miou in the size of its files."""
