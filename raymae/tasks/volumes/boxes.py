@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Sequence
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -146,7 +146,7 @@ class VolumeSplits:
                             f"{', '.join(names)}; correct the list, or add the file's others")
         return image_CXYZ, label_XYZ, affine
 
-    def _is_ct(self, channel: int) -> bool:
+    def is_ct(self, channel: int) -> bool:
         """Whether a channel is in Hounsfield units: as the setting says, or else the data set."""
         if self.how.intensity != "auto":
             return self.how.intensity == "ct"
@@ -157,7 +157,7 @@ class VolumeSplits:
         """Say in a dry run what becomes of each of several channels."""
         if self._channels is None or self._channels[0] == 1:
             return ""
-        return "channels: " + ", ".join("CT window" if self._is_ct(channel) else "standardised"
+        return "channels: " + ", ".join("CT window" if self.is_ct(channel) else "standardised"
                                         for channel in range(self._channels[0]))
 
     def _volume(self, scan: Scan) -> Volume:
@@ -166,37 +166,17 @@ class VolumeSplits:
             image: Tensor = torch.as_tensor(image_CXYZ)
             label: Tensor | None = torch.as_tensor(label_XYZ)
         else:
-            image, label = self._transform(*self._read(scan))
+            voxels_CXYZ, drawn_XYZ, affine = self._read(scan)
+            ct = [self.is_ct(channel) for channel in range(len(voxels_CXYZ))]
+            image, label = transformed(voxels_CXYZ, affine, self.how, ct).as_tensor(), None
+            if drawn_XYZ is not None:
+                placed: Any = onto_grid(self.how, "nearest")(_placed(drawn_XYZ[None].astype(np.float32), affine))
+                label = placed.as_tensor()[0].round().to(torch.uint8).contiguous()
         foreground = torch.empty(0, dtype=torch.int64)
         if label is not None:
             label = label.to(self.device)
             foreground = label.flatten().nonzero()[:, 0]
         return Volume(image.to(self.device), label, foreground)
-
-    def _transform(
-        self, image_CXYZ: np.ndarray, label_XYZ: np.ndarray | None, affine: np.ndarray
-    ) -> tuple[Tensor, Tensor | None]:
-        """MONAI's transforms, with their usual settings: images are interpolated linearly, labels by the nearest."""
-        from monai.data import MetaTensor
-        from monai.transforms import Compose, NormalizeIntensity, Orientation, ScaleIntensityRange, Spacing
-
-        def grid(mode: str) -> Any:
-            steps: list[Any] = [Orientation(axcodes="RAS", labels=None)]
-            if self.how.spacing is not None:
-                steps.append(Spacing(pixdim=self.how.spacing, mode=mode))
-            return Compose(steps)
-
-        low, high = self.how.window
-        window, own = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True), NormalizeIntensity(channel_wise=True)
-        place = torch.as_tensor(affine)
-        whole: Any = grid("bilinear")(MetaTensor(image_CXYZ, affine=place))
-        parts: list[Any] = [(window if self._is_ct(channel) else own)(whole[channel : channel + 1])
-                            for channel in range(len(whole))]
-        image = torch.cat([part.as_tensor().float() for part in parts]).contiguous()
-        if label_XYZ is None:
-            return image, None
-        label: Any = grid("nearest")(MetaTensor(label_XYZ[None].astype(np.float32), affine=place))
-        return image, label.as_tensor()[0].round().to(torch.uint8).contiguous()
 
     @cached_property
     def atlas(self) -> Tensor:
@@ -208,6 +188,58 @@ class VolumeSplits:
         for label in labels:
             summed += resized(F.one_hot(label.long(), len(self.classes)).movedim(-1, 0).float(), sides)
         return summed / len(labels)
+
+
+@cache
+def onto_grid(how: Preparation, mode: str) -> Any:
+    """MONAI's transforms onto the grid that networks see: axes to the right, front and top, and the wanted spacing.
+
+    The same ones whenever they are asked for: MONAI goes back by those that went forth.
+    """
+    from monai.transforms import Compose, Orientation, Spacing
+
+    steps: list[Any] = [Orientation(axcodes="RAS", labels=None)]
+    if how.spacing is not None:
+        steps.append(Spacing(pixdim=how.spacing, mode=mode))
+    return Compose(steps)
+
+
+def _placed(volume_CXYZ: np.ndarray, affine: np.ndarray) -> Any:
+    from monai.data import MetaTensor
+
+    return MetaTensor(volume_CXYZ, affine=torch.as_tensor(affine))
+
+
+def transformed(image_CXYZ: np.ndarray, affine: np.ndarray, how: Preparation, ct: Sequence[bool]) -> Any:
+    """MONAI's transforms, with their usual settings: images are interpolated linearly, labels by the nearest.
+
+    Args:
+        image_CXYZ: Voxels as the file has them.
+        affine: From voxels to millimetres.
+        how: What is done to them.
+        ct: Whether a channel is in Hounsfield units.
+
+    Returns:
+        MONAI's tensor, float32, which knows how to get back onto the file's grid.
+    """
+    from monai.transforms import NormalizeIntensity, ScaleIntensityRange
+
+    low, high = how.window
+    window, own = ScaleIntensityRange(low, high, 0.0, 1.0, clip=True), NormalizeIntensity(channel_wise=True)
+    whole: Any = onto_grid(how, "bilinear")(_placed(image_CXYZ, affine))
+    parts: list[Any] = [(window if is_ct else own)(whole[channel : channel + 1]) for channel, is_ct in enumerate(ct)]
+    values = torch.cat([part.as_tensor().float() for part in parts]).contiguous()
+    return type(whole)(values, meta=whole.meta, applied_operations=whole.applied_operations)
+
+
+def back_onto_file(label_XYZ: np.ndarray, image: Any, how: Preparation) -> np.ndarray:
+    """Labels on the grid of `transformed` brought onto the file's, each voxel from its nearest: uint8 `[X, Y, Z]`."""
+    from monai.transforms.utils import convert_applied_interp_mode
+
+    label = type(image)(torch.from_numpy(label_XYZ[None].astype(np.float32)), meta=image.meta,
+                        applied_operations=convert_applied_interp_mode(image.applied_operations, mode="nearest"))
+    back: Any = onto_grid(how, "bilinear").inverse(label)
+    return back.as_tensor()[0].round().to(torch.uint8).numpy()
 
 
 def _many(channels: int) -> str:

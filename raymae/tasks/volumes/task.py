@@ -17,19 +17,27 @@ from torch.nn import functional as F
 
 from raymae.data.find.locate import path_of
 from raymae.data.subsets import labelled
-from raymae.models.mae import Encoder, MaskedAutoencoder
+from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
+from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, split_of
 from raymae.tasks.pictures import LABELS, captioned, grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
-from raymae.tasks.volumes.boxes import Boxes, Preparation, VolumeSplits, resized, volume_splits, whole_volumes
-from raymae.tasks.volumes.schema import NUM_COLUMNS, SCHEMA, box_of, spacing_of
+from raymae.tasks.volumes.boxes import Boxes, VolumeSplits, resized, volume_splits, whole_volumes
+from raymae.tasks.volumes.prediction import (
+    VolumesPredictor,
+    grid_of,
+    logits_of,
+    logits_of_whole,
+    preparation_of,
+    segmenter,
+)
+from raymae.tasks.volumes.schema import NUM_COLUMNS, SCHEMA, box_of
 from raymae.tasks.whole import OUTSIDE, classes_of, inside
 
-WINDOWS_AT_ONCE = 4
 NUM_PICTURED = 3
 
 
@@ -37,6 +45,7 @@ class Volumes(Task):
     """Organs in CT (BTCV), parts of the hippocampus in MRI, or any NIfTI volumes with labels."""
 
     schema = SCHEMA
+    predictor = VolumesPredictor
     eval_batch = 1  # volumes differ in size, and each is scored in windows of its own
 
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
@@ -44,9 +53,7 @@ class Volumes(Task):
         p = self.params
         self.data = _volumes(config.data, p, device)
         if self.arm.kind != "reference":
-            self.roi = box_of(p.roi_size)
-            x, y, z = (side // p.shrink for side in self.roi)
-            self.grid = TokenGrid((x, y, z), (p.patch_size,) * 3, self.data.in_channels)
+            self.roi, self.grid = box_of(p.roi_size), grid_of(p, self.data.in_channels)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 
@@ -88,18 +95,17 @@ class Volumes(Task):
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
-    def _encoder(self, drop_path: float, dropout: float) -> Encoder:
-        return encoder(self.params, self.grid, drop_path=drop_path, dropout=dropout)
-
     def build(self) -> nn.Module:
         """UNETR on the encoder; nothing to learn for the atlas."""
         if self.arm.kind == "reference":
             return nn.Identity()
-        from raymae.models.unetr import Unetr  # MONAI takes seconds to import
+        return segmenter(self.params, self.data.in_channels, len(self.data.classes))
 
-        p = self.params
-        return Unetr(self._encoder(p.drop_path, p.dropout), self.grid, len(self.data.classes),
-                     feature_size=p.feature_size)
+    def kept_state(self, model: nn.Module) -> Tree:
+        """Classes and their numbers in files, and which channels are CT."""
+        found = self.data.found
+        return {"classes": list(self.data.classes), "ct": [self.data.is_ct(k) for k in range(self.data.in_channels)],
+                "values": list(found.values if found and found.values else range(len(self.data.classes)))}
 
     def pretraining(self) -> PatchPretraining | None:
         """Intensities of hidden patches of boxes are reconstructed."""
@@ -112,20 +118,16 @@ class Volumes(Task):
 
     def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
-        return autoencoder(p, self._encoder(p.pretrain_drop_path, p.pretrain_dropout), self.grid)
+        made = encoder(p, self.grid, drop_path=p.pretrain_drop_path, dropout=p.pretrain_dropout)
+        return autoencoder(p, made, self.grid)
 
     # -- losses --------------------------------------------------------------------------------------------------------
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Dice loss of every box and class plus cross entropy of every voxel: both are means over boxes."""
-        mean = _dice_ce()(self._logits(model, batch["image"]).float(), batch["label"][:, None])
+        logits_BKXYZ = logits_of(model, batch["image"], self.params.shrink)
+        mean = _dice_ce()(logits_BKXYZ.float(), batch["label"][:, None])
         return Loss(mean, len(batch["label"]))
-
-    def _logits(self, model: nn.Module, image_BCXYZ: Tensor) -> Tensor:
-        shrink = self.params.shrink
-        if shrink == 1:
-            return model(image_BCXYZ)
-        return F.interpolate(model(F.avg_pool3d(image_BCXYZ, shrink)), scale_factor=shrink, mode="trilinear")
 
     # -- scores --------------------------------------------------------------------------------------------------------
 
@@ -136,12 +138,7 @@ class Volumes(Task):
     def _scores(self, model: nn.Module, image_CXYZ: Tensor) -> Tensor:
         if self.arm.kind == "reference":
             return resized(self.data.atlas, image_CXYZ.shape[1:])
-        from monai.inferers import sliding_window_inference
-
-        return sliding_window_inference(
-            image_CXYZ[None], self.roi, WINDOWS_AT_ONCE, lambda window: self._logits(model, window),
-            self.params.overlap, mode="gaussian",
-        )[0]
+        return logits_of_whole(model, image_CXYZ, self.params)
 
     def reported(self) -> tuple[str, ...]:
         """Only classes that the data set has; from the 14th on they count in the mean alone."""
@@ -225,8 +222,7 @@ class DiceMetrics(Metrics):
 
 
 def _volumes(data: TrialData, p: Any, device: torch.device) -> VolumeSplits:
-    how = Preparation(spacing_of(p.spacing), p.intensity, (p.window_low, p.window_high), p.num_classes, p.fold)
-    return volume_splits(path_of(data), how, p.group, device)
+    return volume_splits(path_of(data), preparation_of(p), p.group, device)
 
 
 @cache
