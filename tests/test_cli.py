@@ -40,6 +40,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "compare": ["directories", "--short", "--markdown", "--into", "--json"],
     "query": ["directory", "sql", "--format", "--output", "--json", "--seconds"],
     "models": ["directory", "--json"],
+    "predict": ["directory", "source", "--to", "--arm", "--ensemble", "--device", "--backtest", "--json"],
     "watch": ["directory", "--once", "--every", "--json"],
     "serve": ["directory", "--host", "--port", "--open-to-network"],
     "export": ["directory", "--optuna", "--csv", "--tensorboard", "--json"],

@@ -7,6 +7,7 @@ from raymae.cli.base import main
 from raymae.cli import run  # noqa: F401
 from raymae.cli import results  # noqa: F401
 from raymae.cli import models  # noqa: F401
+from raymae.cli import predict  # noqa: F401
 from raymae.cli import watch  # noqa: F401
 from raymae.cli import data  # noqa: F401
 from raymae.cli import task  # noqa: F401

@@ -1,0 +1,116 @@
+"""Predicting for files: every input by itself, so that a bad one costs nobody else his answer."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from raymae.errors import DataError, ModelError, RayMAEError, ResourceError, one_line, unknown
+from raymae.inference.load import KeptModel
+
+
+class Failed(NamedTuple):
+    """An input that was not predicted for, and why."""
+
+    name: str
+    problem: str
+
+
+@dataclass(frozen=True)
+class Predicted:
+    """What came of some inputs.
+
+    Attributes:
+        count: Inputs that were predicted for.
+        failed: The others.
+        written: Files.
+    """
+
+    count: int
+    failed: tuple[Failed, ...]
+    written: tuple[Path, ...]
+
+
+def usable_device(name: str | None) -> torch.device | None:
+    """A device by its name; None as it is.
+
+    Raises:
+        ResourceError: This machine does not have it.
+    """
+    if name is None:
+        return None
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError, NotImplementedError) as error:
+        raise ResourceError(f"--device {name}: cannot be used here: {one_line(error)}; use cpu, or leave it out for "
+                            "the best there is") from None
+    return device
+
+
+def predict_files(
+    model: KeptModel, source: Path, to: Path, *, options: tuple[str, ...] = (),
+    told: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
+) -> Predicted:
+    """Predict for a file, or for every file of a folder that the task reads, and write the answers.
+
+    Args:
+        model: The networks.
+        source: A file or folder.
+        to: Where answers go: a file or a folder, as the task has it.
+        options: Some of the task's `Predictor.options`, which are switched on.
+        told: Called after each input with how many are done, how many there are, and how it failed, if it did.
+
+    Raises:
+        ModelError: The model is damaged, its task cannot predict, or has no such option.
+        DataError: There is nothing to predict for, or answers cannot be written there.
+    """
+    predictor = model.predictor
+    for name in options:
+        if name not in predictor.options:
+            raise ModelError(f"{unknown('option', name, predictor.options)} for the task {model.card.task}")
+    _require_apart(source, to)
+    items, writer = list(predictor.items(source)), predictor.writer(to, source)
+    assert model.networks  # what is wrong with them is wrong with every input
+    written: list[Path] = []
+    failures: list[Failed] = []
+    try:
+        for done, item in enumerate(items, start=1):
+            failed = None
+            try:
+                inputs = item.read()
+                written += writer.add(item, inputs, model.predict(inputs, **dict.fromkeys(options, True)))
+            except ModelError:
+                raise
+            except RayMAEError as error:
+                failed = Failed(item.name, str(error))
+            except (MemoryError, torch.OutOfMemoryError) as error:
+                failed = Failed(item.name, f"{source / item.name if source.is_dir() else source}: is too large for "
+                                           f"the memory there is ({one_line(error)})")
+            failures += [failed] if failed else []
+            told(done, len(items), failed)
+    finally:  # also what was done before Ctrl-C
+        written += writer.close()
+    return Predicted(len(items) - len(failures), tuple(failures), tuple(written))
+
+
+def _require_apart(source: Path, to: Path) -> None:
+    """Refuse to write over the inputs or among them.
+
+    Raises:
+        DataError: Answers would go there.
+    """
+    given, wanted = Path(os.path.realpath(source)), Path(os.path.realpath(to))
+    if given == wanted or (source.exists() and to.exists() and os.path.samefile(source, to)):
+        raise DataError(f"--to {to}: is the input itself, which is never overwritten; name another file or folder")
+    if source.is_dir() and given in wanted.parents:
+        raise DataError(f"--to {to}: lies in the input folder, where it would be an input the next time; name a place "
+                        "outside of it")
+    if to.is_dir() and given.parent == wanted:
+        raise DataError(f"--to {to}: is the folder of the input, where answers could take its name; name a folder of "
+                        "their own")
