@@ -10,7 +10,7 @@ per token, D width.
 from __future__ import annotations
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.models.vision_transformer import Block
@@ -29,7 +29,37 @@ def init_weights(module: nn.Module) -> None:
             nn.init.zeros_(module.bias)
 
 
-class PatchEmbedding(nn.Module):
+class Placed(nn.Module):
+    """A part that adds fixed positions to tokens, computed and not saved; those of somebody's weights are saved.
+
+    Args:
+        positions_ND: What is added to tokens.
+        shape: Tokens along every axis; N is their product.
+    """
+
+    positions_ND: Tensor
+
+    def __init__(self, positions_ND: Tensor, shape: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape = shape
+        self.register_buffer("positions_ND", positions_ND, persistent=False)
+
+    @property
+    def has_others(self) -> bool:
+        """Whether positions are those of somebody's weights."""
+        return "positions_ND" not in self._non_persistent_buffers_set
+
+    def place(self, positions_ND: Tensor) -> None:
+        """Take positions of somebody's weights, which are saved with them from now on."""
+        self.register_buffer("positions_ND", positions_ND.detach().to(self.positions_ND, copy=True), persistent=True)
+
+    def _load_from_state_dict(self, state_dict: dict[str, Any], prefix: str, *args: Any) -> None:
+        if f"{prefix}positions_ND" in state_dict:
+            self.place(self.positions_ND)  # to be overwritten
+        super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+class PatchEmbedding(Placed):
     """Linear embedding of a token's values plus fixed sin-cos positions.
 
     Args:
@@ -39,15 +69,12 @@ class PatchEmbedding(nn.Module):
         like: The grid whose positions are stretched over this one, where the network learned on another.
     """
 
-    positions_ND: Tensor
-
     def __init__(
         self, token_dim: int, shape: tuple[int, ...], dim: int, *, like: tuple[int, ...] | None = None
     ) -> None:
-        super().__init__()
+        super().__init__(sincos_positions(shape, dim, like=like), shape)
         self.token_dim, self.num_tokens, self.dim = token_dim, math.prod(shape), dim
         self.project = nn.Linear(token_dim, dim)
-        self.register_buffer("positions_ND", sincos_positions(shape, dim, like=like), persistent=False)
 
     def forward(self, tokens_BNP: Tensor, index_BV: Tensor | None = None) -> Tensor:
         """`[B, N, P]` → `[B, N, D]`; with indices only those tokens, `[B, V, D]`."""
@@ -167,7 +194,7 @@ class Encoder(nn.Module):
         return Visible(self.norm(x_BVD), index_BV, padded_BV)
 
 
-class MaskedAutoencoder(nn.Module):
+class MaskedAutoencoder(Placed):
     """An encoder, and the light decoder that pretraining throws away.
 
     Args:
@@ -181,18 +208,15 @@ class MaskedAutoencoder(nn.Module):
         predict: What makes them of decoded tokens `[B, N, decoder_dim]`; one linear layer for all tokens by default.
     """
 
-    positions_ND: Tensor
-
     def __init__(
         self, encoder: Encoder, shape: tuple[int, ...], *, decoder_dim: int, decoder_depth: int, decoder_heads: int,
         norm_target: bool = False, target_dim: int | None = None, predict: nn.Module | None = None,
     ) -> None:
-        super().__init__()
+        super().__init__(sincos_positions(shape, decoder_dim), shape)
         self.encoder = encoder
         self.norm_target = norm_target
         self.bridge = nn.Linear(encoder.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
-        self.register_buffer("positions_ND", sincos_positions(shape, decoder_dim), persistent=False)
         self.decoder = nn.ModuleList(Block(decoder_dim, decoder_heads, qkv_bias=True) for _ in range(decoder_depth))
         self.norm = nn.LayerNorm(decoder_dim, eps=NORM_EPS)
         self.predict = predict or nn.Linear(decoder_dim, target_dim or encoder.token_dim)

@@ -10,9 +10,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from torch import nn
+from timm.layers import resample_abs_pos_embed
+from torch import Tensor, nn
 
 from raymae.errors import TransferError
+from raymae.models.mae import Placed
 
 
 @dataclass(frozen=True)
@@ -44,7 +46,10 @@ def transfer(
     Raises:
         TransferError: A key has no counterpart, a shape differs, or nothing was there to load.
     """
+    _place(source, target, rename)
     ours, theirs = source.state_dict(), target.state_dict()
+    kept = {rename(name) for name in _others(source)}  # placed above, on a grid that may be another
+    ours = {name: value for name, value in ours.items() if rename(name) not in kept}
     if not ours:
         raise TransferError("the pretrained encoder has no weights to transfer")
     pairs = {key: rename(key) for key in ours}
@@ -65,3 +70,33 @@ def transfer(
         fresh=tuple(name for name in counts if name not in loaded),
         share=sum(n for name, n in counts.items() if name in loaded) / max(sum(counts.values()), 1),
     )
+
+
+def _others(source: nn.Module) -> list[str]:
+    """Names of the positions that are of somebody's weights."""
+    return [f"{name}.positions_ND".lstrip(".") for name, part in source.named_modules()
+            if isinstance(part, Placed) and part.has_others]
+
+
+def _place(source: nn.Module, target: nn.Module, rename: Callable[[str], str]) -> None:
+    """Give the target the positions that the source has of somebody's weights, stretched over its own grid."""
+    for name in _others(source):
+        part = source.get_submodule(name.rpartition(".")[0])
+        other = target.get_submodule(rename(name).rpartition(".")[0])
+        assert isinstance(part, Placed)
+        if not isinstance(other, Placed):
+            raise TransferError(f"the positions of {name} have no counterpart in the network")
+        other.place(stretched(part.positions_ND, part.shape, other.shape))
+
+
+def stretched(positions_ND: Tensor, old: tuple[int, ...], new: tuple[int, ...]) -> Tensor:
+    """Positions of one grid of two axes over another, by timm's bicubic resampling; the same grid changes nothing.
+
+    Raises:
+        TransferError: Grids differ, and have other than two axes.
+    """
+    if old == new:
+        return positions_ND
+    if len(old) != 2 or len(new) != 2:
+        raise TransferError(f"positions of a grid {old} cannot be stretched over {new}: only those of images can")
+    return resample_abs_pos_embed(positions_ND[None], list(new), list(old), num_prefix_tokens=0)[0]
