@@ -19,7 +19,7 @@ from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore, warm_start
-from raymae.search.encoders import EncoderShelf
+from raymae.inference.encoders import EncoderShelf
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
 from raymae.search.engine.mailbox import ClusterNodes, Mailbox

@@ -19,7 +19,7 @@ import ray
 from raymae.errors import CheckpointError, EncoderError, RayMAEError, one_line
 from raymae.results.store.shelf import PATIENCE_S
 from raymae.search.checkpoints import TrialFiles
-from raymae.search.encoders import EncoderShelf
+from raymae.inference.encoders import EncoderShelf
 from raymae.search.messages import Job, Message, Worker
 from raymae.spec.trial import ReportData
 

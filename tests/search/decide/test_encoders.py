@@ -16,7 +16,7 @@ from raymae.search.decide.claims import STALE_S
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore
-from raymae.search.encoders import Card, EncoderShelf
+from raymae.inference.encoders import Card, EncoderShelf
 from raymae.search.messages import Message, Worker
 from raymae.spec.encoder import encoder_id, pretraining_of
 from raymae.spec.load import parse_sweep
