@@ -43,7 +43,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "predict": ["directory", "source", "--to", "--arm", "--ensemble", "--device", "--backtest", "--json"],
     "watch": ["directory", "--once", "--every", "--json"],
     "serve": ["directory", "--host", "--port", "--open-to-network"],
-    "export": ["directory", "--optuna", "--csv", "--tensorboard", "--json"],
+    "export": ["directory", "--optuna", "--csv", "--tensorboard", "--encoder", "--to", "--arm", "--json"],
     "schema": [],
     "data list": ["--json"],
     "data fetch": ["name", "--root"],

@@ -24,7 +24,7 @@ LOWER = {  # what each room may import besides itself
     "train": {"tasks", "models", "spec", "errors"},
     "contract": {"train", "tasks", "models", "data", "spec", "errors"},
     "inference": {"train", "results", "tasks", "models", "data", "spec", "errors"},
-    "search": {"inference", "train", "results", "tasks", "spec", "data", "errors"},
+    "search": {"inference", "models", "train", "results", "tasks", "spec", "data", "errors"},
     "launch": {"search", "spec", "errors"},
     "imputer": {"inference", "train", "results", "tasks", "data", "models", "spec", "errors"},
     "web": {"results", "spec", "errors"},
@@ -32,7 +32,7 @@ LOWER = {  # what each room may import besides itself
             "errors", ""},
 }
 INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
-    "search": [{"messages", "checkpoints", "encoders", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
+    "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
                {"plan"}, {"timing"}, {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
     "data": [{"delimited", "frames", "series", "images", "class_folders", "split_names", "file_trees", "pixels",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
+from typing import Any, Literal
 
 import click
 
@@ -76,19 +77,38 @@ def serve(directory: str, host: str, port: int, open_to_network: bool) -> None:
               help="Write the trials, one a line.")
 @click.option("--tensorboard", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
               help="Write TensorBoard's event files, a folder per trial.")
+@click.option("--encoder", type=click.Path(file_okay=False, path_type=Path), metavar="FOLDER",
+              help="Write a pretrained encoder, in the files that --to says.")
+@click.option("--to", "kind", type=click.Choice(["timm", "hf", "torch"]), default="torch", show_default=True,
+              help="For whom: timm's VisionTransformer, Hugging Face's ViTModel and ViTMAEForPreTraining, or ours.")
+@click.option("--arm", metavar="ARM", help="Whose encoder: of its best replicate. Default: the pretrained arm.")
 @as_json
-@example("raymae export results/timeseries-mask --optuna sqlite:///timeseries-mask.db --csv trials.csv")
-def export(directory: str, url: str | None, csv: Path | None, tensorboard: Path | None, as_json: bool) -> None:
+@example("""
+raymae export results/timeseries-mask --optuna sqlite:///timeseries-mask.db --csv trials.csv
+raymae export results/image-classification --encoder encoder --to timm
+""")
+def export(
+    directory: str, url: str | None, csv: Path | None, tensorboard: Path | None, encoder: Path | None,
+    kind: Literal["timm", "hf", "torch"], arm: str | None, as_json: bool,
+) -> None:
     """Hand the sweep in DIR, a folder or a URI, to other tools; nothing that is there is overwritten.
 
     In Optuna's studies a stopped trial is pruned, with its intermediate values. Open them with
-    `optuna-dashboard sqlite:///timeseries-mask.db`, the event files with `tensorboard --logdir FOLDER`.
+    `optuna-dashboard sqlite:///timeseries-mask.db`, the event files with `tensorboard --logdir FOLDER`. The folder of
+    an encoder has a README with the lines that load it.
     """
     from raymae.results.store.store import Store
 
-    if not (url or csv or tensorboard):
-        raise click.UsageError("say what to write: --optuna URL, --csv FILE or --tensorboard FOLDER")
-    store, written = Store.open(directory), []
+    if not (url or csv or tensorboard or encoder):
+        raise click.UsageError("say what to write: --optuna URL, --csv FILE, --tensorboard FOLDER or --encoder FOLDER")
+    store = Store.open(directory)
+    written: list[dict[str, Any]] = []
+    if encoder is not None:
+        from raymae.inference.export_encoder import export_encoder
+
+        done = export_encoder(directory, encoder, kind, arm)
+        written.append({"what": f"encoder of {done.arm} for {done.what}", "where": done.where, "trials": None,
+                        "encoder_id": done.encoder_id, "files": list(done.files)})
     if csv is not None:
         from raymae.results.views.export import write_csv
 

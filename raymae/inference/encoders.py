@@ -17,12 +17,14 @@ from raymae.results.store.shelf import Shelf
 from raymae.spec.read import Tree
 
 if TYPE_CHECKING:
+    from raymae.models.given import Given
     from raymae.spec.encoder import EncoderRef
     from raymae.spec.trial import TrialConfig
     from raymae.train.encoder import Encoder
     from raymae.train.trial import Report
 
 FORMAT = 1
+GIVEN = "given-"  # begins the names of weights that an arm starts from
 
 
 @dataclass(frozen=True)
@@ -42,6 +44,7 @@ class Card:
         made_at: When, ISO, UTC.
         versions: Of the packages that could matter.
         format: Of this card.
+        source: Where somebody's weights were found, of those that an arm starts from; "" of what was pretrained.
     """
 
     encoder_id: str
@@ -56,6 +59,12 @@ class Card:
     made_at: str = field(default_factory=lambda: datetime.now(UTC).isoformat(timespec="seconds"))
     versions: Mapping[str, str | None] = field(default_factory=dict)
     format: int = FORMAT
+    source: str = ""
+
+
+def name_of_given(sha256: str) -> str:
+    """The name of weights that an arm starts from, on a shelf."""
+    return f"{GIVEN}{sha256[:16]}"
 
 
 class EncoderShelf(Shelf):
@@ -76,27 +85,28 @@ class EncoderShelf(Shelf):
         except (OSError, RayMAEError, TypeError):
             return None
 
-    def keep(self, ref: EncoderRef, config: TrialConfig, report: Report) -> None:
+    def keep(
+        self, ref: EncoderRef, config: TrialConfig, report: Report, versions: Mapping[str, str | None] | None = None
+    ) -> None:
         """Write the encoder that a pretraining has ended with.
 
         Args:
             ref: Which it is.
             config: The pretraining.
             report: Its last.
+            versions: Of the packages that could matter.
 
         Raises:
             OSError: The storage kept failing.
         """
         import safetensors.torch
 
-        from raymae.search.environment import versions
-
         weights = {name: value.detach().cpu().contiguous().clone()
                    for name, value in report.state().phase.model.items()}
         data = safetensors.torch.save(weights, {"encoder_id": ref.encoder_id})
         card = Card(ref.encoder_id, config.to_json(), ref.fingerprint, dict(report.pretext), report.epoch,
                     report.seconds, report.num_parameters, hashlib.sha256(data).hexdigest(), len(data),
-                    versions=versions("raymae", "torch"))
+                    versions=dict(versions or {}))
         self.put(ref.encoder_id, data, json_bytes(asdict(card)))
 
     def borrow(self, other: EncoderShelf, encoder_id: str) -> bool:
@@ -126,6 +136,46 @@ class EncoderShelf(Shelf):
             return Encoder(safetensors.torch.load(data), dict(card.pretext), card.epochs, card.seconds)
         except Exception as error:  # whatever safetensors raises at a file that its own card calls whole
             raise EncoderError(f"{where}: not a file of weights: {error}") from None
+
+    def give(self, given: Given, fingerprint: str) -> None:
+        """Write weights that an arm starts from, so that workers need this folder alone.
+
+        Args:
+            given: The weights.
+            fingerprint: Of the data of this sweep.
+
+        Raises:
+            EncoderError: The storage kept failing.
+        """
+        name = name_of_given(given.sha256)
+        card = Card(name, {}, fingerprint, {}, 0, 0.0, sum(value.numel() for value in given.weights.values()),
+                    given.sha256, len(given.data), source=given.source)
+        if self.card(name) is not None:
+            return
+        try:
+            self.put(name, given.data, json_bytes(asdict(card)))
+        except OSError as error:
+            raise EncoderError(f"{self.where(name)}: cannot be written: {error}") from None
+
+    def given(self, sha256: str) -> Given:
+        """Read weights that an arm starts from.
+
+        Raises:
+            EncoderError: They are not there, or not what their name says.
+        """
+        from raymae.models.given import Given
+
+        name = name_of_given(sha256)
+        card, where = self.card(name), self.where(name)
+        if card is None:
+            raise EncoderError(f"{where}: the weights that the arm starts from are not there; run the sweep again "
+                               "where they can be read")
+        return Given.from_data(self.whole(name, sha256, card.num_bytes, EncoderError), card.source)
+
+    def given_of(self, source: str) -> str | None:
+        """The hash of the weights that were found at a place when the sweep began; None where there are none."""
+        cards = (self.card(name) for name in sorted(self.ids()) if name.startswith(GIVEN))
+        return next((card.sha256 for card in cards if card is not None and card.source == source), None)
 
     def forget(self, encoder_id: str) -> None:
         """Delete the card of an encoder that turned out damaged, so that nobody starts from it."""

@@ -16,6 +16,7 @@ from torch import nn
 
 from raymae.errors import DataError, ModelError, RayMAEError, unknown
 from raymae.inference.shelf import ModelShelf
+from raymae.models.mae import expect_positions
 from raymae.results.store.cards import ModelCard
 from raymae.results.store.folder import Folder
 from raymae.results.store.store import Store
@@ -224,8 +225,9 @@ def task_of(card: ModelCard, shelf: ModelShelf) -> type[Task]:
     except KeyError as error:
         names, *why = error.args
         raise ModelError(f"{_where(card, shelf)}: {why[0] if why else unknown('task', card.task, names)}") from None
-    if card.arm not in kind.schema.arms:
-        raise ModelError(f"{_where(card, shelf)}: {unknown('arm', card.arm, kind.schema.arms)}")
+    method = card.config.get("like") or card.arm  # an arm of the sweep's own is like one of the task's
+    if method not in kind.schema.arms:
+        raise ModelError(f"{_where(card, shelf)}: {unknown('arm', method, kind.schema.arms)}")
     return kind
 
 
@@ -252,7 +254,9 @@ def filled(
                              "tensors")
     try:
         with torch.device("meta"):
-            shapes = {name: tuple(value.shape) for name, value in build().state_dict().items()}
+            network = build()
+            expect_positions(network, shelf.shapes(card))
+            shapes = {name: tuple(value.shape) for name, value in network.state_dict().items()}
     except Exception:  # a network that computes with its values while it is built; the next one says what is wrong
         shapes = None
     if shapes is not None:

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from raymae.data.find.registry import DATASETS
 from raymae.errors import ModelError, shorten
+from raymae.models.mae import expect_positions
 from raymae.results.store import layout
 from raymae.results.store.cards import ModelCard, read_card, read_cards
 from raymae.results.store.folder import Folder, json_bytes
@@ -120,6 +121,7 @@ class ModelShelf(Shelf):
         """
         import safetensors.torch
 
+        expect_positions(model, self.shapes(card))
         self.check(card, {name: tuple(value.shape) for name, value in model.state_dict().items()})
         data = self.whole(card.trial_id, card.sha256, card.num_bytes, ModelError)
         try:

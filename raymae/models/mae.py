@@ -10,6 +10,7 @@ per token, D width.
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
@@ -57,6 +58,19 @@ class Placed(nn.Module):
         if f"{prefix}positions_ND" in state_dict:
             self.place(self.positions_ND)  # to be overwritten
         super()._load_from_state_dict(state_dict, prefix, *args)
+
+
+def expect_positions(model: nn.Module, names: Iterable[str]) -> None:
+    """Make a network ready for weights with positions of somebody's, which then are among its own `state_dict`.
+
+    Args:
+        model: The network.
+        names: Of the weights.
+    """
+    found = set(names)
+    for name, part in model.named_modules():
+        if isinstance(part, Placed) and f"{name}.positions_ND".lstrip(".") in found:
+            part.place(part.positions_ND)
 
 
 class PatchEmbedding(Placed):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from timm.layers import resample_patch_embed
@@ -18,7 +18,7 @@ from raymae.errors import EncoderError
 from raymae.models.mae import Encoder, MaskedAutoencoder, PatchEmbedding
 from raymae.models.tokens import sincos_positions
 from raymae.models.transfer import stretched
-from raymae.models.vit import ENDINGS, POSITIONS, PROJECT, Vit, Weights
+from raymae.models.vit import POSITIONS, PROJECT, Vit, Weights
 
 SHOWN = 3  # names in a message
 
@@ -110,7 +110,7 @@ def _covered(weights: Weights, wanted: Mapping[str, Tensor]) -> None:
 
 def _same_network(vit: Vit, encoder: Encoder) -> None:
     """Refuse a transformer of other sizes, and say all that have to be set."""
-    block = encoder.blocks[0]
+    block: Any = encoder.blocks[0]
     ours = {"encoder_dim": encoder.dim, "encoder_depth": len(encoder.blocks), "encoder_heads": block.attn.num_heads,
             "mlp_ratio": block.mlp.fc1.out_features / encoder.dim}
     theirs = {"encoder_dim": vit.dim, "encoder_depth": vit.depth, "encoder_heads": vit.heads,
@@ -129,10 +129,5 @@ def _decoder_fits(vit: Vit, model: MaskedAutoencoder) -> bool:
     theirs = {name: value.shape for name, value in model.state_dict().items() if not name.startswith("encoder.")}
     own = {name: value.shape for name, value in vit.weights.items()
            if not name.startswith("encoder.") and name != "positions_ND"}
-    heads = model.decoder[0].attn.num_heads if len(model.decoder) else 0
-    return own == theirs and vit.decoder_heads == heads
-
-
-def is_whole(weights: Weights) -> bool:
-    """Whether weights are of a vision transformer in our names: an encoder of patches, blocks and a last norm."""
-    return all(f"{name}.{ending}" in weights for name in (PROJECT, "encoder.norm") for ending in ENDINGS)
+    blocks: Any = model.decoder
+    return own == theirs and vit.decoder_heads == (blocks[0].attn.num_heads if len(blocks) else 0)

@@ -120,7 +120,7 @@ def from_hf(config: Mapping[str, Any], weights: Weights) -> Vit:
     notes = without(left, "embeddings.cls_token", "its class token is left out: our networks average their tokens")
     without(left, "embeddings.mask_token", "")
     kernel = take(left, "embeddings.patch_embeddings.projection.weight", 4)
-    positions = take(left, "embeddings.position_embeddings", 3)
+    positions = take(left, "embeddings.position_embeddings", 3)[:, 1:]  # the first is the class token's
     made = {f"{PROJECT}.bias": take(left, "embeddings.patch_embeddings.projection.bias", 1)}
     made |= _our_blocks(left, "encoder.layer.", "encoder.blocks.")
     made |= {f"encoder.norm.{ending}": take(left, f"layernorm.{ending}", 1) for ending in ENDINGS}

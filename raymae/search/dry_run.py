@@ -4,7 +4,7 @@ nothing."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -36,7 +36,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
         replicates = arm.arm.num_replicates(spec.num_replicates)
         arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": trials, "replicates": replicates,
-                     "pretrainings": _pretrainings(arm, trials, spec) + replicates * (arm.arm.kind == "pretrained"),
+                     "pretrainings": _pretrainings(arm, trials, replicates, spec), **_start(plan, name),
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources
     return {
@@ -55,13 +55,22 @@ def describe(plan: Plan) -> dict[str, Any]:
     }
 
 
-def _pretrainings(arm: ArmPlan, trials: int, spec: SweepSpec) -> int:
-    """Encoders that the search makes, at most: several trials may start from one."""
-    if arm.arm.kind != "pretrained":
+def _pretrainings(arm: ArmPlan, trials: int, replicates: int, spec: SweepSpec) -> int:
+    """Encoders that are made, at most: several trials of the search may start from one."""
+    if arm.arm.kind != "pretrained" or arm.origin.adopts:
         return 0
     if spec.search.algorithm == "grid":
-        return len({tuple(point.get(key) for key in arm.shared) for point in grid(arm)})
-    return math.ceil(trials / spec.search.finetunes_per_encoder)
+        return len({tuple(point.get(key) for key in arm.shared) for point in grid(arm)}) + replicates
+    return math.ceil(trials / spec.search.finetunes_per_encoder) + replicates
+
+
+def _start(plan: Plan, arm: str) -> dict[str, Any]:
+    """From which weights an arm starts; nothing of most arms."""
+    if arm not in plan.given:
+        return {}
+    given = plan.given[arm]
+    return {"encoder": {"source": given.source, "sha256": given.sha256, "notes": list(plan.notes[arm]),
+                        "continue": plan.arms[arm].origin.goes_on}}
 
 
 def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
@@ -168,8 +177,20 @@ def render(description: Mapping[str, Any]) -> RenderableType:
         Text(f"data: {data['name']}, {data['source']}, {data['path'] or 'generated'} ({data['fingerprint']})\n"
              f"      {data['splits']}"
              + "".join(f"\n      pretraining sees {line}" for line in data["pretrains_on"])),
-        Text(_rule(description["rule"])), Text(), table, Text("\nnothing was started"),
+        Text(_rule(description["rule"])), *map(Text, _starts(description["arms"])), Text(), table,
+        Text("\nnothing was started"),
     )
+
+
+def _starts(arms: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Which arms start from weights that exist, a line each."""
+    lines = []
+    for arm in arms:
+        if (start := arm.get("encoder")) is not None:
+            then = "pretrains on from" if start["continue"] else "does not pretrain: it starts from"
+            notes = "".join(f"\n      {note}" for note in start["notes"])
+            lines.append(f"{arm['arm']} {then} the weights {start['sha256'][:16]} of {start['source']}{notes}")
+    return lines
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

@@ -3,20 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from raymae.data.find.locate import Located
-from raymae.errors import ResourceError
+from raymae.errors import EncoderError, ResourceError
+from raymae.inference.encoders import EncoderShelf
+from raymae.models.given import Given
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import ENCODERS
+from raymae.results.store.store import Store
 from raymae.search.decide.algorithms import contains
 from raymae.search.engine.connection import local_resources, slots
+from raymae.spec.arms import Origin, with_arms
 from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
 from raymae.spec.space import combinations
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.task import TaskSchema
+from raymae.spec.task import TaskSchema, encoder_params
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks import schema_of, task_class
 
+MOST_FITTED = 16  # configurations that the weights of an arm are tried with before a sweep starts
+MOST_FITTED = 16  # configurations that the weights of an arm are tried with before a sweep starts
 _UNPRICED = (
     "budget.dollars={:g} counts the price of one node, and --address {} joins a cluster, which may have more: leave it "
     "out (--set budget.dollars=null) and limit the time, as dollars / price of all nodes for an hour x 60: --set "
@@ -37,6 +45,8 @@ class Plan:
         splits: One line on the data's splits.
         address: The running cluster to join; None for an embedded Ray on this machine.
         pretrains_on: What pretraining sees where that is more than training does, a line for each case there is.
+        given: By arm, the weights that it starts from.
+        notes: By such an arm, what of them is resampled or left out.
     """
 
     spec: SweepSpec
@@ -47,6 +57,8 @@ class Plan:
     splits: str
     address: str | None = None
     pretrains_on: tuple[str, ...] = ()
+    given: Mapping[str, Given] = field(default_factory=dict)
+    notes: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
@@ -58,6 +70,7 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
 
     Raises:
         DataError: The data cannot be had or is too small.
+        EncoderError: The weights that an arm starts from cannot be had, or do not fit its networks.
         ResourceError: Not even one trial fits on this machine, or a budget in dollars on a cluster.
     """
     if address is not None and spec.budget.dollars is not None:
@@ -66,8 +79,10 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
     if address is None:
         cpus, gpus = local_resources()
         at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
-    task, schema = task_class(spec.task), schema_of(spec.task)
+    task, schema = task_class(spec.task), with_arms(spec, schema_of(spec.task))
     arms = {name: arm_plan(spec, schema, name) for name in spec.arms}
+    given = {name: _given(spec, name, plan.origin) for name, plan in arms.items() if plan.origin.encoder}
+    arms |= {name: replace(arms[name], weights=weights.sha256) for name, weights in given.items()}
     located = task.locate(spec.data)
     data = TrialData(spec.data, located.source)
     splits, seen = "", dict[str, bool]()
@@ -75,9 +90,58 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
         for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=256)):
             params = plan.params(sampled)
             splits = task.validate(data, params)
-            if plan.arm.kind == "pretrained":
+            if plan.arm.kind == "pretrained" and not plan.origin.adopts:
                 seen[task.pretrains_on(data, params)] = True
-    return Plan(spec, schema, arms, located, at_once, splits, address, tuple(filter(None, seen)))
+    notes = {name: _fitted(spec, arms[name], weights, data) for name, weights in given.items()}
+    return Plan(spec, schema, arms, located, at_once, splits, address, tuple(filter(None, seen)), given, notes)
+
+
+def shelf_of(spec: SweepSpec) -> EncoderShelf:
+    """Where a sweep keeps its encoders: in its results folder, or one that several sweeps share."""
+    return EncoderShelf(spec.encoders or Folder(Store.root_of(spec)).uri(ENCODERS))
+
+
+def _given(spec: SweepSpec, arm: str, origin: Origin) -> Given:
+    """The weights that an arm starts from: where the sweep file says, or on the shelf of a sweep that has begun.
+
+    Raises:
+        EncoderError: They are in neither place, or damaged.
+    """
+    from raymae.inference.source import read_given
+
+    try:
+        return read_given(origin.encoder)
+    except EncoderError as error:
+        shelf = shelf_of(spec)
+        known = shelf.given_of(origin.encoder)
+        if known is None:
+            raise EncoderError(f"arms.{arm}.encoder: {error}") from None
+        return shelf.given(known)
+
+
+def _fitted(spec: SweepSpec, plan: ArmPlan, given: Given, data: TrialData) -> tuple[str, ...]:
+    """Start every network that an arm may build from its weights, and list what is resampled or left out.
+
+    Raises:
+        EncoderError: They do not fit one of them.
+    """
+    import torch
+
+    kind, notes, seen = task_class(spec.task), dict[str, None](), set[str]()
+    for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=MOST_FITTED)):
+        config = trial_config(spec, plan, sampled, seed=0, stage="search", source=data.source)
+        shape = str(sorted(encoder_params(kind.schema.params, config.params).items()))
+        if shape in seen:
+            continue
+        seen.add(shape)
+        pretraining = kind(config, torch.device("cpu")).pretraining()
+        assert pretraining is not None, f"the arm {plan.name} is of kind pretrained"
+        try:
+            notes |= dict.fromkeys(given.start(pretraining.build()).notes)
+        except EncoderError as error:
+            at = ", ".join(f"{key}={value}" for key, value in sampled.items() if key in plan.shared)
+            raise EncoderError(f"arms.{plan.name}.encoder: {error}{f' (at {at})' if at else ''}") from None
+    return tuple(notes)
 
 
 def example_config(plan: Plan, arm: str) -> TrialConfig:

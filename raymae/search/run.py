@@ -7,7 +7,8 @@ from contextlib import ExitStack
 from functools import partial
 from pathlib import Path
 
-from raymae.errors import BudgetSpentError, InterruptedSweepError, ModelError, TrialError
+from raymae.errors import BudgetSpentError, EncoderError, InterruptedSweepError, ModelError, TrialError
+from raymae.inference.encoders import EncoderShelf
 from raymae.inference.shelf import ModelShelf
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import DRIVER_LOG, ENCODERS, TRIALS
@@ -19,7 +20,6 @@ from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore, warm_start
-from raymae.inference.encoders import EncoderShelf
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
 from raymae.search.engine.mailbox import ClusterNodes, Mailbox
@@ -29,7 +29,7 @@ from raymae.search.environment import describe_environment
 from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.state_file import beating
-from raymae.search.plan import Plan
+from raymae.search.plan import Plan, shelf_of
 from raymae.search.timing import measured
 from raymae.spec.sweep import SweepSpec
 
@@ -100,8 +100,14 @@ def run_sweep(
 
 def _encoders(plan: Plan, store: Store) -> Encoders:
     """The encoders of a sweep: its own, or those of a folder that several sweeps share."""
-    shared = plan.spec.encoders
-    shelf = EncoderShelf(shared or Folder(store.location).uri(ENCODERS))
+    shared, shelf = plan.spec.encoders, shelf_of(plan.spec)
+    for arm, given in plan.given.items():
+        before = shelf.given_of(given.source)
+        if shared is None and before not in (None, given.sha256):
+            raise EncoderError(f"arms.{arm}.encoder: {given.source} holds other weights ({given.sha256[:16]}) than "
+                               f"when the sweep began ({str(before)[:16]}); bring those back, or start over with "
+                               "--fresh")
+        shelf.give(given, plan.data.fingerprint)
     others = [EncoderShelf(Folder(folder).uri(ENCODERS)) for folder in plan.spec.search.warm_start]
     return Encoders(plan.schema, shelf, plan.data.fingerprint, others=others, shared=shared is not None)
 

@@ -31,7 +31,7 @@ def train_one(spec: SweepSpec, arm: str, *, seed: int | None = None, test: bool 
     config = example_config(plan, arm)
     config = replace(config, seed=config.seed if seed is None else seed, stage="replicate" if test else "search")
     yield {"config": config.to_json(), "text": "\n".join(f"{k} = {v}" for k, v in sorted(config.params.items()))}
-    for report in run_trial(config):
+    for report in run_trial(config, given=plan.given.get(arm)):
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())
         yield {
             "phase": report.phase, "epoch": report.epoch, "step": report.step, "metrics": report.metrics,

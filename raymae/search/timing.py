@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 
 from raymae.errors import one_line
+from raymae.models.given import Given
 from raymae.search.plan import Plan, example_config
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.trial import TrialConfig
@@ -54,7 +55,7 @@ def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
     costs: dict[str, EpochCost] = {}
     for name in trained:  # one at a time, or they would slow each other down
         try:
-            costs[name] = ray.get(remote.remote(example_config(plan, name), threads))
+            costs[name] = ray.get(remote.remote(example_config(plan, name), threads, plan.given.get(name)))
         except ray.exceptions.RayTaskError as error:
             warn(f"arm {name} could not be measured and keeps its epochs: {one_line(error.cause or error, 0)}")
     return times_epochs(plan.arms, costs)
@@ -78,7 +79,7 @@ def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) ->
     return {name: round(min(value, MOST_TIMES), 3) for name, value in times.items() if value > 1}
 
 
-def _seconds(config: TrialConfig, threads: int) -> EpochCost:
+def _seconds(config: TrialConfig, threads: int, given: Given | None = None) -> EpochCost:
     import torch
 
     from raymae.train.trial import run_trial
@@ -92,14 +93,14 @@ def _seconds(config: TrialConfig, threads: int) -> EpochCost:
     if "pretrain_epochs" in params:
         params |= {"pretrain_epochs": NUM_TIMED * every["pretrain"], "pretrain_patience": 0}
     at: dict[str, list[float]] = {"pretrain": [], "finetune": []}
-    for report in run_trial(replace(config, params=params)):
+    for report in run_trial(replace(config, params=params), given=given):
         at[report.phase].append(clock())
     shortest = {phase: min((b - a for a, b in pairwise(seconds)), default=0.0)
                 for phase, seconds in at.items()}
     return EpochCost(*(shortest[phase] / every[phase] for phase in ("pretrain", "finetune")))
 
 
-def _steps(config: TrialConfig, threads: int) -> EpochCost:
+def _steps(config: TrialConfig, threads: int, given: Given | None = None) -> EpochCost:
     from raymae.tasks import task_class
     from raymae.train.device import pick_device
 
@@ -108,5 +109,6 @@ def _steps(config: TrialConfig, threads: int) -> EpochCost:
     def steps(split: str, batch_size: int) -> int:
         return math.ceil(len(task.load(split)) / batch_size)
 
-    before = steps("pretrain", task.params.pretrain_batch_size) if task.pretraining() is not None else 0
+    pretrains = task.pretraining() is not None and not config.adopts
+    before = steps("pretrain", task.params.pretrain_batch_size) if pretrains else 0
     return EpochCost(before, steps("train", task.params.batch_size))

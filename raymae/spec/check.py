@@ -11,11 +11,12 @@ from collections.abc import Iterator, Sequence
 from pydantic import ValidationError
 
 from raymae.errors import unknown
+from raymae.spec.arms import fixed_in, origin_of, problems_of_origins, with_arms
 from raymae.spec.constraints import Constraint
-from raymae.spec.resolve import ArmPlan, arm_plan
+from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plan
 from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
-from raymae.spec.task import TaskSchema, TrainingParams, applies, is_live
+from raymae.spec.task import TaskSchema, TrainingParams, is_live
 
 Finding = tuple[str, str]
 
@@ -25,8 +26,9 @@ TRAINING = set(TrainingParams.model_fields)
 
 def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     """List everything wrong with a spec; impossible values only where every name and condition is right."""
-    checks = (_size_and_arms, _reading, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
-    found = [finding for check in checks for finding in check(spec, schema)]
+    own, schema = schema, with_arms(spec, schema)
+    checks = (_size, _reading, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
+    found = [*problems_of_origins(spec, own), *(finding for check in checks for finding in check(spec, schema))]
     return found or list(dict.fromkeys(finding for name in spec.arms for finding in _impossible(spec, schema, name)))
 
 
@@ -35,12 +37,9 @@ def _own(schema: TaskSchema) -> set[str]:
     return set(schema.params.model_fields) - TRAINING
 
 
-def _size_and_arms(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+def _size(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
     if spec.size is not None and spec.size not in schema.sizes:
         yield "size", unknown("size", spec.size, schema.sizes)
-    for name in spec.arms:
-        if name not in schema.arms:
-            yield f"arms.{name}", unknown("arm", name, schema.arms)
 
 
 def _reading(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
@@ -63,13 +62,17 @@ def _settings(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
 
 def _fixed_in_arms(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
     known = TRAINING | _own(schema)
-    for arm, fixed in spec.arms.items():
-        for name in fixed:
+    for arm in spec.arms:
+        adopts = arm in schema.arms and origin_of(spec, schema, arm).adopts
+        for name in fixed_in(spec, arm):
             key = f"arms.{arm}.{name}"
             if name not in known:
                 yield key, unknown("parameter", name, known)
-            elif arm in schema.arms and not applies(schema.params, name, arm, schema.arms[arm].kind):
+            elif arm in schema.arms and not schema.has(arm, name):
                 yield key, f"the arm {arm} has no {name}; leave it out"
+            elif adopts and name in UNADOPTED:
+                yield key, f"the arm {arm} starts from weights and does not pretrain; leave it out, or say " \
+                           "`continue: true`"
             elif name in spec.space and arm in spec.space[name].when.get("arm", [arm]):
                 yield key, (f"is also searched under space.{name}; keep one of the two, or search it `when` the arm is "
                             "another")
@@ -100,7 +103,7 @@ def _arms_met(name: str, arms: Sequence[Scalar], schema: TaskSchema) -> Iterator
     for arm in arms:
         if arm not in schema.arms:  # one that this sweep leaves out does no harm
             yield unknown("arm", arm, schema.arms)
-        elif known and not applies(schema.params, name, str(arm), schema.arms[str(arm)].kind):
+        elif known and not schema.has(str(arm), name):
             yield f"the arm {arm} has no {name}; leave it out"
 
 
@@ -147,7 +150,7 @@ def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> list[Finding]:
 
 def _where(spec: SweepSpec, plan: ArmPlan, name: str) -> str:
     """The key under which an arm got its value of a parameter."""
-    if name in spec.arms[plan.name]:
+    if name in fixed_in(spec, plan.name):
         return f"arms.{plan.name}.{name}"
     if name in plan.space:
         return f"space.{name}"
@@ -198,7 +201,7 @@ def _refused(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Fin
             yield "constraints", str(error)
             return
         admitted = True
-        for name, message in schema.check(plan.name, plan.params(sampled)):
+        for name, message in schema.check(schema.method(plan.name), plan.params(sampled)):
             yield _where(spec, plan, name), message
     if not admitted:
         yield "constraints", f"arm {plan.name}: none of the values at the ends of the space satisfies all of them"

@@ -34,9 +34,11 @@ def pretraining_of(config: TrialConfig, schema: TaskSchema) -> TrialConfig | Non
         config: The trial, or the pretraining itself.
         schema: Its task.
     """
-    if schema.arms[config.arm].kind != "pretrained":
+    if schema.arms[config.method].kind != "pretrained":
         return None
     seed = config.seed if config.pretrain_seed is None else config.pretrain_seed
+    if config.adopts:  # nothing is drawn for it
+        seed = 0
     return replace(config, params=encoder_params(schema.params, config.params_at(0)), seed=seed, stage="pretrain",
                    earlier=(), pretrain_seed=None)
 

@@ -10,6 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from raymae.errors import Problem, SpecError, unknown
+from raymae.spec.arms import ENCODER
 from raymae.spec.check import problems
 from raymae.spec.explain import explain
 from raymae.spec.read import MAX_BYTES, Tree, apply_overrides, parse_yaml, place, too_long
@@ -50,7 +51,7 @@ def load_sweep(
         text = raw.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise SpecError([Problem(str(path), "", f"must be UTF-8 text: {error.reason} at byte {error.start}")]) from None
-    spec = parse_sweep(text, str(path), overrides, schema_of=schema_of)
+    spec = _with_encoders(parse_sweep(text, str(path), overrides, schema_of=schema_of), path)
     if spec.data.path is None or is_uri(spec.data.path):
         return spec
     try:
@@ -63,6 +64,21 @@ def load_sweep(
         message = f"must be a file or a folder, got {str(own)!r}, which is a device, a pipe or a socket"
         raise SpecError([Problem(str(path), "data.path", message)])
     return spec.model_copy(update={"data": spec.data.model_copy(update={"path": str(own)})})
+
+
+def _with_encoders(spec: SweepSpec, file: Path) -> SweepSpec:
+    """Take relative paths of weights from the sweep file, as those of data are."""
+    arms = {}
+    for name, said in spec.arms.items():
+        where = said.get(ENCODER)
+        if isinstance(where, str) and not is_uri(where):
+            try:
+                said = {**said, ENCODER: str((file.parent / Path(where).expanduser()).resolve())}
+            except (OSError, RuntimeError) as error:
+                message = f"is not a path on this machine: {error}, got {where!r}"
+                raise SpecError([Problem(str(file), f"arms.{name}.{ENCODER}", message)]) from None
+        arms[name] = said
+    return spec.model_copy(update={"arms": arms})
 
 
 def parse_sweep(

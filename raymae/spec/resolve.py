@@ -7,13 +7,17 @@ Precedence, weakest first: the task's defaults, the size preset, `training` and 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+from raymae.spec.arms import Origin, fixed_in, origin_of
 from raymae.spec.constraints import Constraint
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, ordered
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.task import Arm, TaskSchema, applies, is_live, phase_of
+from raymae.spec.task import Arm, TaskSchema, TrainingParams, is_live, phase_of
 from raymae.spec.trial import DataSource, Stage, TrialConfig, TrialData
+
+# what only a loop that pretrains reads: an arm that starts from weights as they are has none of it
+UNADOPTED = frozenset(name for name in TrainingParams.model_fields if phase_of(TrainingParams, name) == "pretrain")
 
 
 @dataclass(frozen=True)
@@ -28,6 +32,8 @@ class ArmPlan:
         constraints: What every configuration satisfies.
         live: The searched parameters that may change while a trial trains.
         shared: The searched parameters that pretraining reads, of an arm that pretrains.
+        origin: The task's arm that it is like, and the weights that it starts from.
+        weights: The content of those, as a hash; "" where it starts from none, or they have not been read.
         times_epochs: How many times the epochs of fine-tuning it gets, so that arms are equal in what `fair` says.
     """
 
@@ -39,6 +45,8 @@ class ArmPlan:
     live: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     times_epochs: float = 1.0
+    origin: Origin = field(default_factory=Origin)
+    weights: str = ""
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The arm's complete parameters with the sampled ones laid over the fixed ones."""
@@ -72,31 +80,38 @@ def _like(value: Scalar, default: Scalar) -> Scalar:
 
 
 def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
-    """Resolve one arm. The spec must have been checked against the schema (`raymae.spec.check` found nothing)."""
-    arm = schema.arms[name]
+    """Resolve one arm. The spec must have been checked against the schema (`raymae.spec.check` found nothing), which
+    has the sweep's own arms (`raymae.spec.arms.with_arms`)."""
+    arm, origin = schema.arms[name], origin_of(spec, schema, name)
+
+    def has(key: str) -> bool:
+        return schema.has(name, key) and not (origin.adopts and key in UNADOPTED)
+
+    def may_search(key: str) -> bool:
+        return has(key) and not (origin.adopts and phase_of(schema.params, key) == "pretrain")
+
+    own = fixed_in(spec, name)
     defaults = schema.params.model_construct().model_dump()
     merged = {
         **defaults,
         **schema.preset(spec.size, name),
         **spec.training.model_dump(exclude_unset=True),
         **spec.settings,
-        **spec.arms[name],
+        **own,
     }
-    fixed = {
-        key: _like(value, defaults[key]) for key, value in merged.items() if applies(schema.params, key, name, arm.kind)
-    }
+    fixed = {key: _like(value, defaults[key]) for key, value in merged.items() if has(key)}
     space = {
         key: spec.space[key]
         for key in ordered(spec.space)
-        if applies(schema.params, key, name, arm.kind)
-        and key not in spec.arms[name]
+        if may_search(key)
+        and key not in own
         and name in spec.space[key].when.get("arm", [name])
     }
     live = tuple(key for key in space if is_live(schema.params, key))
     constraints = tuple(map(Constraint, spec.constraints))
     space = {key: _possible(name, key, distribution, constraints) for key, distribution in space.items()}
     shared = tuple(key for key in space if arm.kind == "pretrained" and phase_of(schema.params, key) != "finetune")
-    return ArmPlan(name, arm, fixed, space, constraints, live, shared)
+    return ArmPlan(name, arm, fixed, space, constraints, live, shared, origin=origin)
 
 
 def _possible(
@@ -136,4 +151,6 @@ def trial_config(
         stage: `search` or `replicate`.
         source: `real` or `synthetic`, decided once for the whole sweep.
     """
-    return TrialConfig(spec.task, plan.name, plan.params(sampled), TrialData(spec.data, source), seed, stage)
+    like = plan.origin.like if plan.origin.like != plan.name else ""
+    return TrialConfig(spec.task, plan.name, plan.params(sampled), TrialData(spec.data, source), seed, stage,
+                       like=like, weights=plan.weights, goes_on=plan.origin.goes_on and bool(plan.weights))

@@ -271,6 +271,7 @@ class TaskSchema:
         published: By arm, what others have published for it; the first of a metric counts.
         sizes_of_arms: By size and arm, what one arm has in that size in place of what all have.
         reads: The keys under `data` that say how its files are read, such as `separator`; others are refused.
+        likes: Of arms that a sweep adds (see `raymae.spec.arms`), the task's own arm whose method each is.
     """
 
     name: str
@@ -284,9 +285,18 @@ class TaskSchema:
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     sizes_of_arms: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
+    likes: Mapping[str, str] = field(default_factory=dict)
+
+    def method(self, arm: str) -> str:
+        """The task's own arm whose method an arm is: itself, but for those that a sweep adds."""
+        return self.likes.get(arm, arm)
+
+    def has(self, arm: str, name: str) -> bool:
+        """Whether an arm has a parameter."""
+        return applies(self.params, name, self.method(arm), self.arms[arm].kind)
 
     def preset(self, size: str | None, arm: str) -> dict[str, Scalar]:
         """What a size gives an arm; nothing without a size."""
         if size is None:
             return {}
-        return {**self.sizes[size], **self.sizes_of_arms.get(size, {}).get(arm, {})}
+        return {**self.sizes[size], **self.sizes_of_arms.get(size, {}).get(self.method(arm), {})}

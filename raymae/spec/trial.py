@@ -65,6 +65,9 @@ class TrialConfig:
         earlier: Where parameters changed while fine-tuning: (epoch, values) pairs, oldest first; the values held before
             that epoch, `params` hold after the last. Pretraining has the oldest.
         pretrain_seed: Seed of the pretraining, where that is another: several trials of a search may share an encoder.
+        like: The task's arm whose method it is, where the sweep gave the arm a name of its own.
+        weights: Hash of the weights that it starts from, which somebody had; "" where it starts from none.
+        goes_on: Whether it pretrains on from them.
     """
 
     task: str
@@ -75,6 +78,9 @@ class TrialConfig:
     stage: Stage = "search"
     earlier: tuple[tuple[int, Mapping[str, Scalar]], ...] = ()
     pretrain_seed: int | None = None
+    like: str = ""
+    weights: str = ""
+    goes_on: bool = False
     config_id: str = field(init=False)
 
     def __post_init__(self) -> None:
@@ -89,7 +95,23 @@ class TrialConfig:
         identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": params, "data": data}
         if self.earlier:
             identity["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
+        identity |= self._origin()
         return json.dumps(identity, sort_keys=True, default=str)
+
+    @property
+    def method(self) -> str:
+        """The task's arm whose method it is: its own, but where the sweep gave the arm another name."""
+        return self.like or self.arm
+
+    @property
+    def adopts(self) -> bool:
+        """Whether it starts from weights as they are, and does not pretrain."""
+        return bool(self.weights) and not self.goes_on
+
+    def _origin(self) -> dict[str, object]:
+        """What is said of where the arm comes from; nothing of most."""
+        said = {"like": self.like, "weights": self.weights, "goes_on": self.goes_on}
+        return {name: value for name, value in said.items() if value}
 
     def params_at(self, epoch: int) -> dict[str, Scalar]:
         """The parameters that hold in a fine-tuning epoch, counted from 0."""
@@ -104,7 +126,7 @@ class TrialConfig:
             plain["earlier"] = [[epoch, dict(values)] for epoch, values in self.earlier]
         if self.pretrain_seed is not None:
             plain["pretrain_seed"] = self.pretrain_seed
-        return plain
+        return {**plain, **self._origin()}
 
     @classmethod
     def from_json(cls, value: Tree) -> TrialConfig:
@@ -112,7 +134,8 @@ class TrialConfig:
         earlier = tuple((int(epoch), dict(values)) for epoch, values in value.get("earlier", ()))
         plain = {key: value[key] for key in ("task", "arm", "params", "seed", "stage")}
         return cls(**plain, data=TrialData.from_json(value["data"]), earlier=earlier,
-                   pretrain_seed=value.get("pretrain_seed"))
+                   pretrain_seed=value.get("pretrain_seed"), like=value.get("like", ""),
+                   weights=value.get("weights", ""), goes_on=value.get("goes_on", False))
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
 from raymae.data.find.locate import Located, locate
+from raymae.models.tokens import TokenGrid
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
@@ -220,7 +221,7 @@ class Task(ABC):
     def __init__(self, config: TrialConfig, device: torch.device) -> None:
         self.config = config
         self.device = device
-        self.arm = self.schema.arms[config.arm]
+        self.arm = self.schema.arms[config.method]
         self.hold(0)
 
     def hold(self, epoch: int) -> None:
@@ -235,6 +236,12 @@ class Task(ABC):
             DataError: It cannot be had, with everything tried.
         """
         return locate(data)
+
+    @classmethod
+    def image_grid(cls, params: Mapping[str, Scalar]) -> TokenGrid | None:
+        """How images are cut for the encoder that is pretrained, where that is a plain vision transformer on colours of
+        ImageNet's scale, so that timm and Hugging Face can load it; None where it is something else."""
+        return None
 
     @classmethod
     @abstractmethod

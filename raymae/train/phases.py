@@ -8,117 +8,51 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, replace
-from typing import Any, Literal, NamedTuple, Protocol
+from dataclasses import replace
+from typing import Literal
 
 import numpy as np
 from torch import Generator, Tensor, nn
 
-from raymae.errors import CheckpointError, TrialError
-from raymae.spec.trial import PhaseName, UnitTable
+from raymae.errors import CheckpointError, EncoderError, TrialError
+from raymae.models.given import Given
+from raymae.spec.trial import PhaseName
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.encoder import Encoder
 from raymae.train.epoch import Learner, Steps, evaluate
+from raymae.train.phase import Evaluation, Phase, PhaseState
 from raymae.train.pretext import validate
 from raymae.train.units import UnitLog
-
-
-class Evaluation(NamedTuple):
-    """What a phase has to report.
-
-    Attributes:
-        metrics: `loss`, `lr`, and `val_` or `test_` metrics.
-        last: The phase ends here.
-        pictures: RGB images `[H, W, 3]`, uint8, by name.
-        units: The scores of single examples of the test split; None elsewhere.
-    """
-
-    metrics: dict[str, float]
-    last: bool
-    pictures: Mapping[str, np.ndarray]
-    units: UnitTable | None = None
-
-
-@dataclass(frozen=True)
-class PhaseState:
-    """Where a phase is, and everything that it has changed; a view of live tensors, so save it at once.
-
-    Attributes:
-        phase: Name of the phase.
-        epoch: Epochs done.
-        model: Weights of the network.
-        optimiser: The optimiser's state; empty where nothing is trained.
-        average: Moving average of the weights; empty where none is kept.
-        best: Metrics of the best evaluation so far; of pretraining its lowest `pretext_loss`.
-        best_weights: Weights at that evaluation.
-        stale: Evaluations since then.
-        stopped_early: Patience has run out.
-    """
-
-    phase: PhaseName
-    epoch: int
-    model: dict[str, Tensor]
-    optimiser: dict[str, Any] = field(default_factory=dict)
-    average: dict[str, Tensor] = field(default_factory=dict)
-    best: dict[str, float] = field(default_factory=dict)
-    best_weights: dict[str, Tensor] = field(default_factory=dict)
-    stale: int = 0
-    stopped_early: bool = False
-
-
-class Phase(Protocol):
-    """A stretch of a trial that works on one network.
-
-    Attributes:
-        name: Its name in reports.
-        model: The network.
-        epoch: Epochs done.
-        best: The `val_` metrics of the best evaluation so far; empty while pretraining.
-    """
-
-    name: PhaseName
-    model: nn.Module
-    epoch: int
-    best: dict[str, float]
-
-    def run(self) -> Iterator[Evaluation]:
-        """Do everything that is left to do, and yield after each evaluation."""
-        ...
-
-    def result(self) -> nn.Module:
-        """The network as this phase leaves it to the next."""
-        ...
-
-    def state(self) -> PhaseState:
-        """Everything from which `restore` continues."""
-        ...
-
-    def restore(self, state: PhaseState) -> None:
-        """Continue where a state was taken."""
-        ...
 
 
 class Pretrain:
     """Masked pretraining.
 
+    An arm that starts from somebody's weights as they are does not train here: the phase ends with its one report.
+
     Args:
         task: The problem, under an arm that pretrains.
+        given: Weights to start from, where its configuration asks for some.
     """
 
     name: PhaseName = "pretrain"
 
-    def __init__(self, task: Task) -> None:
+    def __init__(self, task: Task, given: Given | None = None) -> None:
         config = task.config
-        if config.pretrain_seed not in (None, config.seed):
-            task = type(task)(replace(config, seed=config.pretrain_seed, pretrain_seed=None), task.device)
+        seed = 0 if config.adopts else config.pretrain_seed
+        if seed not in (None, config.seed):
+            task = type(task)(replace(config, seed=seed, pretrain_seed=None), task.device)
         pretraining = task.pretraining()
         assert pretraining is not None, f"the arm {config.arm} does not pretrain"
         self.task, self.epoch, self.stale, self.stopped_early = task, 0, 0, False
         self.best: dict[str, float] = {}
         self.lowest = math.inf
         seed_all(derive_seed(task.config.seed, self.name, "init"))
-        model = pretraining.build().to(task.device)
+        model = pretraining.build()
+        started = None if given is None else given.start(model)
+        self.is_known = not config.adopts or (started is not None and started.with_decoder)
+        model.to(task.device)
 
         def loss(batch: Batch, masks: Generator) -> Loss:
             return pretraining.loss(model, batch, pretraining.draw_mask(batch, masks))
@@ -130,6 +64,9 @@ class Pretrain:
 
     def run(self) -> Iterator[Evaluation]:
         """Train, report the loss, and what is made of hidden values of the validation split."""
+        if self.task.config.adopts:
+            yield from self._adopt()
+            return
         p, source = self.task.params, self.task.load("pretrain")
         while self.epoch < p.pretrain_epochs and not self.stopped_early:
             result = self.learner.train(source, self.epoch, p.pretrain_epochs, steps=self.steps)
@@ -139,6 +76,17 @@ class Pretrain:
                 self._consider(found.get("pretext_loss", math.nan))
                 metrics, last = {**result._asdict(), **found}, self.epoch == p.pretrain_epochs or self.stopped_early
                 yield Evaluation(metrics, last, _pictures(self.task, self.model, "pretrain") if last else {})
+
+    def _adopt(self) -> Iterator[Evaluation]:
+        """Report how weights that are taken over reconstruct this data, where they have a decoder."""
+        if self.stopped_early:
+            return
+        self.stopped_early = True
+        if self.is_known:
+            found = validate(self.task, self.pretraining, self.model)
+            yield Evaluation(found, True, _pictures(self.task, self.model, "pretrain"))
+        else:
+            yield Evaluation({}, True, {})
 
     def _consider(self, loss: float) -> None:
         """Stop where validation has not improved for long enough; a loss that is not known never stops it."""
@@ -321,18 +269,22 @@ class Test:
         self.model.load_state_dict(state.model)
 
 
-def first_phase(task: Task, encoder: Encoder | None = None) -> Phase:
+def first_phase(task: Task, encoder: Encoder | None = None, given: Given | None = None) -> Phase:
     """Enter the phase that a trial starts with.
 
     Args:
         task: The problem.
         encoder: What its pretraining has led to, where that is over.
+        given: Weights that its pretraining starts from, where its configuration asks for some.
 
     Raises:
-        EncoderError: It is of another network.
+        EncoderError: It is of another network, or those weights are not there.
     """
     if task.arm.kind == "pretrained":
-        return Pretrain(task) if encoder is None else Finetune(task, encoder.model(task))
+        if encoder is None and task.config.weights and (given is None or given.sha256 != task.config.weights):
+            raise EncoderError(f"the arm {task.config.arm} starts from the weights {task.config.weights[:16]}, and "
+                               f"{'none' if given is None else given.sha256[:16]} were given")
+        return Pretrain(task, given) if encoder is None else Finetune(task, encoder.model(task))
     return Reference(task) if task.arm.kind == "reference" else Finetune(task)
 
 

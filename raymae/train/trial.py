@@ -17,6 +17,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from raymae.models.given import Given
 from raymae.spec.read import Tree
 from raymae.spec.trial import PRETEXT, PhaseName, ReportData, Stage, TrialConfig, UnitTable
 from raymae.tasks import task_class
@@ -24,7 +25,8 @@ from raymae.tasks.base import Task
 from raymae.train.checkpoint import load_checkpoint, save_checkpoint
 from raymae.train.device import pick_device
 from raymae.train.encoder import Encoder
-from raymae.train.phases import Evaluation, PhaseState, first_phase, next_phase, restored_phase
+from raymae.train.phase import Evaluation, PhaseState
+from raymae.train.phases import first_phase, next_phase, restored_phase
 
 LAST: Mapping[Stage, PhaseName] = {"search": "finetune", "replicate": "test", "pretrain": "pretrain"}
 
@@ -87,6 +89,7 @@ def run_trial(
     *,
     device: torch.device | None = None,
     encoder: Encoder | None = None,
+    given: Given | None = None,
     resume: Path | None = None,
     replay_from: int | None = None,
     written_by: str | None = None,
@@ -99,6 +102,7 @@ def run_trial(
         device: Where to compute; this process's GPU if it has one, by default.
         encoder: What the trial's pretraining has led to: a trial of stage `pretrain` with the configuration of
             `raymae.spec.encoder.pretraining_of`. By default the trial pretrains by itself, which gives the same bits.
+        given: The weights that it starts from, where its configuration names some and no `encoder` was made of them.
         resume: A checkpoint written by an earlier `Report.save` of the same configuration and seed.
         replay_from: With `resume`: first yield again the reports from this step on that came before the checkpoint,
             for whoever has lost them.
@@ -117,7 +121,7 @@ def run_trial(
     """
     task = task or task_class(config.task)(config, device or pick_device())
     if resume is None:
-        trial = _Trial(task, encoder=encoder)
+        trial = _Trial(task, encoder=encoder, given=given)
     else:
         plain = load_checkpoint(resume, config_id=written_by or config.config_id, seed=config.seed)
         state = TrialState.from_plain(plain)
@@ -157,15 +161,18 @@ class _Trial:
         task: The task under the trial's configuration.
         state: Where it continues; the start by default.
         encoder: What its pretraining has led to, where another trial did it.
+        given: Weights that it starts from.
     """
 
-    def __init__(self, task: Task, state: TrialState | None = None, encoder: Encoder | None = None) -> None:
+    def __init__(
+        self, task: Task, state: TrialState | None = None, encoder: Encoder | None = None, given: Given | None = None
+    ) -> None:
         self.task, self.clock = task, _Clock()
         self.pretext = {} if encoder is None else dict(encoder.pretext)
         if state is not None:
             self.phase = restored_phase(task, state.phase)
         else:
-            self.phase = first_phase(task, encoder)
+            self.phase = first_phase(task, encoder, given)
         self.history: list[ReportData] = []
         if state is not None:
             self.history += state.history
@@ -176,6 +183,8 @@ class _Trial:
         last = LAST[self.task.config.stage]
         while not (self.history and self.history[-1].final):
             for evaluation in self.phase.run():
+                if self.task.config.adopts and self.phase.name == "pretrain":  # nothing was computed to get there
+                    self.clock = _Clock()
                 yield self._report(evaluation, final=evaluation.last and self.phase.name == last)
             if self.phase.name == last:
                 return

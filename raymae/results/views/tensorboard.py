@@ -22,6 +22,7 @@ from raymae.results.store.columns import Row, is_metric, last_attempts
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES, TENSORBOARD, TRIALS, picture_name
 from raymae.results.store.store import Store
+from raymae.spec.arms import fixed_in
 from raymae.spec.sweep import SweepSpec
 
 FLUSH_S = 10.0
@@ -117,7 +118,7 @@ class Events:
 
 def varied(spec: SweepSpec) -> list[str]:
     """The parameters that differ between trials: the searched ones, then those that arms fix for themselves."""
-    fixed = (name for values in spec.arms.values() for name in values)
+    fixed = (name for arm in spec.arms for name in fixed_in(spec, arm))
     return list(dict.fromkeys([*spec.space, *fixed, *(["epochs"] if spec.fair.by != "epochs" else [])]))
 
 

@@ -7,9 +7,9 @@ from collections import Counter
 from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 
+from raymae.inference.encoders import EncoderShelf
 from raymae.search.decide.claims import Claims
 from raymae.search.decide.trials import Trial
-from raymae.inference.encoders import EncoderShelf
 from raymae.spec.encoder import EncoderRef, encoder_id, pretraining_of
 from raymae.spec.task import TaskSchema
 from raymae.spec.trial import Stage

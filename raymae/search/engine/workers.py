@@ -17,9 +17,9 @@ from typing import TYPE_CHECKING, Any
 import ray
 
 from raymae.errors import CheckpointError, EncoderError, RayMAEError, one_line
+from raymae.inference.encoders import EncoderShelf
 from raymae.results.store.shelf import PATIENCE_S
 from raymae.search.checkpoints import TrialFiles
-from raymae.inference.encoders import EncoderShelf
 from raymae.search.messages import Job, Message, Worker
 from raymae.spec.trial import ReportData
 
@@ -220,6 +220,7 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
     """
     import torch
 
+    from raymae.search.environment import versions
     from raymae.train.device import describe_device, isolated, pick_device
 
     device = pick_device()
@@ -233,7 +234,8 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
                 warning = None
                 if rank == 0:  # the scores first: once the checkpoint is there, they are not computed again
                     if report.final and job.config.stage == "pretrain" and job.encoder is not None:
-                        EncoderShelf(job.encoder.shelf).keep(job.encoder, job.config, report)
+                        EncoderShelf(job.encoder.shelf).keep(
+                            job.encoder, job.config, report, versions("raymae", "torch"))
                     found = (files.keep_scores(report, job.config), _keep_model(job, report),
                              files.keep(report, job.milestones))
                     warning = "; ".join(filter(None, found)) or None
@@ -303,7 +305,11 @@ def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Repo
                     pass
                 else:
                     return
-    encoder = None
-    if job.encoder is not None and config.stage != "pretrain":
-        encoder = EncoderShelf(job.encoder.shelf).load(job.encoder.encoder_id)
-    yield from run_trial(config, device=device, encoder=encoder)
+    encoder, given = None, None
+    if job.encoder is not None:
+        shelf = EncoderShelf(job.encoder.shelf)
+        if config.stage != "pretrain":
+            encoder = shelf.load(job.encoder.encoder_id)
+        elif config.weights:
+            given = shelf.given(config.weights)
+    yield from run_trial(config, device=device, encoder=encoder, given=given)

@@ -69,6 +69,11 @@ class Classification(Task):
         corpus = _corpus_of(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu"))
         return "" if corpus is None else corpus.note
 
+    @classmethod
+    def image_grid(cls, params: Mapping[str, Scalar]) -> TokenGrid:
+        """A plain vision transformer sees whole images."""
+        return TokenGrid((int(params["image_size"] or 0),) * 2, (int(params["patch_size"] or 0),) * 2, 3)
+
     def load(self, split: str) -> ImageSource:
         """Images of a split."""
         p = self.params

@@ -56,7 +56,7 @@ class Imputation(Task):
         super().__init__(config, device)
         p = self.params
         self.data = data or _table(config.data, p, device)
-        self.imputing = Imputing(self.data, config.arm, p, config.seed)
+        self.imputing = Imputing(self.data, config.method, p, config.seed)
         self.eval_batch = self.imputing.rows_at_once
 
     # -- data ----------------------------------------------------------------------------------------------------------
@@ -97,7 +97,7 @@ class Imputation(Task):
 
     def _hide(self, missing_BC: Tensor, generator: Generator) -> Tensor:
         p = self.params
-        if self.config.arm == "autoencoder":  # learns to repeat what is observed, as the report's does
+        if self.config.method == "autoencoder":  # learns to repeat what is observed, as the report's does
             return F.pad(missing_BC, (1, 0))
         return mask_cells(missing_BC, p.mask_kind, p.mask_ratio, generator, self.data.missing_RC_on_device)
 
@@ -135,9 +135,9 @@ class Imputation(Task):
         """Over re-masked cells only: what imputation is scored on."""
         hidden_BC = batch["mask"][:, 1:]
         observed_BC = ~batch["missing"]
-        if self.config.arm in TOKEN_ARMS:
+        if self.config.method in TOKEN_ARMS:
             return self._loss(model(batch["tokens"], batch["mask"]), batch, (hidden_BC & observed_BC).float())
-        counted_BC = observed_BC if self.config.arm == "autoencoder" else hidden_BC & observed_BC
+        counted_BC = observed_BC if self.config.method == "autoencoder" else hidden_BC & observed_BC
         output_BC = self.imputing.dense(model, batch, hidden_BC)
         return _weighted_mean((output_BC.float() - batch["scaled"]).square(), counted_BC)
 

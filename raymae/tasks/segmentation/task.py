@@ -69,6 +69,12 @@ class Segmentation(Task):
         line = f"{counts} images, {len(splits.classes)} classes, shorter side {p.image_size} pixels{more}"
         return "; ".join(filter(None, (line, groups, splits.note)))
 
+    @classmethod
+    def image_grid(cls, params: Mapping[str, Scalar]) -> TokenGrid:
+        """A plain vision transformer sees crops of the size that it is pretrained on."""
+        size, patch = int(params["pretrain_crop"] or params["crop_size"] or 0), int(params["patch_size"] or 0)
+        return TokenGrid((size, size), (patch, patch), 3)
+
     def load(self, split: str) -> Source:
         """Crops to learn from, whole images to score."""
         p, scenes = self.params, self._scenes(split)

@@ -8,6 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from raymae.inference.encoders import Card, EncoderShelf
 from raymae.results.store import layout
 from raymae.results.store.columns import alone_s
 from raymae.results.store.store import Store
@@ -16,7 +17,6 @@ from raymae.search.decide.claims import STALE_S
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore
-from raymae.inference.encoders import Card, EncoderShelf
 from raymae.search.messages import Message, Worker
 from raymae.spec.encoder import encoder_id, pretraining_of
 from raymae.spec.load import parse_sweep

@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from raymae.errors import EncoderError
-from raymae.results.store.folder import Folder
 from raymae.inference.encoders import EncoderShelf
+from raymae.results.store.folder import Folder
 from raymae.search.engine.workers import run_job
 from raymae.search.messages import Job
 from raymae.spec.encoder import EncoderRef, encoder_id, pretraining_of
