@@ -81,15 +81,19 @@ def serve(directory: str, host: str, port: int, open_to_network: bool) -> None:
               help="Write a pretrained encoder, in the files that --to says.")
 @click.option("--to", "kind", type=click.Choice(["timm", "hf", "torch"]), default="torch", show_default=True,
               help="For whom: timm's VisionTransformer, Hugging Face's ViTModel and ViTMAEForPreTraining, or ours.")
-@click.option("--arm", metavar="ARM", help="Whose encoder: of its best replicate. Default: the pretrained arm.")
+@click.option("--onnx", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE",
+              help="Write a kept network as ONNX, checked with onnxruntime.")
+@click.option("--arm", metavar="ARM", help="Whose encoder or network: its best replicate's. Default: the pretrained "
+                                           "arm's encoder, the best arm's network.")
 @as_json
 @example("""
 raymae export results/timeseries-mask --optuna sqlite:///timeseries-mask.db --csv trials.csv
 raymae export results/image-classification --encoder encoder --to timm
+raymae export results/timeseries-mask --onnx timeseries.onnx --arm mae
 """)
 def export(
     directory: str, url: str | None, csv: Path | None, tensorboard: Path | None, encoder: Path | None,
-    kind: Literal["timm", "hf", "torch"], arm: str | None, as_json: bool,
+    kind: Literal["timm", "hf", "torch"], onnx: Path | None, arm: str | None, as_json: bool,
 ) -> None:
     """Hand the sweep in DIR, a folder or a URI, to other tools; nothing that is there is overwritten.
 
@@ -99,8 +103,9 @@ def export(
     """
     from raymae.results.store.store import Store
 
-    if not (url or csv or tensorboard or encoder):
-        raise click.UsageError("say what to write: --optuna URL, --csv FILE, --tensorboard FOLDER or --encoder FOLDER")
+    if not (url or csv or tensorboard or encoder or onnx):
+        raise click.UsageError("say what to write: --optuna URL, --csv FILE, --tensorboard FOLDER, --encoder FOLDER or "
+                               "--onnx FILE")
     store = Store.open(directory)
     written: list[dict[str, Any]] = []
     if encoder is not None:
@@ -109,6 +114,12 @@ def export(
         done = export_encoder(directory, encoder, kind, arm)
         written.append({"what": f"encoder of {done.arm} for {done.what}", "where": done.where, "trials": None,
                         "encoder_id": done.encoder_id, "files": list(done.files)})
+    if onnx is not None:
+        from raymae.inference.export_onnx import export_onnx
+
+        network = export_onnx(directory, onnx, arm)
+        written.append({"what": f"{network.holds} of {network.arm}, within {network.max_difference:.1g} of it in "
+                                "onnxruntime", "where": network.where, "trials": None, **network._asdict()})
     if csv is not None:
         from raymae.results.views.export import write_csv
 
