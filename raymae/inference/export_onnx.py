@@ -147,14 +147,12 @@ def _traced(task: Task, network: nn.Module) -> tuple[str, nn.Module, list[str], 
 def _bytes(module: nn.Module, names: list[str], inputs: tuple[Tensor, ...]) -> bytes:
     from torch.export import Dim
 
-    file = io.BytesIO()
     with _quiet():
         program = torch.onnx.export(
             module, inputs, dynamo=True, input_names=names, output_names=["output"], external_data=False,
             dynamic_shapes=(tuple({0: Dim("batch")} for _ in inputs),), verbose=False)
         assert program is not None
-        program.save(file)
-    return file.getvalue()
+        return program.model_proto.SerializeToString()
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ import pytest
 from raymae.inference.encoders import Card, EncoderShelf
 from raymae.results.store import layout
 from raymae.results.store.columns import alone_s
+from raymae.results.store.opening import described
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.search.decide.claims import STALE_S
@@ -32,7 +33,7 @@ SCHEMA = schema_of("forecasting")
 class Shelf(EncoderShelf):
     """A shelf whose encoders are cards alone."""
 
-    def put(self, ref, seconds):
+    def lay(self, ref, seconds):
         card = Card(ref.encoder_id, {}, ref.fingerprint, {"pretext_skill": 0.2}, 3, seconds, 1, "", 0)
         self._folder.make()
         self._folder.write(layout.card(ref.encoder_id), json.dumps(vars(card)).encode())
@@ -47,7 +48,11 @@ class World:
         plans = {name: arm_plan(self.spec, SCHEMA, name) for name in self.spec.arms}
         self.clock, self.shelf, self.notes = clock or Clock(), Shelf(str(shelf or folder / "encoders")), Notes()
         self.encoders = Encoders(SCHEMA, self.shelf, "sha256:1", clock=self.clock, shared=shared)
-        self.made = Conductor(self.spec, plans, SCHEMA.objective, store or Recorder(folder), source="real", slots=slots,
+        store = store or Recorder(folder)
+        if isinstance(store, Recorder):  # jobs say what is known of the data
+            data = {"name": "ETTh1", "source": "real", "fingerprint": "sha256:1"}
+            store.manifest = described(self.spec, SCHEMA, data)
+        self.made = Conductor(self.spec, plans, SCHEMA.objective, store, source="real", slots=slots,
                               observers=[self.notes], clock=self.clock, encoders=self.encoders)
         self.seconds = seconds or {"pretrain": 30.0, "search": 10.0, "replicate": 10.0}
         self.order, self.live, self.idle_s, self.idle_by_search_s, self.fails = [], [], 0.0, 0.0, lambda trial: None
@@ -77,7 +82,7 @@ class World:
             for phase in {"pretrain": ["pretrain"], "search": ["finetune"]}.get(trial.stage, ["finetune", "test"]):
                 self.made.on_report(trial, self.message(trial, phase))
             if trial.stage == "pretrain":
-                self.shelf.put(job.encoder, self.seconds["pretrain"])
+                self.shelf.lay(job.encoder, self.seconds["pretrain"])
         self.made.on_end(trial)
 
     def message(self, trial, phase, *, final=True):
@@ -230,7 +235,7 @@ def stopped_in_the_middle(folder, ended, *, written):
     world.start()
     for _, trial in world.live:
         if trial.stage == "pretrain" and written:  # killed between the encoder's last byte and the row of its making
-            world.shelf.put(world.made.job(trial).encoder, 30.0)
+            world.shelf.lay(world.made.job(trial).encoder, 30.0)
     return world
 
 
