@@ -110,7 +110,7 @@ class ForecastingPredictor(Predictor):
         super().__init__(*args)
         scales = {f"{name}_C": torch.tensor(self.state[name], dtype=torch.float32, device=self.device)
                   for name in SCALES}
-        self.networks = Forecasters(self.config.arm, self.params,
+        self.networks = Forecasters(self.config.method, self.params,
                                     Scales(**scales, incomplete=bool(self.state["incomplete"])))
         self.channels = tuple(map(str, self.state["channels"]))
         self.reading = self.config.data.where.reading()

@@ -46,7 +46,7 @@ class Forecasting(Task):
         p = self.params
         self.data = _series(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
-        self.networks = Forecasters(config.arm, p, Scales.of(self.data, p.lookback))
+        self.networks = Forecasters(config.method, p, Scales.of(self.data, p.lookback))
         self.features = self.networks.features
 
     # -- data ----------------------------------------------------------------------------------------------------------

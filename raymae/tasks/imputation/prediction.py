@@ -81,7 +81,7 @@ class ImputationPredictor(Predictor):
         scales.deviation_C = self._tensor("deviation")
         learned = Learned(*(None if state[name] is None else self._tensor(name)
                             for name in ("centres", "edges", "fill")))
-        self.filling = Filling(scales, learned, config.arm, self.params, config.seed)
+        self.filling = Filling(scales, learned, config.method, self.params, config.seed)
         kind = self.filling.scaler
         scaler = new_scaler(kind, len(state["scaler"]["references_"]) if kind == "quantile" else 1)
         for name in FITTED[kind]:

@@ -73,7 +73,7 @@ class SegmentationPredictor(Predictor):
 
     def build(self) -> nn.Module:
         """The network."""
-        return segmenter(ARMS[self.config.arm], self.params, len(self.classes))
+        return segmenter(ARMS[self.config.method], self.params, len(self.classes))
 
     def items(self, source: Path) -> Iterator[Item]:
         """An image, or those of a folder."""
