@@ -18,6 +18,7 @@ from raymae.data.find.locate import located
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled_by_class
 from raymae.models.mae import MaskedAutoencoder
+from raymae.models.tokens import TokenGrid
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData

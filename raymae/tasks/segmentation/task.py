@@ -23,6 +23,7 @@ from raymae.data.scenes import Scenes, class_pixels, read_unlabelled, unlabelled
 from raymae.data.subsets import labelled
 from raymae.data.synthetic.scenes import synthetic_scenes
 from raymae.models.mae import MaskedAutoencoder
+from raymae.models.tokens import TokenGrid
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
