@@ -12,11 +12,12 @@ from raymae.data.file_trees import HIDDEN, folder_files
 from raymae.errors import DataError
 
 TEXTS = (".csv", ".tsv", ".txt")
-TABLES = (*(f"{end}{packed}" for end in TEXTS for packed in ("", ".gz", ".bz2", ".xz", ".zip")), ".parquet", ".pq")
+PACKED = ("", ".gz", ".bz2", ".xz", ".zip")
+TABLES = (*(f"{end}{packed}" for end in (".csv", ".tsv") for packed in PACKED), ".parquet", ".pq")
 
 
 def is_table(name: str) -> bool:
-    """Whether a file's ending is one of a table or series."""
+    """Whether a file's ending is one of a table or series; of `.txt`, which may be anything, it has to be named."""
     return name.lower().endswith(TABLES)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,6 +106,8 @@ def _require_apart(source: Path, to: Path) -> None:
     Raises:
         DataError: Answers would go there.
     """
+    if re.match(r"\w+:/", str(to)):  # a path of s3://bucket is s3:/bucket
+        raise DataError(f"--to {to}: answers are written on this machine; name a file or folder of it")
     given, wanted = Path(os.path.realpath(source)), Path(os.path.realpath(to))
     if given == wanted or (source.exists() and to.exists() and os.path.samefile(source, to)):
         raise DataError(f"--to {to}: is the input itself, which is never overwritten; name another file or folder")

@@ -86,7 +86,7 @@ class TableWriter:
     def add(self, item: Item, inputs: Any, answer: Any) -> list[Path]:
         """Take an answer."""
         if self.named:
-            answer.insert(0, "file", item.name)
+            answer.insert(0, "file", item.name, allow_duplicates=True)
         self.frames.append(answer)
         return []
 

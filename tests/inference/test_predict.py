@@ -203,6 +203,7 @@ def test_what_is_refused_before_anything_is_computed(
         (tables, tables / "out", (), "lies in the input folder"),
         (tables, tables, (), "is the input itself"),
         (file, tables, (), "is the folder of the input"),
+        (file, "s3://bucket/out.csv", (), "answers are written on this machine"),
         (file, tmp_path / "out.xlsx", (), "must end with one of"),
         (file, tmp_path / "out.csv", ("--backtest",), "unknown option 'backtest'"),
         (file, tmp_path / "out.csv", ("--arm", "gru"), "gru"),

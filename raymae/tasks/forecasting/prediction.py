@@ -30,6 +30,7 @@ from raymae.tasks.forecasting.windows import ScaledSeries, SeriesInRow, Windows
 from raymae.tasks.prediction import Item, Predictor
 
 WINDOWS_AT_ONCE = 1024
+OURS = ("made_at", "step", "time", "forecast", "truth")  # columns of every table of forecasts
 SCALES = ("change", "unit", "deviation")
 
 
@@ -212,9 +213,9 @@ class ForecastingPredictor(Predictor):
     def answer(self, scores: np.ndarray, prepared: Prepared) -> Any:
         """A pandas frame with a row for every forecast step, in the data's units.
 
-        Columns: the series, where there may be several, under the name of their column; `made_at`, the time of the last
-        step that was seen; `step`, from 1 to the horizon; `time`, in UTC where the file has time zones; `forecast`, and
-        with `backtest` `truth`, empty where the cell is missing.
+        Columns: the series, where there may be several, under the name of their column (`series`, if that is one of the
+        others); `made_at`, the time of the last step that was seen; `step`, from 1 to the horizon; `time`, in UTC where
+        the file has time zones; `forecast`, and with `backtest` `truth`, empty where the cell is missing.
         """
         import pandas as pd
 
@@ -226,7 +227,8 @@ class ForecastingPredictor(Predictor):
                              for name in ("offset_C", "scale_C"))
         columns: dict[str, Any] = {}
         if self.reading.group is not None:
-            columns[self.reading.group] = np.repeat(np.array(data.names, dtype=object)[part_W], horizon)
+            name = self.reading.group if self.reading.group not in OURS else "series"
+            columns[name] = np.repeat(np.array(data.names, dtype=object)[part_W], horizon)
         columns |= {"made_at": np.repeat(self._times(data, start_W - 1), horizon),
                     "step": np.tile(np.arange(1, horizon + 1), len(start_W)),
                     "time": self._times(data, step_WH.ravel())}
