@@ -125,8 +125,8 @@ def test_help_ends_with_an_example(name: str) -> None:
 
 def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
-        "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "models", "watch",
-        "serve", "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
+        "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "models",
+        "predict", "watch", "serve", "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]
@@ -181,7 +181,7 @@ def test_a_table_that_cannot_fit_is_cut_nowhere() -> None:
 def test_help_groups_commands_by_family() -> None:
     text = run("--help").stdout
     titles = re.findall(r"^(\S.*):$", text, re.MULTILINE)
-    assert titles == ["Options", *FAMILIES.values()], "every module of commands has a family"
+    assert titles == ["Options", *dict.fromkeys(FAMILIES.values())], "every module of commands has a family"
     after = text.partition("Jobs on a cluster:")[2]
     assert re.findall(r"^  ([a-z]+)  ", after, re.MULTILINE) == ["submit", "jobs", "logs", "stop"]
     assert "raymae sweep sweeps/timeseries_mask.yaml" in text

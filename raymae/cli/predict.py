@@ -42,11 +42,11 @@ def predict(
 
     \b
     What is read, and what is written to OUT:
-      forecasting     CSV or Parquet with dates    table of the next steps with their times
-      classification  images                       table of classes and probabilities
-      segmentation    images                       folder of masks/ (indexed PNG) and overlays/
-      volumes         NIfTI                        NIfTI labels on each input's own grid
-      imputation      CSV or Parquet with gaps     the same table without gaps
+      forecasting: CSV or Parquet with dates; a table of the next steps
+      classification: images; a table of classes and probabilities
+      segmentation: images; a folder of masks/ and overlays/
+      volumes: NIfTI; NIfTI labels on each input's own grid
+      imputation: CSV or Parquet with gaps; the same table without gaps
 
     A file that cannot be read is said, and the others go on; the exit code is 1 then. The input is never overwritten.
     """
