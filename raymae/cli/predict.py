@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 @main.command()
 @results_dir
-@click.argument("source", metavar="INPUT", type=click.Path(exists=True, path_type=Path))
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.option("--to", required=True, type=click.Path(path_type=Path), metavar="OUT",
               help="File or folder to write to: a table for series, tables and classes of images, else a folder.")
 @click.option("--arm", metavar="ARM", default=None, shell_complete=completion.arms,
