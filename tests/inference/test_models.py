@@ -164,3 +164,15 @@ def test_report_and_server_say_how_a_model_is_used(sweep_of):
         root="", name=name, seen=catalog.look(name), plots=[], trials=[], models=catalog.models(name))
     assert use.shell in html.unescape(served)
     assert use.python in html.unescape(served)
+
+
+def test_a_model_is_there_before_its_score_is_heard_of_and_after_a_death(job):
+    shelf = ModelShelf.of_sweep(job.root)
+    for message in run_job(job):
+        assert shelf.ids() == ({job.trial_id} if message.final else set())
+    data = Folder(job.root).read(f"models/{job.trial_id}.safetensors")
+    shelf.forget(job.trial_id)
+    [again] = run_job(replace(job, attempt=1, next_step=message.report.step))  # the checkpoint was there, the row not
+    assert again.report.metrics == message.report.metrics
+    assert Folder(job.root).read(f"models/{job.trial_id}.safetensors") == data
+    assert shelf.card(job.trial_id).scores["test_mse"] == message.report.metrics["test_mse"]
