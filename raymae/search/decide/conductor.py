@@ -168,8 +168,8 @@ class Conductor:
     def job(self, trial: Trial) -> Job:
         """What a worker group needs to run a trial."""
         encoder = None if self._encoders is None else self._encoders.ref(trial)
-        return trial.job(self.objective, self.store.location, self.searches.milestones(trial), encoder,
-                         model_left_by(trial, self.spec, self.store.manifest))
+        model = model_left_by(trial, self.spec, self.plans, self.store.manifest.data.fingerprint)
+        return trial.job(self.objective, self.store.location, self.searches.milestones(trial), encoder, model)
 
     def is_over(self) -> bool:
         """Whether nothing more is started, finished or not: interrupted, or the budget is spent."""

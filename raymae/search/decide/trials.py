@@ -11,9 +11,9 @@ from datetime import datetime
 from typing import Literal
 
 from raymae.results.store.columns import Row
-from raymae.results.store.manifest import Manifest
 from raymae.search.messages import Job, Message, ModelRef, Parent
 from raymae.spec.encoder import EncoderRef
+from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Objective
@@ -158,17 +158,21 @@ class Trial:
                    milestones, encoder, model)
 
 
-def model_left_by(trial: Trial, spec: SweepSpec, manifest: Manifest) -> ModelRef | None:
+def model_left_by(
+    trial: Trial, spec: SweepSpec, plans: Mapping[str, ArmPlan], fingerprint: str
+) -> ModelRef | None:
     """What is said of the model that a trial leaves; None where it leaves none.
 
     Args:
         trial: The trial.
         spec: The sweep.
-        manifest: Of its results: its data, its arms.
+        plans: Its arms.
+        fingerprint: Of the data.
     """
-    if trial.stage != "replicate" or spec.keep == "none" or manifest.task.arms[trial.config.arm].kind == "reference":
+    is_reference = plans[trial.config.arm].arm.kind == "reference"
+    if trial.stage != "replicate" or spec.keep == "none" or is_reference:
         return None
-    return ModelRef(manifest.data.fingerprint, spec.resources.report_timeout_s)
+    return ModelRef(fingerprint, spec.resources.report_timeout_s)
 
 
 @dataclass
