@@ -10,7 +10,6 @@ Shape suffixes: N images, H and W pixels.
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import io
 import json
 import os
@@ -29,7 +28,7 @@ from raymae.data.class_folders import LabelledFile, class_folders, left_out
 from raymae.data.file_trees import FileTree, open_tree
 from raymae.data.find.locate import Located, cache_folder
 from raymae.data.kept import built_once
-from raymae.data.pixels import as_rgb
+from raymae.data.pixels import as_rgb, content_of
 from raymae.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -160,7 +159,7 @@ def _decode(
         def read(index: int) -> None:
             member = images[index].member
             images_NHWC[index] = pixels = decoded(tree.read(member), f"{tree.place}/{member}", size, exact=exact)
-            content_N[index] = int.from_bytes(hashlib.blake2b(pixels.tobytes(), digest_size=8).digest())
+            content_N[index] = content_of(pixels)
 
         with ThreadPoolExecutor(min(8, os.cpu_count() or 1)) as pool:
             for _ in pool.map(read, range(len(images))):

@@ -8,6 +8,7 @@ Shape suffixes: H and X rows and columns.
 
 from __future__ import annotations
 
+import hashlib
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -23,6 +24,11 @@ SUFFIXES = (  # of what Pillow reads without further programs
 FORMATS = ("JPEG", "PNG", "BMP", "WEBP", "TIFF", "GIF", "PPM", "JPEG2000", "AVIF")  # known by their first bytes
 ORIENTATION = 0x0112  # EXIF's tag
 WIDE = ("I", "I;16", "I;16B", "I;16L", "I;16N")
+
+
+def content_of(pixels_HXC: np.ndarray) -> int:
+    """A hash of decoded pixels, below 2 ** 64, by which copies are found whatever their files are."""
+    return int.from_bytes(hashlib.blake2b(pixels_HXC.tobytes(), digest_size=8).digest())
 
 
 def is_picture(name: str) -> bool:

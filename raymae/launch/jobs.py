@@ -6,6 +6,7 @@ sweep's driver runs on the head with `--address auto`, and what it finds goes wh
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import re
@@ -67,10 +68,11 @@ def check_portable(spec: SweepSpec, file: str) -> None:
             f"{spec.results!r} is relative, and a job's working folder is deleted with the job; use a bucket "
             "(--set results=s3://bucket/sweeps) or an absolute path that the cluster's head keeps"
         )))
-    for key in ("path", "root"):
-        value = getattr(spec.data, key)
+    places = {"data": spec.data, **{f"pretraining.data.{at}": one for at, one in enumerate(spec.pretraining.data)}}
+    for place, key in itertools.product(places, ("path", "root")):
+        value = getattr(places[place], key)
         if value is not None and not _elsewhere(str(value)):
-            problems.append(Problem(file, f"data.{key}", (
+            problems.append(Problem(file, f"{place}.{key}", (
                 f"{str(value)!r} is relative to a folder that the cluster does not have; use a bucket or "
                 "an absolute path that every node has"
             )))

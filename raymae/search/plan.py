@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from raymae.data.find.corpora import together
 from raymae.data.find.locate import Located
 from raymae.errors import EncoderError, ResourceError
 from raymae.inference.encoders import EncoderShelf
@@ -16,14 +17,13 @@ from raymae.results.store.store import Store
 from raymae.search.decide.algorithms import contains
 from raymae.search.engine.connection import local_resources, slots
 from raymae.spec.arms import Origin, with_arms
-from raymae.spec.resolve import ArmPlan, arm_plan, trial_config
+from raymae.spec.resolve import ArmPlan, arm_plan, data_of, trial_config
 from raymae.spec.space import combinations
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema, encoder_params
-from raymae.spec.trial import TrialConfig, TrialData
+from raymae.spec.trial import DataSource, TrialConfig
 from raymae.tasks import schema_of, task_class
 
-MOST_FITTED = 16  # configurations that the weights of an arm are tried with before a sweep starts
 MOST_FITTED = 16  # configurations that the weights of an arm are tried with before a sweep starts
 _UNPRICED = (
     "budget.dollars={:g} counts the price of one node, and --address {} joins a cluster, which may have more: leave it "
@@ -40,7 +40,7 @@ class Plan:
         spec: The sweep.
         schema: Its task.
         arms: What each arm fixes and searches.
-        data: Where the data is, and whether it is real.
+        data: Where the data is, and whether it is real; its fingerprint is of the corpora of pretraining too.
         slots: Trials at once; on a cluster as many as the file asks for, or 1 until it has been joined.
         splits: One line on the data's splits.
         address: The running cluster to join; None for an embedded Ray on this machine.
@@ -84,16 +84,17 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
     given = {name: _given(spec, name, plan.origin) for name, plan in arms.items() if plan.origin.encoder}
     arms |= {name: replace(arms[name], weights=weights.sha256) for name, weights in given.items()}
     located = task.locate(spec.data)
-    data = TrialData(spec.data, located.source)
+    corpora = task.locate_corpora(spec.pretraining)
     splits, seen = "", dict[str, bool]()
     for plan in arms.values():
         for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=256)):
-            params = plan.params(sampled)
+            params, data = plan.params(sampled), data_of(spec, plan, located.source)
             splits = task.validate(data, params)
             if plan.arm.kind == "pretrained" and not plan.origin.adopts:
                 seen[task.pretrains_on(data, params)] = True
-    notes = {name: _fitted(spec, arms[name], weights, data) for name, weights in given.items()}
-    return Plan(spec, schema, arms, located, at_once, splits, address, tuple(filter(None, seen)), given, notes)
+    notes = {name: _fitted(spec, arms[name], weights, located.source) for name, weights in given.items()}
+    return Plan(spec, schema, arms, together(located, corpora), at_once, splits, address, tuple(filter(None, seen)), given,
+                notes)
 
 
 def shelf_of(spec: SweepSpec) -> EncoderShelf:
@@ -119,7 +120,7 @@ def _given(spec: SweepSpec, arm: str, origin: Origin) -> Given:
         return shelf.given(known)
 
 
-def _fitted(spec: SweepSpec, plan: ArmPlan, given: Given, data: TrialData) -> tuple[str, ...]:
+def _fitted(spec: SweepSpec, plan: ArmPlan, given: Given, source: DataSource) -> tuple[str, ...]:
     """Start every network that an arm may build from its weights, and list what is resampled or left out.
 
     Raises:
@@ -129,7 +130,7 @@ def _fitted(spec: SweepSpec, plan: ArmPlan, given: Given, data: TrialData) -> tu
 
     kind, notes, seen = task_class(spec.task), dict[str, None](), set[str]()
     for sampled in filter(plan.admits, combinations(plan.space, {"arm": plan.name}, limit=MOST_FITTED)):
-        config = trial_config(spec, plan, sampled, seed=0, stage="search", source=data.source)
+        config = trial_config(spec, plan, sampled, seed=0, stage="search", source=source)
         shape = str(sorted(encoder_params(kind.schema.params, config.params).items()))
         if shape in seen:
             continue

@@ -27,7 +27,7 @@ TRAINING = set(TrainingParams.model_fields)
 def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     """List everything wrong with a spec; impossible values only where every name and condition is right."""
     own, schema = schema, with_arms(spec, schema)
-    checks = (_size, _reading, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
+    checks = (_size, _reading, _corpora, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
     found = [*problems_of_origins(spec, own), *(finding for check in checks for finding in check(spec, schema))]
     return found or list(dict.fromkeys(finding for name in spec.arms for finding in _impossible(spec, schema, name)))
 
@@ -44,11 +44,24 @@ def _size(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
 
 def _reading(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
     """Keys that say how files are read, of files that the task does not read."""
-    for key in spec.data.given():
-        if key not in schema.reads:
-            told = "forecasting how to read a series" if key in SERIES_KEYS else \
-                "forecasting and imputation how to read a series or a table"
-            yield f"data.{key}", f"tells {told}, and the task {schema.name} does not read it; leave it out"
+    sections = {"data": spec.data, **{f"pretraining.data.{at}": one for at, one in enumerate(spec.pretraining.data)}}
+    for place, section in sections.items():
+        for key in section.given():
+            if key not in schema.reads:
+                told = "forecasting how to read a series" if key in SERIES_KEYS else \
+                    "forecasting and imputation how to read a series or a table"
+                yield f"{place}.{key}", f"tells {told}, and the task {schema.name} does not read it; leave it out"
+
+
+def _corpora(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    """Corpora for a task that takes none, or that nobody pretrains on."""
+    if not spec.pretraining.data:
+        return
+    if not schema.corpora:
+        yield "pretraining.data", f"the task {schema.name} pretrains on its own data alone; leave it out"
+    elif not any(schema.arms[name].kind == "pretrained" for name in spec.arms if name in schema.arms):
+        others = ", ".join(name for name, arm in schema.arms.items() if arm.kind == "pretrained")
+        yield "pretraining.data", f"no arm of {', '.join(spec.arms)} pretrains; leave it out, or add {others}"
 
 
 def _settings(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:

@@ -71,6 +71,8 @@ def _fields_at(location: Sequence[str]) -> list[str]:
         return [*KINDS, "when", "step"]
     model: type[BaseModel] = SweepSpec
     for part in location:
+        if part.isdigit():  # of a list
+            continue
         annotation = model.model_fields[part].annotation if part in model.model_fields else None
         candidates = [annotation, *typing.get_args(annotation)]
         models = [c for c in candidates if isinstance(c, type) and issubclass(c, BaseModel)]

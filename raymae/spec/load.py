@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from pydantic import ValidationError
 
@@ -14,10 +14,11 @@ from raymae.spec.arms import ENCODER
 from raymae.spec.check import problems
 from raymae.spec.explain import explain
 from raymae.spec.read import MAX_BYTES, Tree, apply_overrides, parse_yaml, place, too_long
-from raymae.spec.sweep import SweepSpec
+from raymae.spec.sweep import DataSpec, SweepSpec
 from raymae.spec.task import TaskSchema
 from raymae.spec.uri import is_uri
 
+Data = TypeVar("Data", bound=DataSpec)
 MAX_EXPLAINED = 100  # of many thousand unknown keys: a screen shows fewer
 
 
@@ -52,18 +53,25 @@ def load_sweep(
     except UnicodeDecodeError as error:
         raise SpecError([Problem(str(path), "", f"must be UTF-8 text: {error.reason} at byte {error.start}")]) from None
     spec = _with_encoders(parse_sweep(text, str(path), overrides, schema_of=schema_of), path)
-    if spec.data.path is None or is_uri(spec.data.path):
-        return spec
+    data = _placed(spec.data, path, "data")
+    corpora = [_placed(corpus, path, f"pretraining.data.{at}") for at, corpus in enumerate(spec.pretraining.data)]
+    return spec.model_copy(update={"data": data, "pretraining": spec.pretraining.model_copy(update={"data": corpora})})
+
+
+def _placed(data: Data, path: Path, key: str) -> Data:
+    """A section with its path as the sweep file at `path` means it."""
+    if data.path is None or is_uri(data.path):
+        return data
     try:
-        own = (path.parent / Path(spec.data.path).expanduser()).resolve()
+        own = (path.parent / Path(data.path).expanduser()).resolve()
         special = own.exists() and not (own.is_file() or own.is_dir())
     except (OSError, RuntimeError) as error:  # ~ of a user that does not exist, links in a circle
-        message = f"is not a path on this machine: {error}, got {spec.data.path!r}"
-        raise SpecError([Problem(str(path), "data.path", message)]) from None
+        message = f"is not a path on this machine: {error}, got {data.path!r}"
+        raise SpecError([Problem(str(path), f"{key}.path", message)]) from None
     if special:
         message = f"must be a file or a folder, got {str(own)!r}, which is a device, a pipe or a socket"
-        raise SpecError([Problem(str(path), "data.path", message)])
-    return spec.model_copy(update={"data": spec.data.model_copy(update={"path": str(own)})})
+        raise SpecError([Problem(str(path), f"{key}.path", message)])
+    return data.model_copy(update={"path": str(own)})
 
 
 def _with_encoders(spec: SweepSpec, file: Path) -> SweepSpec:

@@ -152,5 +152,11 @@ def trial_config(
         source: `real` or `synthetic`, decided once for the whole sweep.
     """
     like = plan.origin.like if plan.origin.like != plan.name else ""
-    return TrialConfig(spec.task, plan.name, plan.params(sampled), TrialData(spec.data, source), seed, stage,
+    return TrialConfig(spec.task, plan.name, plan.params(sampled), data_of(spec, plan, source), seed, stage,
                        like=like, weights=plan.weights, goes_on=plan.origin.goes_on and bool(plan.weights))
+
+
+def data_of(spec: SweepSpec, plan: ArmPlan, source: DataSource) -> TrialData:
+    """What the trials of an arm read: the corpora of pretraining too where it pretrains."""
+    pretrains = plan.arm.kind == "pretrained" and not plan.origin.adopts
+    return TrialData(spec.data, source, *([spec.pretraining] if pretrains else []))

@@ -99,6 +99,44 @@ class DataSpec(Reading):
         return Reading(**self.given())
 
 
+class CorpusSpec(DataSpec):
+    """Data without labels to pretrain on."""
+
+    name: str = Field("", description="A name from `raymae data list`; beside `path` any name, by default that of the "
+                      "file or folder.")
+    if_unavailable: Literal["error"] = Field("error", description="Nothing stands in for a corpus.")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _named(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping) or value.get("name"):
+            return value
+        if not isinstance(value.get("path"), str):
+            raise ValueError("needs a name from `raymae data list`, or a path")
+        return {**value, "name": value["path"].rstrip("/").rpartition("/")[2] or value["path"]}
+
+
+class PretrainingSpec(Model):
+    """What the pretrained arms pretrain on."""
+
+    data: list[CorpusSpec] = Field(
+        default_factory=list, description="More data, without its labels: a name or a path each. Nothing of the "
+        "sweep's own validation and test splits is taken from it."
+    )
+    own: bool = Field(True, description="The sweep's own training split as well.")
+
+    @model_validator(mode="after")
+    def _something(self) -> Self:
+        if not self.own and not self.data:
+            raise ValueError("own: false leaves nothing to pretrain on; name data")
+        return self
+
+    def given(self) -> Tree:
+        """What determines the result of pretraining on it, wherever it lies, as plain values; empty by default."""
+        data = [{"name": corpus.name, **corpus.given()} for corpus in self.data]
+        return {"own": self.own, "data": data} if data else {}
+
+
 class SearchSpec(Model):
     """How configurations are proposed and which trials are ended early."""
 
@@ -214,6 +252,7 @@ class SweepSpec(Model):
     task: str = Field(description="A name from the task registry, such as `forecasting`.")
     size: str | None = Field(None, description="A named preset of the task's parameters, such as `debug`.")
     data: DataSpec
+    pretraining: PretrainingSpec = Field(default_factory=PretrainingSpec)
     settings: dict[str, Scalar] = Field(
         default_factory=dict, description="Fixed values of the task's own parameters: protocol, horizon, widths. A "
         "list of names, such as of columns, may stand for the text that names them, separated by commas."

@@ -272,6 +272,7 @@ class TaskSchema:
         sizes_of_arms: By size and arm, what one arm has in that size in place of what all have.
         reads: The keys under `data` that say how its files are read, such as `separator`; others are refused.
         likes: Of arms that a sweep adds (see `raymae.spec.arms`), the task's own arm whose method each is.
+        corpora: What `pretraining.data` may be: by the kind that `raymae data list` says, in words; empty for nothing.
     """
 
     name: str
@@ -285,6 +286,7 @@ class TaskSchema:
     published: Mapping[str, tuple[Published, ...]] = field(default_factory=dict)
     sizes_of_arms: Mapping[str, Mapping[str, Mapping[str, Scalar]]] = field(default_factory=dict)
     reads: tuple[str, ...] = ()
+    corpora: Mapping[str, str] = field(default_factory=dict)
     likes: Mapping[str, str] = field(default_factory=dict)
 
     def method(self, arm: str) -> str:

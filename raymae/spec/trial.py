@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Literal
 
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
-from raymae.spec.sweep import DataSpec
+from raymae.spec.sweep import DataSpec, PretrainingSpec
 
 if TYPE_CHECKING:
     import numpy as np
@@ -29,10 +29,12 @@ class TrialData:
     Attributes:
         where: The `data` section of the sweep file.
         source: `real` or `synthetic`, decided once for a sweep.
+        pretraining: What its pretraining sees; of arms that do not pretrain the default.
     """
 
     where: DataSpec
     source: DataSource
+    pretraining: PretrainingSpec = field(default_factory=PretrainingSpec)
 
     @property
     def name(self) -> str:
@@ -41,13 +43,20 @@ class TrialData:
 
     def to_json(self) -> dict[str, object]:
         """The `data` section with `source`, flat; of how the file is read, what was given."""
-        where = self.where.model_dump(include={"name", "path", "root", "if_unavailable"})
-        return {**where, **self.where.given(), "source": self.source}
+        plain = {**_place(self.where), "source": self.source}
+        if self.pretraining.data:
+            plain["pretraining"] = {"own": self.pretraining.own, "data": [*map(_place, self.pretraining.data)]}
+        return plain
 
     @classmethod
     def from_json(cls, value: Tree) -> TrialData:
         """The inverse of `to_json`."""
-        return cls(DataSpec(**{key: text for key, text in value.items() if key != "source"}), value["source"])
+        where = {key: text for key, text in value.items() if key not in ("source", "pretraining")}
+        return cls(DataSpec(**where), value["source"], PretrainingSpec(**value.get("pretraining", {})))
+
+
+def _place(data: DataSpec) -> dict[str, object]:
+    return {**data.model_dump(include={"name", "path", "root", "if_unavailable"}), **data.given()}
 
 
 @dataclass(frozen=True)
@@ -90,6 +99,8 @@ class TrialConfig:
         """Everything but the seeds and the stage, as text that is the same wherever the data lies."""
         # elsewhere, it is the same configuration; read in another way, it is not
         data = {"name": self.data.name, "source": self.data.source, **self.data.where.given()}
+        if self.data.pretraining.data:
+            data["pretraining"] = self.data.pretraining.given()
         # a parameter of None says nothing: sweeps of before there was it keep their names
         params = {name: value for name, value in self.params.items() if value is not None}
         identity: dict[str, object] = {"task": self.task, "arm": self.arm, "params": params, "data": data}

@@ -7,7 +7,7 @@ declared here; `raymae/contract/` has the rules of it, which `raymae task check`
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, Generic, Literal, NamedTuple, Protocol, TypeVar
 
 import numpy as np
@@ -15,12 +15,13 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor, nn
 
+from raymae.data.find.corpora import locate_corpora
 from raymae.data.find.locate import Located, locate
 from raymae.models.tokens import TokenGrid
 from raymae.models.transfer import Coverage, transfer
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
-from raymae.spec.sweep import DataSpec
+from raymae.spec.sweep import DataSpec, PretrainingSpec
 from raymae.spec.task import TaskSchema, untied
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.prediction import Predictor
@@ -63,6 +64,13 @@ class Units(NamedTuple):
     names: tuple[str, ...]
     groups: tuple[str, ...] | None = None
     in_time: bool = False
+
+
+def joined(units: Sequence[Units]) -> Units:
+    """The units of several sources that follow each other; groups are known where they are of all."""
+    names = tuple(name for part in units for name in part.names)
+    groups = [part.groups for part in units if part.groups is not None]
+    return Units(names, tuple(group for part in groups for group in part) if len(groups) == len(units) else None)
 
 
 class Loss(NamedTuple):
@@ -242,6 +250,15 @@ class Task(ABC):
         """How images are cut for the encoder that is pretrained, where that is a plain vision transformer on colours of
         ImageNet's scale, so that timm and Hugging Face can load it; None where it is something else."""
         return None
+
+    @classmethod
+    def locate_corpora(cls, pretraining: PretrainingSpec) -> tuple[Located, ...]:
+        """Find what pretraining sees beside the task's own data.
+
+        Raises:
+            DataError: One cannot be had, or is of a kind that the task does not pretrain on; says which it does.
+        """
+        return locate_corpora(pretraining, cls.schema.corpora, cls.schema.name)
 
     @classmethod
     @abstractmethod

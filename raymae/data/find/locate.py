@@ -169,11 +169,12 @@ def located(data: TrialData) -> Located | None:
     Raises:
         DataError: It is nowhere, or damaged.
     """
-    return None if data.source == "synthetic" else _located_once(data.name, data.where.path, data.where.root)
+    return None if data.source == "synthetic" else located_at(data.name, data.where.path, data.where.root)
 
 
 @WORKER.keeps(32)
-def _located_once(name: str, path: str | None, root: str | None) -> Located:
+def located_at(name: str, path: str | None, root: str | None) -> Located:
+    """Find data by what a sweep file says of its place; once per process, see `located`."""
     from raymae.spec.sweep import DataSpec
 
     return locate(DataSpec(name=name, path=path, root=root))

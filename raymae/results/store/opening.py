@@ -230,6 +230,10 @@ def _lasting(spec: Tree, extend: bool) -> dict[str, object]:
         lasting.pop("replicates", None)
     for section, names in dropped.items():
         lasting[section] = {key: value for key, value in lasting[section].items() if key not in names}
+    if pretraining := lasting.get("pretraining"):
+        corpora = [{key: value for key, value in corpus.items() if key not in dropped["data"]}
+                   for corpus in pretraining["data"]]
+        lasting["pretraining"] = {**pretraining, "data": corpora}
     return lasting
 
 

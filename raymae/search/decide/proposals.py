@@ -8,10 +8,10 @@ from datetime import UTC, datetime
 
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import Parent
-from raymae.spec.resolve import ArmPlan, trial_config
+from raymae.spec.resolve import ArmPlan, data_of, trial_config
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import SweepSpec
-from raymae.spec.trial import DataSource, TrialData
+from raymae.spec.trial import DataSource
 
 REPLICATE_SEED = 10_000  # and so many seeds has a search before they come round, so that none is a replicate's
 
@@ -55,7 +55,8 @@ class Proposals:
             number: Which replicate, from 0.
         """
         seed = REPLICATE_SEED + 1000 * self._spec.search.seed + number
-        data = TrialData(self._spec.data, self._source)  # may lie elsewhere than when the search ran
+        # it may lie elsewhere than when the search ran
+        data = data_of(self._spec, self._plans[best.config.arm], self._source)
         # it pretrains anew: what is said of pretraining must hold over its own seeds, too
         config = replace(best.config, seed=seed, stage="replicate", data=data, pretrain_seed=None)
         return Trial(f"{best.trial_id}-seed{number}", config, best.sampled, self._clock(), datetime.now(UTC))

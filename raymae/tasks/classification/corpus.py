@@ -1,4 +1,4 @@
-"""The images that pretraining sees where it sees more than fine-tuning does: those of further classes.
+"""The images that pretraining sees where it sees more than fine-tuning does: of further classes, and other pictures.
 
 Nothing of the validation or test images, and nobody who is in them, is among what is added.
 
@@ -18,9 +18,12 @@ from torch import Tensor
 from raymae.data.find.locate import Located
 from raymae.data.groups import named_groups
 from raymae.data.images import SPLITS, ImageSet
+from raymae.data.leaks import guard
+from raymae.data.pictures import content_of_set, read_pictures
 from raymae.data.shelf import WORKER
 from raymae.data.subsets import rank_within_class
-from raymae.tasks.base import Units
+from raymae.errors import DataError
+from raymae.tasks.base import Units, joined
 from raymae.tasks.classification.images import (
     SUBSET_SEED,
     LabelledImages,
@@ -71,38 +74,67 @@ class Corpus:
         """None is read."""
 
 
+class Wanted(NamedTuple):
+    """Which images pretraining sees, see `ClassificationParams` and `raymae.spec.sweep.PretrainingSpec`."""
+
+    image_size: int
+    num_classes: int
+    per_class: int
+    group: str
+    pretrain_classes: int | None
+    own: bool
+    corpora: tuple[Located, ...]
+
+
 @WORKER.keeps(2)
-def read_corpus(
-    name: str, found: Located | None, image_size: int, num_classes: int, per_class: int, group: str,
-    pretrain_classes: int, device: torch.device,
-) -> Corpus:
-    """The training images and those of further classes, read once per process; see `read_labelled`.
+def read_corpus(name: str, found: Located | None, wanted: Wanted, device: torch.device) -> Corpus:
+    """What pretraining sees, read once per process; see `read_labelled`.
 
     Args:
-        name: The data set.
+        name: The labelled data set.
         found: Where it is; None for generated images.
-        image_size: In pixels.
-        num_classes: Classes that are told apart; at least 2.
-        per_class: Training images of each class, of further ones too; 0 is all.
-        group: See `raymae.data.groups.named_groups`.
-        pretrain_classes: Classes that pretraining sees, at least `num_classes`; 0 is all.
+        wanted: What of it, and what else.
         device: Where images are kept.
+
+    Raises:
+        DataError: A corpus cannot be read, or nothing is left of all.
     """
-    data = read_labelled(name, found, image_size, num_classes, per_class, group, device)
-    images = read_set(found, image_size)
-    rows, note = _of_further_classes(images, data, num_classes, pretrain_classes, per_class, "" if found is None else
-                                     group)
-    own = data.rows["train"]
-    if device.type == "cpu" and images.images_NHWC.shape[1] == image_size:
-        more = Part(torch.from_numpy(images.images_NHWC), torch.from_numpy(rows))
-    else:
-        more = Part(torch.from_numpy(resized(images.images_NHWC[rows], image_size)).to(device),
-                    torch.arange(len(rows), device=device))
-    units = data.units(own)
-    names = (*units.names, *(images.names[row] for row in rows))
-    groups = None if units.groups is None else (*units.groups, *_groups(images, rows, group, name))
-    return Corpus([Part(data.images_NHWC, torch.from_numpy(own).to(device)), more], Units(names, groups),
-                  " and ".join(filter(None, (f"{len(own):,} training images", note))))
+    size, group = wanted.image_size, "" if found is None else wanted.group
+    data = read_labelled(name, found, size, wanted.num_classes, wanted.per_class, wanted.group, device)
+    images = read_set(found, size)
+    parts: list[Part] = []
+    units: list[Units] = []
+    notes: list[str] = []
+    if wanted.own:
+        own = data.rows["train"]
+        parts.append(Part(data.images_NHWC, torch.from_numpy(own).to(device)))
+        units.append(data.units(own))
+        notes.append(f"{len(own):,} training images")
+    if wanted.own and wanted.pretrain_classes is not None and wanted.num_classes:
+        rows, told = _of_further_classes(images, data, wanted.num_classes, wanted.pretrain_classes, wanted.per_class,
+                                         group)
+        pixels_NHWC = images.images_NHWC
+        if device.type != "cpu" or pixels_NHWC.shape[1] != size:
+            pixels_NHWC, used = resized(pixels_NHWC[rows], size), np.arange(len(rows))
+        else:
+            used = rows
+        parts.append(Part(torch.from_numpy(pixels_NHWC).to(device), torch.from_numpy(used).to(device)))
+        units.append(Units(tuple(images.names[row] for row in rows), _groups(images, rows, group, name) if group else
+                           None))
+        notes += [told] if told else []
+    scored = {*content_of_set(found, images)[data.scored.rows].tolist()} if found is not None and wanted.corpora \
+        else set()
+    for corpus in wanted.corpora:
+        pictures = read_pictures(corpus, size, square=True)
+        guarded = guard(corpus.name, pictures, scored | data.scored.content, data.scored.groups, group)
+        pixels = torch.from_numpy(pictures.images_NSSC if device.type == "cpu" else pictures.images_NSSC[guarded.rows])
+        used = guarded.rows if device.type == "cpu" else np.arange(len(guarded.rows))
+        parts.append(Part(pixels.to(device), torch.from_numpy(used).to(device)))
+        units.append(Units(guarded.names, guarded.names if group else None))
+        notes.append(guarded.note)
+    if not sum(len(part.rows_N) for part in parts):
+        raise DataError(f"{name}: nothing is left to pretrain on: {' and '.join(notes)}")
+    return Corpus(parts, joined(units), " and ".join(notes))
 
 
 def _groups(images: ImageSet, rows: np.ndarray, group: str, name: str) -> tuple[str, ...]:

@@ -31,8 +31,9 @@ SUBSET_SEED = 0  # the splits and subsets are the same for every arm and seed
 
 
 class Scored(NamedTuple):
-    """The validation and test images, by the hash of their pixels and by their groups."""
+    """The validation and test images: their places in the data set, hashes of their pixels, and groups."""
 
+    rows: np.ndarray
     content: frozenset[int]
     groups: frozenset[str]
 
@@ -102,8 +103,8 @@ class LabelledImages:
                             "apart")
         self.note = "; ".join(filter(None, notes))
         scored = np.concatenate([rows["val"], rows["test"]])
-        self.scored = Scored(frozenset() if images.content_N is None else frozenset(images.content_N[scored].tolist()),
-                             frozenset(self._groups(scored) or ()))
+        self.scored = Scored(scored, frozenset() if images.content_N is None else
+                             frozenset(images.content_N[scored].tolist()), frozenset(self._groups(scored) or ()))
         used = np.sort(np.concatenate(list(rows.values())))
         pixels = images.images_NHWC
         self.decoded_size = pixels.shape[1]

@@ -131,6 +131,8 @@ SCHEMA = TaskSchema(
     metrics=("top1", "top5", "nll"),
     check=check,
     primary=("mae", "scratch"),
+    corpora={"images": "folders or archives of images, whatever their folders",
+             "scenes": "folders of photographs"},
     published={
         "mae": (Published("top1", 0.456, "Tiny ImageNet", "200 classes, ViT-B"),),
         "scratch": (Published("top1", 0.377, "Tiny ImageNet", "200 classes, ViT-B"),),

@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raymae.data.find.corpora import located_corpora
 from raymae.data.find.locate import located
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled_by_class
@@ -24,7 +25,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.augment import Augmentation
 from raymae.tasks.base import Batch, Loss, Metrics, Model, Task, Units, UnitScores, split_of
-from raymae.tasks.classification.corpus import Corpus, read_corpus
+from raymae.tasks.classification.corpus import Corpus, Wanted, read_corpus
 from raymae.tasks.classification.images import ImageSource, read_labelled
 from raymae.tasks.classification.prediction import ClassificationPredictor, classifier, grid_of
 from raymae.tasks.classification.schema import SCHEMA
@@ -176,12 +177,13 @@ class Classification(Task):
         return {"reconstruction": captioned(grid(rows, gap=2, edge=1), rows=("original", "masked", "reconstruction"))}
 
 
-def _corpus_of(data: TrialData, params: Any, device: torch.device) -> Corpus | None:
-    p = params
-    if p.pretrain_classes is None or not p.num_classes:
+def _corpus_of(data: TrialData, p: Any, device: torch.device) -> Corpus | None:
+    more = p.pretrain_classes is not None and p.num_classes
+    if not more and not data.pretraining.data:
         return None
-    return read_corpus(
-        data.name, located(data), p.image_size, p.num_classes, p.per_class, p.group, p.pretrain_classes, device)
+    wanted = Wanted(p.image_size, p.num_classes, p.per_class, p.group, p.pretrain_classes, data.pretraining.own,
+                    located_corpora(data))
+    return read_corpus(data.name, located(data), wanted, device)
 
 
 class ClassificationMetrics(Metrics):
