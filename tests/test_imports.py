@@ -38,7 +38,7 @@ INSIDE = {  # the same one level down: what each part of a room may import of it
     "data": [{"delimited", "frames", "series", "images", "class_folders", "split_names", "file_trees", "pixels",
               "twins", "scenes", "scene_labels", "scene_splits", "volumes", "volume_files", "volume_lists", "tables",
               "splits", "subsets", "groups", "scaling", "missing", "kept", "shelf", "find", "synthetic", "dates",
-              "steps", "several_series", "inputs", "filled"}, {"pictures"}, {"leaks"}],
+              "steps", "several_series", "inputs", "filled"}, {"pictures", "series_corpora"}, {"leaks"}],
 }
 WITHOUT = {  # what a part must do without, although its room may have it
     "search.messages": {"ray", "optuna", "torch"},

@@ -217,7 +217,9 @@ class _Models:
                 values += [str(one.value) for one in ast.walk(part.slice) if isinstance(one, ast.Constant)]
         if "bool" in words:
             values = ["true", "false"]
-        section = next((self.section(word) for word in words if word in self.classes), Key())
+        is_list = isinstance(annotation, ast.Subscript) and isinstance(annotation.value, ast.Name) and \
+            annotation.value.id == "list"  # which is given whole
+        section = next((self.section(word) for word in words if word in self.classes and not is_list), Key())
         simple = not section.below or bool({"int", "float", "str"} & set(words))
         return Key(about, tuple(values), section.below, simple)
 

@@ -81,7 +81,7 @@ def read_all_series(
 
     Args:
         path: With a header line.
-        target: The channel to forecast.
+        target: The channel to forecast; "" for the first, where none is.
         date_column: Its dates; several columns that make a date together are separated by commas.
         reading: How the file is written, and which columns are read.
 
@@ -102,7 +102,7 @@ def read_all_series(
                         "several series apart, name another column")
     channels = tuple(name for name in columns if name not in dated and name not in reading.drop
                      and name in (reading.columns or columns) and name != reading.group)
-    if target not in channels:
+    if not channels or (target and target not in channels):
         raise DataError(f"{path}:{cells.first}: {unknown('target', target, channels)}")
     if len(cells.columns[0]) < 2:
         raise DataError(f"{path} holds {len(cells.columns[0])} rows below its header; a series needs at least two")
@@ -115,9 +115,9 @@ def read_all_series(
         own_TC = values_TC[rows[::-1] if steps.turned else rows]
         if reading.fill is not None and np.isnan(own_TC).any():
             own_TC = _all_filled(cells, own_TC, channels, name, reading.fill)
-        found.append(Series(np.ascontiguousarray(own_TC), channels, channels.index(target), steps.times, steps.step_s,
-                            str(path), "steps" if dates.counted else steps.calendar, (*notes, *steps.notes, *told),
-                            name))
+        found.append(Series(np.ascontiguousarray(own_TC), channels, channels.index(target) if target else 0,
+                            steps.times, steps.step_s, str(path), "steps" if dates.counted else steps.calendar,
+                            (*notes, *steps.notes, *told), name))
     return tuple(found)
 
 

@@ -93,8 +93,8 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
             if plan.arm.kind == "pretrained" and not plan.origin.adopts:
                 seen[task.pretrains_on(data, params)] = True
     notes = {name: _fitted(spec, arms[name], weights, located.source) for name, weights in given.items()}
-    return Plan(spec, schema, arms, together(located, corpora), at_once, splits, address, tuple(filter(None, seen)), given,
-                notes)
+    return Plan(spec, schema, arms, together(located, corpora), at_once, splits, address, tuple(filter(None, seen)),
+                given, notes)
 
 
 def shelf_of(spec: SweepSpec) -> EncoderShelf:

@@ -26,6 +26,7 @@ from raymae.train import run_trial
 
 CPU = torch.device("cpu")
 SMALL: dict[str, Any] = {"image_size": 16, "patch_size": 4, "num_classes": 0, "per_class": 0}
+SCENES: dict[str, Any] = {"image_size": 24, "crop_size": 16, "patch_size": 4}
 MakeConfig = Callable[..., TrialConfig]
 
 
@@ -59,7 +60,8 @@ def corpus(tmp_path: Path) -> Path:
 def make(make_config: MakeConfig, data: dict[str, Any], *paths: Path, own: bool = True, task: str = "classification",
          **changes: Any) -> Task:
     data = {**data, "pretraining": {"data": [{"path": str(path)} for path in paths], "own": own}}
-    return task_class(task)(make_config(task, "mae", data=data, **{**SMALL, **changes}), CPU)
+    small = SMALL if task == "classification" else SCENES
+    return task_class(task)(make_config(task, "mae", data=data, **{**small, **changes}), CPU)
 
 
 def images_of(task: Task, split: str) -> set[bytes]:
@@ -169,6 +171,69 @@ def test_what_is_no_corpus_is_said(make_config: MakeConfig, data: dict[str, Any]
     (tmp_path / "none" / "a.png").write_bytes(b"no picture")
     with pytest.raises(DataError, match=r"none/a.png: damaged image"):
         make(make_config, data, tmp_path / "none").load("pretrain")
+
+
+# -- segmentation ------------------------------------------------------------------------------------------------------
+
+@pytest.fixture
+def scenes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, Any]:
+    """Twelve scenes to learn from and four more, with label maps of two classes, in ADE20K's layout."""
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path / "cache"))
+    root = tmp_path / "scenes"
+    for split, count in (("training", 12), ("validation", 4)):
+        for number in range(count):
+            save(root / "images" / split / f"{split}{number}.png", 100 * (split == "training") + number, (40, 30))
+            labels = np.random.default_rng(number).integers(0, 3, (30, 40), np.uint8)
+            (root / "annotations" / split).mkdir(parents=True, exist_ok=True)
+            Image.fromarray(labels).save(root / "annotations" / split / f"{split}{number}.png")
+    (root / "objectInfo2.txt").write_text("Idx\tName\n1\tsky\n2\troad\n")
+    return {"name": "scenes", "source": "real", "path": str(root)}
+
+
+def test_scenes_pretrain_on_other_photographs(make_config: MakeConfig, scenes: dict[str, Any], corpus: Path) -> None:
+    alone = make(make_config, scenes, task="segmentation")
+    for split in ("val", "test"):
+        with Image.open(next(Path(scenes["path"]).rglob(f"images/**/{alone.units(split).names[0]}.png"))) as image:
+            image.save(corpus / f"again_{split}.bmp")
+    task = make(make_config, scenes, corpus, task="segmentation")
+    own, every = alone.load("pretrain"), task.load("pretrain")
+    assert len(every) == len(own) + 5
+    assert task.units("pretrain").names == (*alone.units("pretrain").names, *(
+        f"photos/{name}" for name in ("deep/er/x3.png", "x0.png", "x1.png", "x2.png", "x4.png")))
+    sizes = [image.shape for image in every.scenes.images]  # type: ignore[attr-defined]
+    assert sizes[len(own):] == [(32, 24, 3)] * 5
+    assert every.batch(torch.tensor([0, len(own), len(own) + 4]), None)["image"].shape == (3, 3, 16, 16)
+    assert told(task) == (f"{len(own)} training images and 5 pictures of photos (2 left out, as val or test has the "
+                          "same; left out as no images: 1 .txt, such as read me.txt)")
+    for split in ("train", "val", "test"):
+        assert task.units(split) == alone.units(split)
+    only = make(make_config, scenes, corpus, own=False, task="segmentation")
+    assert only.units("pretrain").names == task.units("pretrain").names[len(own):]
+
+
+def test_label_maps_of_another_data_set_are_no_photographs(
+    make_config: MakeConfig, data: dict[str, Any], scenes: dict[str, Any]
+) -> None:
+    task = make(make_config, data, Path(scenes["path"]))
+    assert len(task.load("pretrain")) == 36 + 16
+    assert all("/images/" in name for name in task.units("pretrain").names[36:])
+    itself = make(make_config, scenes, Path(scenes["path"]), task="segmentation")
+    scored = len(itself.load("val")) + len(itself.load("test"))
+    assert len(itself.load("pretrain")) == 2 * (16 - scored)
+
+
+def test_real_photographs_for_real_scenes(
+    real_data: Path, make_config: MakeConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    corpus = real_data / "tiny_imagenet" / "mini"
+    if not corpus.is_dir() or not (real_data / "camvid").is_dir():
+        pytest.skip(f"needs {real_data}/tiny_imagenet/mini and {real_data}/camvid")
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path))
+    data = {"name": "CamVid", "source": "real", "root": str(real_data)}
+    task = make(make_config, data, corpus, task="segmentation", image_size=48)
+    own = make(make_config, data, task="segmentation", image_size=48)
+    assert len(task.load("pretrain")) == len(own.load("pretrain")) + 700
+    assert np.isfinite([report.metrics["loss"] for report in run_trial(task.config)]).all()
 
 
 # -- the sweep file ----------------------------------------------------------------------------------------------------

@@ -6,6 +6,7 @@ missing, F input features per step, L lookback steps, N tokens.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import torch
@@ -35,6 +36,12 @@ class Scales(NamedTuple):
     def of(cls, data: ScaledSeries, lookback: int) -> Scales:
         """Those of a prepared series."""
         return cls(data.change_C, data.unit_C, data.deviation(lookback), data.observed_CT is not None)
+
+    def with_more(self, more: Sequence[ScaledSeries], lookback: int) -> Scales:
+        """These and those of other series, whose channels are counted on; where no network sees several at once."""
+        scales = [self, *(Scales.of(data, lookback) for data in more)]
+        changes, units, deviations, _ = zip(*scales, strict=True)
+        return Scales(torch.cat(changes), torch.cat(units), torch.cat(deviations), self.incomplete)
 
 
 class Features:
@@ -71,9 +78,11 @@ class Features:
         """
         p = self.p
         x_BCL, which_B, observed_BCL = batch["window"], batch["channel"], batch.get("observed")
-        order_BC = (which_B[:, None] + torch.arange(x_BCL.shape[1], device=x_BCL.device)) % x_BCL.shape[1]
-        channels = x_BCL.shape[1] if p.covariates == "all" else 1
-        x_BCL, order_BC = x_BCL[:, :channels], order_BC[:, :channels]
+        channels, order_BC = 1, which_B[:, None]
+        if p.covariates == "all":
+            channels = x_BCL.shape[1]
+            order_BC = (order_BC + torch.arange(channels, device=x_BCL.device)) % channels
+        x_BCL = x_BCL[:, :channels]
         seen_BL = torch.ones_like(x_BCL[:, 0], dtype=torch.bool)
         if hidden_BN is not None:
             seen_BL = ~hidden_BN.repeat_interleave(p.patch_size, dim=1)

@@ -136,6 +136,7 @@ SCHEMA = TaskSchema(
     metrics=("mse", "abs_error", "skill"),
     check=check,
     primary=("mae", "scratch"),
+    corpora={"series": "files of series, in any channels, whose steps are those of the series or shorter"},
     reads=tuple(Reading.model_fields),
     published={
         "mae": (Published("mse", 0.07546, "ETTh1", "best of three mask ratios", REPORTED),),

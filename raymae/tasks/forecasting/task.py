@@ -15,14 +15,16 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raymae.data.find.corpora import located_corpora
 from raymae.data.find.locate import path_of
 from raymae.data.subsets import labelled
 from raymae.models.mae import MaskedAutoencoder
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Task, Units, UnitScores, split_of
-from raymae.tasks.forecasting.features import Scales
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, split_of
+from raymae.tasks.forecasting.corpus import CorpusWindows, SeriesCorpus, read_corpora, units_of
+from raymae.tasks.forecasting.features import Features, Scales
 from raymae.tasks.forecasting.networks import Forecasters
 from raymae.tasks.forecasting.prediction import ForecastingPredictor, kept_state
 from raymae.tasks.forecasting.pretraining import WindowPretraining
@@ -71,8 +73,25 @@ class Forecasting(Task):
         return (f"{rows:,} rows x {channels} channels; {counts} windows of {p.lookback} + {p.horizon} steps; "
                 + "; ".join([f"{groups} groups: {grouped}", *notes]))
 
-    def load(self, split: str) -> Windows:
+    @classmethod
+    def pretrains_on(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
+        """How many windows of other series pretraining sees, and what of them is left out."""
+        if not data.pretraining.data:
+            return ""
+        p: Any = cls.schema.params.model_validate(dict(params))
+        series = _series(data, p, torch.device("cpu"))
+        own = [f"{len(series.splits(p.lookback)['train']):,} training windows"] if data.pretraining.own else []
+        return " and ".join([*own, *(corpus.note for corpus in _corpora(data, p, series))])
+
+    def load(self, split: str) -> Source:
         """Windows of a split; but for pretraining, those with something to forecast."""
+        corpora = _corpora(self.config.data, self.params, self.data) if split == "pretrain" else ()
+        if corpora:
+            own = self._windows(split) if self.config.data.pretraining.own else None
+            return CorpusWindows(own, self.data, corpora, self.params.lookback)
+        return self._windows(split)
+
+    def _windows(self, split: str) -> Windows:
         starts = self._starts(split)
         every_channel = split == "pretrain" and self.params.pretrain_channels == "all"
         return Windows(self.data, torch.as_tensor(starts), self.params.lookback, self.params.horizon,
@@ -96,8 +115,10 @@ class Forecasting(Task):
         A series is split in time by itself, so its name is a group in every split; no window is.
         """
         starts = self._starts(split)
-        return Units(self.data.names(starts), self.data.groups(self.splits[split_of(split)], starts),
-                     in_time=len(self.data.parts) > 1)
+        own = Units(self.data.names(starts), self.data.groups(self.splits[split_of(split)], starts),
+                    in_time=len(self.data.parts) > 1)
+        corpora = _corpora(self.config.data, self.params, self.data) if split == "pretrain" else ()
+        return units_of(own if self.config.data.pretraining.own else None, corpora) if corpora else own
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
@@ -109,7 +130,12 @@ class Forecasting(Task):
         """Level and change of the window's own channel are reconstructed in hidden patches."""
         if self.arm.kind != "pretrained":
             return None
-        return WindowPretraining(self._autoencoder, self.features, self.networks.grid, self.params)
+        features, p = self.features, self.params
+        corpora = _corpora(self.config.data, p, self.data)
+        if corpora:  # of one channel each
+            scales = features.scales.with_more([corpus.data for corpus in corpora], p.lookback)
+            features = Features(scales, p.model_copy(update={"covariates": "time"} if p.covariates == "all" else {}))
+        return WindowPretraining(self._autoencoder, features, self.networks.grid, p)
 
     def _autoencoder(self) -> MaskedAutoencoder:
         p = self.params
@@ -226,6 +252,13 @@ class ForecastMetrics(Metrics):
         squared, absolute, count, trivial = self.totals.tolist()
         skill = 1 - squared / trivial if trivial else math.nan
         return {"mse": squared / count, "abs_error": absolute / count, "skill": skill}
+
+
+def _corpora(data: TrialData, p: Any, series: ScaledSeries) -> tuple[SeriesCorpus, ...]:
+    """What pretraining sees beside the series itself."""
+    if not data.pretraining.data:
+        return ()
+    return read_corpora(located_corpora(data), data, path_of(data), p, series)
 
 
 def _series(data: TrialData, p: ForecastingParams, device: torch.device) -> ScaledSeries:

@@ -169,7 +169,8 @@ class Part(NamedTuple):
 class ScaledSeries(SeriesInRow):
     """One or several series, each scaled by its training part, on a device, with the target channel first.
 
-    Steps of several series follow each other. Each is split in time by itself, on its own calendar.
+    Steps of several series follow each other. Each is split in time by itself, on its own calendar; where `whole`, all
+    of it is learned from.
 
     Attributes:
         parts: Which steps are of which series.
@@ -183,15 +184,15 @@ class ScaledSeries(SeriesInRow):
     """
 
     def __init__(self, found: Sequence[Series], protocol: Literal["report", "field"], horizon: int,
-                 device: torch.device, name: str) -> None:
+                 device: torch.device, name: str, *, whole: bool = False) -> None:
         super().__init__(device)
-        self.name, self.protocol, self.horizon = name, protocol, horizon
-        kept, self.notes = splittable(found, protocol, horizon, name)
+        self.name, self.protocol, self.horizon, self.whole = name, protocol, horizon, whole
+        kept, self.notes = (found, ()) if whole else splittable(found, protocol, horizon, name)
         self.step_s, self.step = kept[0].step_s, step_of(kept[0])
         firsts = np.cumsum([0, *(len(one.times) for one in kept)]).tolist()
         self.parts = tuple(
             Part(one.name, first, {split: Split(first + rows.start, first + rows.stop)
-                                   for split, rows in protocol_rows(protocol, len(one.times)).items()})
+                                   for split, rows in self._rows(len(one.times)).items()})
             for one, first in zip(kept, firsts, strict=False))
         self.channels = target_first(kept[0])
         values_TC = np.roll(np.concatenate([one.values_TC for one in kept]), -kept[0].target_index, axis=1)
@@ -205,13 +206,18 @@ class ScaledSeries(SeriesInRow):
         self.means = [self.values_CT[:, part.training].nanmean(dim=1) for part in self.parts]
         self.fill(self.means)
 
+    def _rows(self, count: int) -> Mapping[SplitName, Split]:
+        if not self.whole:
+            return protocol_rows(self.protocol, count)
+        return {"train": Split(0, count), "val": Split(count, count), "test": Split(count, count)}
+
     def splits(self, lookback: int) -> Mapping[str, np.ndarray]:
         """First target steps of every split; val and test do not depend on the lookback.
 
         Raises:
             DataError: There is no window to learn from.
         """
-        if len(self.parts) == 1:
+        if len(self.parts) == 1 and not self.whole:
             found = protocol_splits(self.protocol, len(self.times), lookback=lookback, horizon=self.horizon,
                                     name=self.name)
             return {name: np.asarray(starts) for name, starts in found.items()}

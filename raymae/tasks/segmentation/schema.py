@@ -112,6 +112,7 @@ SCHEMA = TaskSchema(
     metrics=("miou", "miou_native", "pixel_accuracy"),
     check=check,
     primary=("mae", "scratch"),
+    corpora={"scenes": "folders or archives of photographs", "images": "folders of images"},
     published={
         "mae": (Published("miou", 0.288, "ADE20K"),),
         "scratch": (Published("miou", 0.280, "ADE20K"),),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raymae.data.find.corpora import located_corpora
 from raymae.data.find.locate import path_of
 from raymae.data.groups import counted
 from raymae.data.scene_labels import IGNORED, Labelling
@@ -31,6 +33,7 @@ from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitSco
 from raymae.tasks.colours import to_rgb
 from raymae.tasks.pictures import captioned, grid, palette
 from raymae.tasks.pretraining import PatchPretraining
+from raymae.tasks.segmentation.corpus import joined, read_corpora
 from raymae.tasks.segmentation.crops import Crops, WholeScenes
 from raymae.tasks.segmentation.prediction import SegmentationPredictor, logits_of, pretrain_grid_of, segmenter
 from raymae.tasks.segmentation.schema import SCHEMA
@@ -76,6 +79,18 @@ class Segmentation(Task):
         size, patch = int(params["pretrain_crop"] or params["crop_size"] or 0), int(params["patch_size"] or 0)
         return TokenGrid((size, size), (patch, patch), 3)
 
+    @classmethod
+    def pretrains_on(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
+        """How many photographs of corpora pretraining sees, and what of them is left out."""
+        p: Any = cls.schema.params.model_validate(dict(params))
+        folder, found = _folder(data), located_corpora(data)
+        if not found:
+            return ""
+        splits = _splits(folder, p)
+        own = [f"{len(splits.train):,} training images"] if data.pretraining.own else []
+        own += [f"{len(_extra(folder, p)):,} without labels beside them"] if p.unlabelled else []
+        return " and ".join([*own, read_corpora(found, splits, p.image_size).note])
+
     def load(self, split: str) -> Source:
         """Crops to learn from, whole images to score."""
         p, scenes = self.params, self._scenes(split)
@@ -95,18 +110,25 @@ class Segmentation(Task):
         if split == "train" and fraction < 1:
             kept = labelled(len(scenes), fraction, self.config.seed, groups=scenes.groups or None)
             return scenes.take(kept.tolist())
-        if split == "pretrain" and self.params.unlabelled:
+        if split == "pretrain":
+            return self._pretrained_on(scenes)
+        return Scenes(scenes.names, scenes.images, groups=scenes.groups) if split == "pretext" else scenes
+
+    def _pretrained_on(self, own: Scenes) -> Scenes:
+        parts = [Scenes(own.names, own.images, groups=own.groups)] if self.config.data.pretraining.own else []
+        if self.params.unlabelled:
             extra = _extra(self.folder, self.params)
-            return Scenes(scenes.names + extra.names, scenes.images + extra.images, groups=scenes.groups + extra.groups)
-        return Scenes(scenes.names, scenes.images, groups=scenes.groups) if split in ("pretrain", "pretext") else scenes
+            # the same name may be in both folders
+            parts.append(replace(extra, names=tuple(f"unlabelled/{name}" for name in extra.names)))
+        found = located_corpora(self.config.data)
+        if found:
+            parts.append(read_corpora(found, self.data, self.params.image_size).scenes)
+        return joined(parts, self.config.data.name)
 
     def units(self, split: str) -> Units:
         """Images by file name, and the drive or place, where known."""
-        scenes, known = self._scenes(split), len(self.data.train)
-        names = scenes.names
-        if split == "pretrain":  # the same name may be in both folders
-            names = names[:known] + tuple(f"unlabelled/{name}" for name in names[known:])
-        return Units(names, scenes.groups or None)
+        scenes = self._scenes(split)
+        return Units(scenes.names, scenes.groups or None)
 
     # -- networks ------------------------------------------------------------------------------------------------------
 
