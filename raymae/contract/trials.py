@@ -24,7 +24,8 @@ ANOTHER_SEED = 987_654_321  # of torch's own generator, on which no trial depend
 def plain(report: Report) -> dict[str, Any]:
     """A report without what differs from run to run, and without pictures, which a replay does not repeat."""
     values = {field.name: getattr(report, field.name) for field in dataclasses.fields(report)}
-    return {key: value for key, value in values.items() if key not in ("seconds", "state", "pictures", "units")}
+    apart = ("seconds", "state", "kept", "pictures", "units")
+    return {key: value for key, value in values.items() if key not in apart}
 
 
 def difference(got: Any, wanted: Any, path: str = "") -> str:
