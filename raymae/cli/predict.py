@@ -28,15 +28,17 @@ if TYPE_CHECKING:
               help="cpu, cuda, cuda:1, …. Default: a GPU where there is one.")
 @click.option("--backtest", is_flag=True,
               help="Of series: forecast every window of the file, with the truth beside it.")
+@click.option("--figure", type=click.Path(dir_okay=False, path_type=Path), metavar="FILE.svg",
+              help="Of series: draw the last steps and their forecasts, readable in light and dark.")
 @as_json
 @example("""
-raymae predict results/timeseries-mask ETTh1.csv --to forecasts.csv
+raymae predict results/timeseries-mask ETTh1.csv --to forecasts.csv --backtest --figure forecasts.svg
 raymae predict results/imagenet photos/ --to classes.csv --arm mae --ensemble
 raymae predict results/camvid photos/ --to masks/ --device cpu
 """)
 def predict(
     directory: str, source: Path, to: Path, arm: str | None, ensemble: bool, device: str | None, backtest: bool,
-    as_json: bool,
+    figure: Path | None, as_json: bool,
 ) -> None:
     """Predict for INPUT, a file or a folder of files, by a model that the sweep in DIR has kept.
 
@@ -55,7 +57,8 @@ def predict(
 
     model = load_model(directory, arm, ensemble=ensemble, device=usable_device(device))
     with _Progress() as progress:
-        found = predict_files(model, source, to, options=("backtest",) if backtest else (), told=progress.told)
+        found = predict_files(model, source, to, options=("backtest",) if backtest else (), figure=figure,
+                              told=progress.told)
     trials = [card.trial_id for card in model.cards]
     if as_json:
         click.echo(json.dumps({
@@ -71,8 +74,8 @@ def _summary(found: Predicted, to: Path, model: str) -> str:
     total = found.count + len(found.failed)
     lost = f"; {len(found.failed):,} failed" if found.failed else ""
     where = f", {len(found.written):,} file{'s' if len(found.written) != 1 else ''} in {to}"
-    if len(found.written) < 2:
-        where = f", written to {found.written[0]}" if found.written else ", nothing written"
+    if len(found.written) < 3:
+        where = f", written to {' and '.join(map(str, found.written))}" if found.written else ", nothing written"
     return f"{found.count:,} of {total:,} input{'s' if total != 1 else ''} predicted by {model}{where}{lost}"
 
 

@@ -11,8 +11,10 @@ from typing import NamedTuple
 
 import torch
 
-from raymae.errors import DataError, ModelError, RayMAEError, ResourceError, one_line, unknown
+from raymae.errors import DataError, ModelError, RayMAEError, ResourceError, ResultsError, one_line, unknown
 from raymae.inference.load import KeptModel
+from raymae.results.report import svg
+from raymae.tasks.prediction import Predictor
 
 
 class Failed(NamedTuple):
@@ -55,7 +57,7 @@ def usable_device(name: str | None) -> torch.device | None:
 
 
 def predict_files(
-    model: KeptModel, source: Path, to: Path, *, options: tuple[str, ...] = (),
+    model: KeptModel, source: Path, to: Path, *, options: tuple[str, ...] = (), figure: Path | None = None,
     told: Callable[[int, int, Failed | None], None] = lambda done, total, failed: None,
 ) -> Predicted:
     """Predict for a file, or for every file of a folder that the task reads, and write the answers.
@@ -65,17 +67,22 @@ def predict_files(
         source: A file or folder.
         to: Where answers go: a file or a folder, as the task has it.
         options: Some of the task's `Predictor.options`, which are switched on.
+        figure: Where a picture of the first answer goes.
         told: Called after each input with how many are done, how many there are, and how it failed, if it did.
 
     Raises:
         ModelError: The model is damaged, its task cannot predict, or has no such option.
         DataError: There is nothing to predict for, or answers cannot be written there.
+        ResultsError: The picture cannot be written.
     """
     predictor = model.predictor
     for name in options:
         if name not in predictor.options:
             raise ModelError(f"{unknown('option', name, predictor.options)} for the task {model.card.task}")
-    _require_apart(source, to)
+    if figure is not None and type(predictor).figure is Predictor.figure:
+        raise ModelError(f"--figure {figure}: the task {model.card.task} draws none: see what is written to {to}")
+    for place in filter(None, (to, figure)):
+        _require_apart(source, place)
     items, writer = list(predictor.items(source)), predictor.writer(to, source)
     assert model.networks  # what is wrong with them is wrong with every input
     written: list[Path] = []
@@ -85,8 +92,12 @@ def predict_files(
             failed = None
             try:
                 inputs = item.read()
-                written += writer.add(item, inputs, model.predict(inputs, **dict.fromkeys(options, True)))
-            except ModelError:
+                answer = model.predict(inputs, **dict.fromkeys(options, True))
+                written += writer.add(item, inputs, answer)
+                if figure is not None and figure not in written:
+                    svg.write(predictor.figure(inputs, answer) or "", figure)
+                    written.append(figure)
+            except (ModelError, ResultsError):
                 raise
             except RayMAEError as error:
                 failed = Failed(item.name, str(error))
@@ -107,13 +118,13 @@ def _require_apart(source: Path, to: Path) -> None:
         DataError: Answers would go there.
     """
     if re.match(r"\w+:/", str(to)):  # a path of s3://bucket is s3:/bucket
-        raise DataError(f"--to {to}: answers are written on this machine; name a file or folder of it")
+        raise DataError(f"{to}: answers are written on this machine; name a file or folder of it")
     given, wanted = Path(os.path.realpath(source)), Path(os.path.realpath(to))
     if given == wanted or (source.exists() and to.exists() and os.path.samefile(source, to)):
-        raise DataError(f"--to {to}: is the input itself, which is never overwritten; name another file or folder")
+        raise DataError(f"{to}: is the input itself, which is never overwritten; name another file or folder")
     if source.is_dir() and given in wanted.parents:
-        raise DataError(f"--to {to}: lies in the input folder, where it would be an input the next time; name a place "
+        raise DataError(f"{to}: lies in the input folder, where it would be an input the next time; name a place "
                         "outside of it")
     if to.is_dir() and given.parent == wanted:
-        raise DataError(f"--to {to}: is the folder of the input, where answers could take its name; name a folder of "
+        raise DataError(f"{to}: is the folder of the input, where answers could take its name; name a folder of "
                         "their own")

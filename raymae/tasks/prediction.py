@@ -94,6 +94,10 @@ class Predictor(ABC):
     def answer(self, scores: np.ndarray, prepared: Any) -> Any:
         """What a user wants of the scores: a table of forecasts, class names, a mask, a filled table."""
 
+    def figure(self, inputs: Any, answer: Any) -> str | None:
+        """Inputs and answer as an SVG for a page; None where a task draws none, since its answers are pictures."""
+        return None
+
     @abstractmethod
     def encode(self, model: nn.Module, prepared: Any) -> np.ndarray:
         """Features for other uses: `[examples, D]`, the encoder's tokens averaged, without any hidden."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from pathlib import Path
 from typing import Any
+from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
@@ -121,3 +122,35 @@ def test_several_series_with_missing_cells(make_config: MakeConfig, tmp_path: Pa
 def test_the_calendar_goes_on(times: list[str], step_s: int, calendar: str, wanted: list[str]) -> None:
     found = following(np.array(times, dtype="datetime64[s]"), step_s, calendar, 2)
     assert list(found.astype("datetime64[D]").astype(str)) == wanted
+
+
+@pytest.mark.parametrize("backtest", [False, True])
+def test_the_figure_has_the_last_steps_and_forecasts_in_whole_horizons(
+    network: Kept, etth1: Path, tmp_path: Path, backtest: bool
+) -> None:
+    file = tmp_path / "last.csv"
+    pd.read_csv(etth1).tail(400).to_csv(file, index=False)
+    found = network.predictor.read(file)
+    answer = network.answer(found, backtest=backtest)
+    root = ElementTree.fromstring(network.predictor.figure(found, answer))
+    known, forecast = (path.attrib["d"] for path in root.iter("{http://www.w3.org/2000/svg}path"))
+    points = [np.array([step.split() for step in re.split("[ML]", path)[1:]], dtype=float)
+              for path in (known, forecast)]
+    assert [len(one) for one in points] == [120, 120 if backtest else HORIZON]
+    assert (points[0][-1, 0] < points[1][0, 0]) == (not backtest), "what is not known yet stands behind what is"
+    assert ((np.concatenate(points) >= 0) & (np.concatenate(points) <= (760, 320))).all()
+    if backtest:  # heights are of one scale: the drawn errors are those of the table
+        rows = answer[answer["made_at"].isin(answer["made_at"].unique()[::-1][::HORIZON])].sort_values("time").tail(120)
+        drawn = points[0][:, 1] - points[1][:, 1]
+        assert np.corrcoef(drawn, rows["forecast"] - rows["truth"])[0, 1] > 0.9999
+
+
+def test_where_cells_are_missing_the_figures_line_is_interrupted(network: Kept, etth1: Path, tmp_path: Path) -> None:
+    file = tmp_path / "gaps.csv"
+    frame = pd.read_csv(etth1).tail(300)
+    frame.iloc[-100:-90, frame.columns.get_loc("OT")] = np.nan
+    frame.to_csv(file, index=False)
+    found = network.predictor.read(file)
+    picture = network.predictor.figure(found, network.answer(found))
+    known = next(ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}path")).attrib["d"]
+    assert (known.count("M"), known.count("L")) == (2, 120 - 10 - 2)

@@ -24,6 +24,7 @@ from raymae.errors import DataError
 from raymae.spec.read import Tree
 from raymae.tasks.answers import TableWriter
 from raymae.tasks.forecasting.features import Features, Scales
+from raymae.tasks.forecasting.figure import figure
 from raymae.tasks.forecasting.networks import Forecasters
 from raymae.tasks.forecasting.schema import SCHEMA
 from raymae.tasks.forecasting.windows import ScaledSeries, SeriesInRow, Windows
@@ -236,6 +237,11 @@ class ForecastingPredictor(Predictor):
         if prepared.backtest:
             columns["truth"] = data.units_T[step_WH].ravel()
         return pd.DataFrame(columns)
+
+    def figure(self, inputs: Any, answer: Any) -> str:
+        """The last steps of the first series, and what was forecast of them or after them."""
+        found = inputs if isinstance(inputs, (list, tuple)) else self.read(inputs)
+        return figure(found, answer, self.config.arm)
 
     def _times(self, data: FollowedSeries, steps: np.ndarray) -> np.ndarray:
         times = data.times[steps]
