@@ -63,7 +63,8 @@ def run_sweep(
     display = display or Display.silent()
     store = Store.create(
         Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh, extend=extend,
-        data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint},
+        data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint,
+              "pretrains_on": "\n".join(plan.pretrains_on)},
         on_warning=display.warned,
     )
     with ExitStack() as stack:

@@ -274,6 +274,23 @@ def _text(drawn: Any) -> str:
     return capture.get()
 
 
+def test_the_results_say_what_pretraining_saw(data: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
+    from raymae.results import Store
+    from raymae.results.views.show import render as drawn
+    from raymae.results.views.show import summary
+
+    (tmp_path / "more.yaml").write_text(SWEEP)
+    plan = make_plan(load_sweep(tmp_path / "more.yaml", schema_of=schema_of))
+    found = {"name": "own", "source": "real", "fingerprint": plan.data.fingerprint}
+    for folder, saw in (("with", "\n".join(plan.pretrains_on)), ("without", "")):
+        with Store.create(tmp_path / folder, plan.spec, plan.schema, environment={}, data={**found,
+                                                                                         "pretrains_on": saw}):
+            pass
+        told = summary(Store.open(tmp_path / folder))
+        assert told.to_json()["pretrains_on"] == saw
+        assert ("pretraining saw 36 training images and 5 pictures of photos" in _text(drawn(told))) == bool(saw)
+
+
 def test_arms_that_do_not_pretrain_keep_their_names(data: dict[str, Any], corpus: Path, tmp_path: Path) -> None:
     from raymae.search.plan import example_config
 

@@ -79,6 +79,7 @@ class Manifest:
         times_epochs: By trained arm how many times the epochs it gets, so that arms are equal in what `fair` says;
             None until that was measured.
         looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
+        pretrains_on: What pretraining sees where that is not the training split alone, and what was left out; or "".
     """
 
     raymae_version: str
@@ -89,6 +90,7 @@ class Manifest:
     columns: Mapping[str, Mapping[str, str]]
     times_epochs: Mapping[str, float] | None = None
     looked_before: bool = False
+    pretrains_on: str = ""
 
     def shared(self, dataset: str) -> dict[str, object]:
         """The columns that have the same value in every row of a dataset."""
@@ -144,6 +146,7 @@ class Manifest:
             ),
             columns=plain["columns"], times_epochs=plain.get("times_epochs"),
             looked_before=plain.get("looked_before", False),
+            pretrains_on=plain.get("pretrains_on", ""),
         )
 
 

@@ -153,6 +153,7 @@ def described(spec: SweepSpec, schema: TaskSchema, data: Mapping[str, str]) -> M
         task=SweepTask(schema.name, schema.objective, schema.metrics, dict(schema.arms), schema.primary,
                        dict(schema.published)),
         columns=columns_of(schema),
+        pretrains_on=data.get("pretrains_on", ""),
     )
 
 

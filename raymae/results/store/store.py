@@ -68,7 +68,8 @@ class Store:
             spec: The resolved sweep.
             schema: Its task; pins the columns.
             environment: Versions, git commit, device: plain values.
-            data: `name`, `source` (`real` or `synthetic`) and `fingerprint` of the data that was found.
+            data: `name`, `source` (`real` or `synthetic`) and `fingerprint` of the data that was found; and
+                `pretrains_on`, what pretraining sees of it and of other data, where there is a need to say.
             extend: The spec may ask for more trials per arm or more replicates than the one that is there.
             fresh: Move an existing folder to `<name>.old-<n>` and start over. Local folders only.
             flush_s: Reports are written at most this often; 0 writes each at once.

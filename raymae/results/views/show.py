@@ -34,6 +34,7 @@ class Summary:
         num_reports: Reports of all trials.
         verdict: The one written at the end, or computed from what is there.
         models: The models that it has kept; None where their folder cannot be listed.
+        pretrains_on: What pretraining saw where that is not the training split alone; or "".
     """
 
     root: str
@@ -41,6 +42,7 @@ class Summary:
     num_reports: int
     verdict: Verdict
     models: Models | None = None
+    pretrains_on: str = ""
 
     def to_json(self) -> dict[str, object]:
         """What `raymae results --json` prints."""
@@ -48,7 +50,7 @@ class Summary:
             "sweep": self.verdict.sweep, "root": self.root, "task": self.verdict.task,
             "headline": headline(self.verdict), "num_trials": self.num_trials, "num_reports": self.num_reports,
             "models": [card.trial_id for cards in self.models.by_arm.values() for card in cards] if self.models else [],
-            "verdict": self.verdict.to_json(),
+            "pretrains_on": self.pretrains_on, "verdict": self.verdict.to_json(),
         }
 
 
@@ -71,6 +73,7 @@ def summary(store: Store) -> Summary:
         num_reports=store.table("reports").num_rows,
         verdict=verdict,
         models=models,
+        pretrains_on=store.manifest.pretrains_on,
     )
 
 
@@ -90,8 +93,9 @@ def render(summary: Summary) -> RenderableType:
     for section in (other_metrics(verdict), pairs(verdict), front(verdict)):
         if section is not None:
             parts += ["", section]
-    line = summary.models.line() if summary.models is not None else ""
-    return Group(*parts, "", Text(headline(verdict), style="bold"), *([Text(line)] if line else []))
+    lines = [f"pretraining saw {line}" for line in summary.pretrains_on.splitlines()]
+    lines.append(summary.models.line() if summary.models is not None else "")
+    return Group(*parts, "", Text(headline(verdict), style="bold"), *map(Text, filter(None, lines)))
 
 
 def front(verdict: Verdict) -> RenderableType | None:

@@ -158,6 +158,7 @@ SCHEMA = TaskSchema(
     metrics=("column_score", "rmse", "mse", "mse_all", "mse_own_scale", "wasserstein", "accuracy"),
     check=check,
     primary=("mae", "scratch"),
+    corpora={"tables": "tables that have the same columns"},
     reads=tuple(name for name in Reading.model_fields if name not in SERIES_KEYS),
     published={
         "report_mae": (Published("mse", 0.5171, "California Housing", "not on the baseline's scale"),),

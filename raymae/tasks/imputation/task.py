@@ -23,6 +23,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from raymae.data.find.corpora import located_corpora
 from raymae.data.find.locate import path_of
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled
@@ -30,8 +31,9 @@ from raymae.models.columns import Cells
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Task, Units, split_of
+from raymae.tasks.base import Batch, Loss, Source, Task, Units, joined, split_of
 from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
+from raymae.tasks.imputation.corpus import MoreRows, RowsToPretrainOn, read_corpora, tensors_of
 from raymae.tasks.imputation.imputing import Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.prediction import ImputationPredictor, kept_state
@@ -75,9 +77,29 @@ class Imputation(Task):
                 + "; ".join([counted({name: table.groups(rows) for name, rows in table.rows.items() if name in told}),
                              *table.table.notes]))
 
-    def load(self, split: str) -> TableRows:
+    @classmethod
+    def pretrains_on(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
+        """How many rows of other tables pretraining sees, and what of them is left out."""
+        if not data.pretraining.data:
+            return ""
+        p: Any = cls.schema.params.model_validate(dict(params))
+        table = _table(data, p, torch.device("cpu"))
+        own = [f"{len(table.rows['fit']):,} rows of the table"] if data.pretraining.own else []
+        return " and ".join([*own, read_corpora(located_corpora(data), data, p.group, table).note])
+
+    def _more(self) -> MoreRows | None:
+        """What pretraining sees beside the table."""
+        where = self.config.data
+        return read_corpora(located_corpora(where), where, self.params.group, self.data) if where.pretraining.data \
+            else None
+
+    def load(self, split: str) -> Source:
         """Rows to learn from, or rows whose missing cells are scored."""
         rows = self._rows(split)
+        more = self._more() if split == "pretrain" else None
+        if more is not None:
+            wanted = [self.data.seen_RC[rows]] if self.config.data.pretraining.own else []
+            return RowsToPretrainOn([tensors_of(self.imputing, units_RC) for units_RC in (*wanted, more.units_RC)])
         if split in ("val", "test", "pretext"):
             return TableRows(self.data, rows, self.imputing.tensors, scored=True)
         hide = self._hide if split == "train" else None
@@ -93,7 +115,14 @@ class Imputation(Task):
     def units(self, split: str) -> Units:
         """Rows by their number in the file, the first below the header being 1, and their groups where known."""
         rows = self._rows(split)
-        return Units(tuple(str(row + 1) for row in rows), self.data.groups(rows))
+        own, more = Units(tuple(str(row + 1) for row in rows), self.data.groups(rows)), None
+        if split == "pretrain":
+            more = self._more()
+        if more is None:
+            return own
+        known = own.groups is not None
+        return joined([*([own] if self.config.data.pretraining.own else []),
+                       Units(more.names, more.groups if known else None)])
 
     def _hide(self, missing_BC: Tensor, generator: Generator) -> Tensor:
         p = self.params
