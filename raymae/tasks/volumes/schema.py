@@ -166,6 +166,7 @@ SCHEMA = TaskSchema(
     metrics=("dice", *(f"dice_{index}" for index in range(1, NUM_COLUMNS + 1))),
     check=check,
     primary=("mae", "scratch"),
+    corpora={"volumes": "NIfTI volumes, in folders without label maps or in folders called labels beside them"},
     published={
         "mae": (Published("dice", 0.7712, "BTCV"),),
         "scratch": (Published("dice", 0.7548, "BTCV"),),

@@ -15,18 +15,21 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raymae.data.find.corpora import located_corpora
 from raymae.data.find.locate import path_of
 from raymae.data.subsets import labelled
+from raymae.errors import DataError
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, split_of
+from raymae.tasks.base import Batch, Loss, Metrics, Source, Task, Units, UnitScores, joined, split_of
 from raymae.tasks.pictures import LABELS, captioned, grid, most_labelled, slice_picture
 from raymae.tasks.pretraining import PatchPretraining
 from raymae.tasks.transformer import autoencoder, encoder
 from raymae.tasks.volumes.boxes import Boxes, VolumeSplits, resized, volume_splits, whole_volumes
+from raymae.tasks.volumes.corpus import VolumeCorpora, read_corpora
 from raymae.tasks.volumes.prediction import (
     VolumesPredictor,
     grid_of,
@@ -62,6 +65,16 @@ class Volumes(Task):
         """Read every file, without resampling."""
         return _volumes(data, cls.schema.params.model_validate(dict(params)), torch.device("cpu")).check()
 
+    @classmethod
+    def pretrains_on(cls, data: TrialData, params: Mapping[str, Scalar]) -> str:
+        """How many volumes of corpora pretraining sees, and what of them is left out."""
+        if not data.pretraining.data:
+            return ""
+        p: Any = cls.schema.params.model_validate(dict(params))
+        volumes = _volumes(data, p, torch.device("cpu"))
+        own = [f"{len(volumes.scans['train']):,} training volumes"] if data.pretraining.own else []
+        return " and ".join([*own, _corpora(data, p, volumes).note])
+
     def load(self, split: str) -> Source:
         """Boxes for training, whole volumes for scoring. The labelled share is of patients, drawn by the seed."""
         p, data = self.params, self.data
@@ -73,6 +86,12 @@ class Volumes(Task):
             return Boxes(volumes, self.roi, labelled=False)
         if split == "pretrain":
             every = (*volumes, *(data.split("unlabelled") if p.unlabelled else ()))
+            if self.config.data.pretraining.data:
+                own = every if self.config.data.pretraining.own else ()
+                every = (*own, *_corpora(self.config.data, p, data).volumes)
+                if not every:
+                    raise DataError(f"{self.config.data.name}: nothing is left to pretrain on, for val or test has all "
+                                    "of it; name other data")
             return Boxes(every, self.roi, labelled=False, num_boxes=p.pretrain_boxes, **augment)
         chosen = [volumes[index] for index in self._labelled()]
         return Boxes(chosen, self.roi, labelled=True, num_boxes=p.boxes_per_epoch, **augment)
@@ -88,6 +107,10 @@ class Volumes(Task):
         if split == "pretrain" and self.params.unlabelled:
             splits.append("unlabelled")
         names, groups = self.data.names(*splits), self.data.groups(*splits)
+        if split == "pretrain" and self.config.data.pretraining.data:
+            more = _corpora(self.config.data, self.params, self.data).names
+            own = [Units(names, groups)] if self.config.data.pretraining.own else []
+            return joined([*own, Units(more, more if groups is not None else None)])
         if split != "train":
             return Units(names, groups)
         kept = self._labelled()
@@ -223,6 +246,11 @@ class DiceMetrics(Metrics):
 
 def _volumes(data: TrialData, p: Any, device: torch.device) -> VolumeSplits:
     return volume_splits(path_of(data), preparation_of(p), p.group, device)
+
+
+def _corpora(data: TrialData, p: Any, volumes: VolumeSplits) -> VolumeCorpora:
+    """What pretraining sees beside the data set's own volumes."""
+    return read_corpora(located_corpora(data), volumes, frozenset(volumes.groups("val", "test") or ()), p.group)
 
 
 @cache
