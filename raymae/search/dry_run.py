@@ -15,6 +15,7 @@ from torch import Generator, Tensor, nn
 
 from raymae.search.decide.algorithms import grid
 from raymae.search.plan import Plan, example_config
+from raymae.spec.factors import num_cells, said, told
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
 from raymae.spec.sweep import SweepSpec
@@ -32,11 +33,14 @@ def describe(plan: Plan) -> dict[str, Any]:
     """
     spec = plan.spec
     arms = []
-    for name, arm in plan.arms.items():
+    for name in spec.arms:
+        lanes = [arm for arm in plan.arms.values() if arm.name == name]
+        arm, searched = lanes[0], sum(lane.home == lane.lane for lane in lanes)
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
-        replicates = arm.arm.num_replicates(spec.num_replicates)
-        arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": trials, "replicates": replicates,
-                     "pretrainings": _pretrainings(arm, trials, replicates, spec), **_start(plan, name),
+        each = arm.arm.num_replicates(spec.num_replicates)
+        pretrainings = searched * _pretrainings(arm, trials, 0, spec) + len(lanes) * _pretrainings(arm, 0, each, spec)
+        arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": searched * trials,
+                     "replicates": len(lanes) * each, "pretrainings": pretrainings, **_start(plan, name),
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources
     return {
@@ -50,6 +54,7 @@ def describe(plan: Plan) -> dict[str, Any]:
         "resources": {"slots": plan.slots, "workers": res.workers, "cpus_per_worker": res.cpus_per_worker,
                       "gpus_per_worker": res.gpus_per_worker},
         "budget": {"wall_minutes": spec.budget.wall_minutes, "num_trials": spec.budget.num_trials},
+        "factors": {name: list(values) for name, values in spec.factors.items()}, "at": dict(spec.search.at),
         "arms": arms,
         "num_trials": sum(arm["num_trials"] + arm["replicates"] for arm in arms),
     }
@@ -60,7 +65,8 @@ def _pretrainings(arm: ArmPlan, trials: int, replicates: int, spec: SweepSpec) -
     if arm.arm.kind != "pretrained" or arm.origin.adopts:
         return 0
     if spec.search.algorithm == "grid":
-        return len({tuple(point.get(key) for key in arm.shared) for point in grid(arm)}) + replicates
+        points = {tuple(point.get(key) for key in arm.shared) for point in grid(arm)} if trials else ()
+        return len(points) + replicates
     return math.ceil(trials / spec.search.finetunes_per_encoder) + replicates
 
 
@@ -70,7 +76,7 @@ def _start(plan: Plan, arm: str) -> dict[str, Any]:
         return {}
     given = plan.given[arm]
     return {"encoder": {"source": given.source, "sha256": given.sha256, "notes": list(plan.notes[arm]),
-                        "continue": plan.arms[arm].origin.goes_on}}
+                        "continue": next(one.origin.goes_on for one in plan.arms.values() if one.name == arm)}}
 
 
 def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
@@ -177,6 +183,7 @@ def render(description: Mapping[str, Any]) -> RenderableType:
         Text(f"data: {data['name']}, {data['source']}, {data['path'] or 'generated'} ({data['fingerprint']})\n"
              f"      {data['splits']}"
              + "".join(f"\n      pretraining sees {line}" for line in data["pretrains_on"])),
+        *([Text(_factors(description))] if description["factors"] else []),
         Text(_rule(description["rule"])), *map(Text, _starts(description["arms"])), Text(), table,
         Text("\nnothing was started"),
     )
@@ -191,6 +198,16 @@ def _starts(arms: Sequence[Mapping[str, Any]]) -> list[str]:
             notes = "".join(f"\n      {note}" for note in start["notes"])
             lines.append(f"{arm['arm']} {then} the weights {start['sha256'][:16]} of {start['source']}{notes}")
     return lines
+
+
+def _factors(description: Mapping[str, Any]) -> str:
+    """The cells that the arms are compared in, in one line."""
+    factors, at = description["factors"], description["at"]
+    listed = " x ".join(f"{name} {', '.join(map(said, values))}" for name, values in factors.items())
+    number = num_cells(factors)
+    searched = f"searched at {told(at)}, replicated in every cell" if at else "each is searched by itself"
+    shared = "" if number == 1 else "; pretrainings are counted as if cells shared none, which they do where they can"
+    return f"cells: {number} ({listed}), {searched}{shared}"
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

@@ -17,7 +17,7 @@ from raymae.results.store.store import Store
 from raymae.search.decide.algorithms import contains
 from raymae.search.engine.connection import local_resources, slots
 from raymae.spec.arms import Origin, with_arms
-from raymae.spec.resolve import ArmPlan, arm_plan, data_of, trial_config
+from raymae.spec.resolve import ArmPlan, arm_plans, data_of, trial_config
 from raymae.spec.space import combinations
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema, encoder_params
@@ -39,7 +39,8 @@ class Plan:
     Attributes:
         spec: The sweep.
         schema: Its task.
-        arms: What each arm fixes and searches.
+        arms: What each arm fixes and searches, in every cell of the factors: by lane (see `raymae.spec.factors`), by
+            arm where the sweep has no factors.
         data: Where the data is, and whether it is real; its fingerprint is of the corpora of pretraining too.
         slots: Trials at once; on a cluster as many as the file asks for, or 1 until it has been joined.
         splits: One line on the data's splits.
@@ -80,9 +81,10 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
         cpus, gpus = local_resources()
         at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
     task, schema = task_class(spec.task), with_arms(spec, schema_of(spec.task))
-    arms = {name: arm_plan(spec, schema, name) for name in spec.arms}
-    given = {name: _given(spec, name, plan.origin) for name, plan in arms.items() if plan.origin.encoder}
-    arms |= {name: replace(arms[name], weights=weights.sha256) for name, weights in given.items()}
+    arms = arm_plans(spec, schema)
+    origins = {plan.name: plan.origin for plan in arms.values() if plan.origin.encoder}
+    given = {name: _given(spec, name, origin) for name, origin in origins.items()}
+    arms |= {lane: replace(plan, weights=given[plan.name].sha256) for lane, plan in arms.items() if plan.name in given}
     located = task.locate(spec.data)
     corpora = task.locate_corpora(spec.pretraining)
     splits, seen = "", dict[str, bool]()
@@ -92,7 +94,8 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
             splits = task.validate(data, params)
             if plan.arm.kind == "pretrained" and not plan.origin.adopts:
                 seen[task.pretrains_on(data, params)] = True
-    notes = {name: _fitted(spec, arms[name], weights, located.source) for name, weights in given.items()}
+    notes = {plan.name: _fitted(spec, plan, given[plan.name], located.source)
+             for plan in reversed(arms.values()) if plan.name in given}
     return Plan(spec, schema, arms, together(located, corpora), at_once, splits, address, tuple(filter(None, seen)),
                 given, notes)
 
@@ -147,11 +150,16 @@ def _fitted(spec: SweepSpec, plan: ArmPlan, given: Given, source: DataSource) ->
 
 def example_config(plan: Plan, arm: str) -> TrialConfig:
     """What would be run without a search: searched parameters at their default where the space holds it, or else at
-    its first value."""
-    arm_plan_ = plan.arms[arm]
+    its first value.
+
+    Args:
+        plan: The sweep.
+        arm: One of its lanes; an arm stands for its first.
+    """
+    arm_plan_ = plan.arms[arm] if arm in plan.arms else next(one for one in plan.arms.values() if one.name == arm)
     sampled: dict[str, Any] = {}
     for name, distribution in arm_plan_.space.items():
-        if distribution.active({"arm": arm, **sampled}):
+        if distribution.active({"arm": arm_plan_.name, **sampled}):
             default = arm_plan_.fixed[name]
             sampled[name] = default if contains(distribution, default) else distribution.probes()[0]
     return trial_config(

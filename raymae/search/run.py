@@ -130,8 +130,8 @@ def _spent(conductor: Conductor) -> str:
     spec, root = conductor.spec, conductor.store.location
     limits = {name: value for name in ("wall_minutes", "gpu_hours", "dollars")
               if (value := getattr(spec.budget, name)) is not None}
-    missing = [f"{arm} has {min(have, wanted)} of {wanted}" for arm, wanted in conductor.replicates.items()
-               if (have := conductor.trials.counts(arm, "replicate").get("completed", 0)) < wanted]
+    missing = [f"{lane} has {min(have, wanted)} of {wanted}" for lane, wanted in conductor.replicates.items()
+               if (have := conductor.trials.counts(lane, "replicate").get("completed", 0)) < wanted]
     more = " ".join(f"--set budget.{name}={2 * value:g}" for name, value in limits.items())
     return (f"{root}: the budget is spent ({', '.join(f'budget.{name}={value:g}' for name, value in limits.items())}) "
             f"and no verdict is reached: of the replicates, {', '.join(missing) or 'none is missing'}. What was done "

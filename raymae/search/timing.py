@@ -16,6 +16,7 @@ from itertools import pairwise
 from raymae.errors import one_line
 from raymae.models.given import Given
 from raymae.search.plan import Plan, example_config
+from raymae.spec.factors import cells
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.trial import TrialConfig
 
@@ -37,7 +38,10 @@ class EpochCost:
 
 
 def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
-    """How many times the fine-tuning epochs each trained arm gets; arms of the same length are left out.
+    """How many times the fine-tuning epochs each trained lane gets; those of the same length are left out.
+
+    A lane is an arm in the cells of the sweep's factors in which it is the same. It is made equal to what costs most
+    there; what it costs itself is measured once.
 
     Args:
         plan: The sweep; Ray is connected.
@@ -58,7 +62,12 @@ def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
             costs[name] = ray.get(remote.remote(example_config(plan, name), threads, plan.given.get(name)))
         except ray.exceptions.RayTaskError as error:
             warn(f"arm {name} could not be measured and keeps its epochs: {one_line(error.cause or error, 0)}")
-    return times_epochs(plan.arms, costs)
+    times: dict[str, float] = {}
+    for cell in cells(plan.spec.factors):
+        lanes = {name: arm for name, arm in plan.arms.items() if all(cell[key] == at for key, at in arm.cell.items())}
+        here = times_epochs(lanes, {name: cost for name, cost in costs.items() if name in lanes})
+        times |= {name: max(value, times.get(name, 1.0)) for name, value in here.items()}
+    return times
 
 
 def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) -> dict[str, float]:

@@ -13,7 +13,8 @@ from pydantic import ValidationError
 from raymae.errors import unknown
 from raymae.spec.arms import fixed_in, origin_of, problems_of_origins, with_arms
 from raymae.spec.constraints import Constraint
-from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plan
+from raymae.spec.factors import factor_problems
+from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plans
 from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
 from raymae.spec.task import TaskSchema, TrainingParams, is_live
@@ -27,9 +28,13 @@ TRAINING = set(TrainingParams.model_fields)
 def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     """List everything wrong with a spec; impossible values only where every name and condition is right."""
     own, schema = schema, with_arms(spec, schema)
-    checks = (_size, _reading, _corpora, _settings, _fixed_in_arms, _fixed_and_searched, _space, _constraints, _order)
+    checks = (_size, _reading, _corpora, _settings, _fixed_in_arms, _fixed_and_searched, factor_problems, _space,
+              _constraints, _order)
     found = [*problems_of_origins(spec, own), *(finding for check in checks for finding in check(spec, schema))]
-    return found or list(dict.fromkeys(finding for name in spec.arms for finding in _impossible(spec, schema, name)))
+    if found:
+        return found
+    plans = arm_plans(spec, schema).values()
+    return list(dict.fromkeys(finding for plan in plans for finding in _impossible(spec, schema, plan)))
 
 
 def _own(schema: TaskSchema) -> set[str]:
@@ -151,9 +156,8 @@ def _order(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
         yield "space", str(error)
 
 
-def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> list[Finding]:
+def _impossible(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> list[Finding]:
     """Findings of the first check of an arm's values that has any: the later ones take the earlier for granted."""
-    plan = arm_plan(spec, schema, arm)
     for check in (_out_of_bounds, _endless_grid, _nothing_live, _refused):
         found = list(check(spec, schema, plan))
         if found:
@@ -163,6 +167,8 @@ def _impossible(spec: SweepSpec, schema: TaskSchema, arm: str) -> list[Finding]:
 
 def _where(spec: SweepSpec, plan: ArmPlan, name: str) -> str:
     """The key under which an arm got its value of a parameter."""
+    if name in plan.cell:
+        return f"factors.{name}"
     if name in fixed_in(spec, plan.name):
         return f"arms.{plan.name}.{name}"
     if name in plan.space:

@@ -60,7 +60,9 @@ def _is_scalar(location: Sequence[str]) -> bool:
     if location[-1] not in ("bool", "int", "float", "str"):
         return False
     match location:
-        case ("settings", _, _) | ("arms", _, _, _) | ("space", _, "choice", _, _) | ("space", _, "when", _, _, _):
+        case ("settings", _, _) | ("arms", _, _, _) | ("factors", _, _, _) | ("search", "at", _, _):
+            return True
+        case ("space", _, "choice", _, _) | ("space", _, "when", _, _, _):
             return True
     return False
 

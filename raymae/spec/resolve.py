@@ -1,7 +1,7 @@
 """From a sweep file and a task's description to what each arm fixes and searches.
 
 Precedence, weakest first: the task's defaults, the size preset, `training` and `settings`, the arm's own fixed values,
-`space`.
+`space`. Factors are none of these: a sweep file says them once.
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 
 from raymae.spec.arms import Origin, fixed_in, origin_of
 from raymae.spec.constraints import Constraint
+from raymae.spec.factors import Cell, cells, factors_of, held, home_cell, lane
 from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, ordered
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import Arm, TaskSchema, TrainingParams, is_live, phase_of
@@ -22,7 +23,7 @@ UNADOPTED = frozenset(name for name in TrainingParams.model_fields if phase_of(T
 
 @dataclass(frozen=True)
 class ArmPlan:
-    """What one arm fixes and what is searched for it.
+    """What one arm fixes and what is searched for it, in the cells of a sweep in which it is the same.
 
     Attributes:
         name: The arm.
@@ -35,6 +36,9 @@ class ArmPlan:
         origin: The task's arm that it is like, and the weights that it starts from.
         weights: The content of those, as a hash; "" where it starts from none, or they have not been read.
         times_epochs: How many times the epochs of fine-tuning it gets, so that arms are equal in what `fair` says.
+        cell: The values of the sweep's factors that it has.
+        lane: Names it within the sweep; the arm's name where it has no factor.
+        home: The lane whose search serves it: its own, unless another cell is searched for all.
     """
 
     name: str
@@ -47,6 +51,13 @@ class ArmPlan:
     times_epochs: float = 1.0
     origin: Origin = field(default_factory=Origin)
     weights: str = ""
+    cell: Cell = field(default_factory=dict)
+    lane: str = ""
+    home: str = ""
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "lane", self.lane or self.name)
+        object.__setattr__(self, "home", self.home or self.lane)
 
     def params(self, sampled: Mapping[str, Scalar]) -> dict[str, Scalar]:
         """The arm's complete parameters with the sampled ones laid over the fixed ones."""
@@ -79,10 +90,29 @@ def _like(value: Scalar, default: Scalar) -> Scalar:
     return float(value) if isinstance(default, float) and type(value) is int else value
 
 
-def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
+def arm_plans(spec: SweepSpec, schema: TaskSchema) -> dict[str, ArmPlan]:
+    """Resolve every arm in every cell, by lane, cell by cell; by arm where the sweep has no factors."""
+    plans: dict[str, ArmPlan] = {}
+    for cell in cells(spec.factors):
+        for name in spec.arms:
+            plan = arm_plan(spec, schema, name, cell)
+            plans.setdefault(plan.lane, plan)
+    return plans
+
+
+def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str, cell: Cell | None = None) -> ArmPlan:
     """Resolve one arm. The spec must have been checked against the schema (`raymae.spec.check` found nothing), which
-    has the sweep's own arms (`raymae.spec.arms.with_arms`)."""
+    has the sweep's own arms (`raymae.spec.arms.with_arms`).
+
+    Args:
+        spec: The sweep.
+        schema: Its task.
+        name: The arm.
+        cell: A value of each factor; of a sweep that has any the first by default.
+    """
     arm, origin = schema.arms[name], origin_of(spec, schema, name)
+    cell = {key: values[0] for key, values in spec.factors.items()} if cell is None else cell
+    factors, home = (held(one, factors_of(spec, schema, name)) for one in (cell, home_cell(spec, cell)))
 
     def has(key: str) -> bool:
         return schema.has(name, key) and not (origin.adopts and key in UNADOPTED)
@@ -98,6 +128,7 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
         **spec.training.model_dump(exclude_unset=True),
         **spec.settings,
         **own,
+        **factors,
     }
     fixed = {key: _like(value, defaults[key]) for key, value in merged.items() if has(key)}
     space = {
@@ -111,7 +142,9 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str) -> ArmPlan:
     constraints = tuple(map(Constraint, spec.constraints))
     space = {key: _possible(name, key, distribution, constraints) for key, distribution in space.items()}
     shared = tuple(key for key in space if arm.kind == "pretrained" and phase_of(schema.params, key) != "finetune")
-    return ArmPlan(name, arm, fixed, space, constraints, live, shared, origin=origin)
+    return ArmPlan(name, arm, fixed, space, constraints, live, shared, origin=origin,
+                   cell={key: fixed[key] for key in factors}, lane=lane(name, factors, spec.factors),
+                   home=lane(name, home, spec.factors))
 
 
 def _possible(

@@ -162,6 +162,10 @@ class SearchSpec(Model):
     seed: int = Field(0, ge=0, le=10**12, description="Seed of the search. Trial k of every arm, counted from 0, is "
                       "trained on seed 1000 * seed + k; a trial of a population that goes on from another keeps that "
                       "one's.")
+    at: dict[str, Scalar] = Field(
+        default_factory=dict, description="The cell of the factors that is searched, such as {label_fraction: 0.1}: "
+        "each arm's best configuration there is replicated in every cell. By default every cell is searched by itself."
+    )
     warm_start: list[str] = Field(
         default_factory=list, description="Results folders of earlier sweeps whose trials the search learns from."
     )
@@ -260,6 +264,10 @@ class SweepSpec(Model):
     arms: dict[str, dict[str, Scalar]] = Field(
         min_length=1, description="The arms: a list of names, or a mapping from name to values fixed for that arm."
     )
+    factors: dict[str, list[Scalar]] = Field(
+        default_factory=dict, description="Parameters whose values the arms are compared at, such as {label_fraction: "
+        "[0.02, 0.1, 1]}: every combination is a cell with trials, replicates and an answer of its own."
+    )
     space: dict[str, Distribution] = Field(default_factory=dict, description="The searched parameters.")
     constraints: list[str] = Field(
         default_factory=list,
@@ -299,8 +307,25 @@ class SweepSpec(Model):
     def _listed(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {key: joined(item) if isinstance(item, list) and item and all(isinstance(name, str) for name in item)
-                else item for key, item in value.items()}
+        return {key: _as_text(item) for key, item in value.items()}
+
+    @field_validator("factors", mode="before")
+    @classmethod
+    def _several(cls, value: Any) -> Any:
+        if not isinstance(value, Mapping):
+            return value
+        return {key: [_as_text(item) for item in items] if isinstance(items, (list, tuple)) else items
+                for key, items in value.items()}
+
+    @field_validator("factors")
+    @classmethod
+    def _distinct(cls, value: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
+        for name, items in value.items():
+            if not items:
+                raise ValueError(f"{name} lists no value; leave the factor out, or list the values to compare at")
+            if len({(isinstance(item, bool), item) for item in items}) < len(items):
+                raise ValueError(f"{name} lists a value twice: {shorten(items)}")
+        return value
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -338,6 +363,12 @@ class SweepSpec(Model):
         plain = self.model_dump(mode="json", by_alias=True)
         plain["training"] = self.training.model_dump(mode="json", exclude_unset=True)
         return plain
+
+
+def _as_text(value: Any) -> Any:
+    """A list of names as the text that names them; anything else as it is."""
+    named = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
+    return joined(value) if named else value
 
 
 def joined(names: Sequence[str]) -> str:

@@ -12,16 +12,21 @@ from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ModelError
 from raymae.results.report import figures, intervals
+from raymae.results.report.figure import curves_figure
 from raymae.results.report.pretraining import encoder_trials, with_pretraining
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES, picture_name
+from raymae.results.store.manifest import Manifest
 from raymae.results.store.store import Store
+from raymae.results.verdict.cells import counted, rows_by_cell
 from raymae.results.verdict.headline import headline, synthetic
-from raymae.results.verdict.judge import counted, verdict_now
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.matrix import Matrix, matrix
 from raymae.results.verdict.verdict import TrialCounts, Verdict
 from raymae.results.verdict.where import Where, where
 from raymae.results.views.models import Use, models_of, uses
+from raymae.spec import SweepSpec
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -81,6 +86,8 @@ class ReportContent:
         models: How the kept model of each arm is used, arms best first; empty where none is kept.
         spec: The sweep as it was resolved, as JSON.
         plots: Columns and curves that the page draws.
+        matrix: All cells of a sweep with factors; None of one without. What is said by arm is then of one of them.
+        curve: Their scores against a numeric factor, as an SVG in base64; "" where there is none.
     """
 
     verdict: Verdict
@@ -103,6 +110,8 @@ class ReportContent:
     models: tuple[Use, ...]
     spec: str
     plots: Mapping[str, object]
+    matrix: Matrix | None = None
+    curve: str = ""
 
 
 def collect(store: Store, importance: Importance | None = None) -> ReportContent:
@@ -118,11 +127,14 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
     objective, spec, trials, manifest = store.objective(), store.spec(), store.trials(), store.manifest
     verdict = verdict_now(store, trials)
     last = last_attempts(trials).sort_index()  # in the order in which they ended
-    search, all_search = (rows[rows["stage"] == "search"] for rows in (last, trials))
+    here = _of_the_cell(trials, verdict, spec, manifest)
+    search, all_search = (rows[rows["stage"] == "search"] for rows in (last_attempts(here).sort_index(), here))
     params = figures.searched(spec, search)
     failed = last[last["status"] == "failed"]
     places = intervals.places(manifest.task.arms)
-    differences, scores = intervals.differences_panel(verdict), intervals.arms_panel(verdict)
+    differences = intervals.cells_panel(verdict) if verdict.cells else intervals.differences_panel(verdict)
+    scores = intervals.arms_panel(verdict)
+    curve = curves_figure(verdict, list(manifest.task.arms))
     return ReportContent(
         verdict=verdict,
         headline=headline(verdict),
@@ -140,9 +152,11 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         command=_command(store),
         importance=importance,
         importance_missing=_importance_missing(verdict, importance, search),
-        where=where(verdict, store.scores(counted(trials, objective))),
-        pictures=_pictures(store, verdict, last),
+        where=where(verdict, store.scores(counted(trials, spec, manifest))),
+        pictures=_pictures(store, verdict, last_attempts(here)),
         models=_models(store, verdict, trials),
+        matrix=matrix(verdict),
+        curve=base64.b64encode(curve.encode()).decode(),
         spec=json.dumps(manifest.spec, indent=1, ensure_ascii=False),
         plots={
             "metric": objective.metric, "mode": objective.mode, "params": params, "places": places,
@@ -152,7 +166,8 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
             "references": {arm.arm: figures.short(arm.val.score) for arm in verdict.arms
                            if arm.kind == "reference" and arm.val.score is not None},
             "trials": figures.trial_columns(
-                last[last["stage"] != "pretrain"], objective, [param.name for param in params]),
+                last[last["stage"] != "pretrain"], objective,
+                list(dict.fromkeys([*spec.factors, *(param.name for param in params)]))),
             "responses": figures.responses(search, params, objective),
             "scored": figures.scored(search, objective),
             "progress": figures.progress(all_search, objective),
@@ -166,6 +181,11 @@ def _models(store: Store, verdict: Verdict, trials: pd.DataFrame) -> tuple[Use, 
         return uses(models_of(store, verdict, trials))
     except ModelError:  # their folder cannot be listed: a report without models is better than none
         return ()
+
+
+def _of_the_cell(trials: pd.DataFrame, verdict: Verdict, spec: SweepSpec, manifest: Manifest) -> pd.DataFrame:
+    """The rows of the cell that a verdict shows by arm; all where there are no cells."""
+    return next((rows.trials for rows in rows_by_cell(trials, spec, manifest) if rows.cell == verdict.cell), trials)
 
 
 def _command(store: Store) -> str:

@@ -7,13 +7,26 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from raymae.results.report import svg
-from raymae.results.report.intervals import DARK, LIGHT, Panel, Row, arms_panel, differences_panel, places, ticks
+from raymae.results.report.curve import draw_curve
+from raymae.results.report.intervals import (
+    DARK,
+    LIGHT,
+    Panel,
+    Row,
+    arms_panel,
+    cells_panel,
+    differences_panel,
+    places,
+    ticks,
+)
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.matrix import curves
 from raymae.results.verdict.verdict import Verdict
 
 ROW, GAP = 26, 16
+MOST_CURVES = 4  # of a sweep with several factors
 LABEL_CHARACTERS, CHARACTER = 24, 7.2  # pixels of a character of 13 pixels, rather too many than too few
 
 
@@ -28,7 +41,8 @@ def write_figure(store: Store, to: Path) -> None:
 
 
 def figure(verdict: Verdict, task_arms: Sequence[str]) -> str:
-    """The verdict as an SVG: the answer, the arms' test scores, and the differences around 0.
+    """The verdict as an SVG: the answer, the arms' test scores, and the differences around 0; of a sweep with factors
+    both against a numeric factor, and the difference that the sweep is for in every cell.
 
     The same verdict gives the same bytes.
 
@@ -44,11 +58,27 @@ def figure(verdict: Verdict, task_arms: Sequence[str]) -> str:
         top += 20
         body.append(svg.text(svg.PAD, top, line, "ink", size=14))
     top += GAP / 2
-    for panel in (arms_panel(verdict), differences_panel(verdict)):
+    for curve in curves(verdict)[:MOST_CURVES]:
+        lines, top = draw_curve(curve, verdict, place, top + GAP)
+        body += lines
+    panels = [cells_panel(verdict)] if verdict.cells else [arms_panel(verdict), differences_panel(verdict)]
+    for panel in panels:
         lines, top = _draw(panel, place, top + GAP)
         body += lines
     inks = {f"arm{index}": DARK[index % len(DARK)] for index in place.values()}
     return svg.page(title, answer, body, round(top + svg.PAD), inks)
+
+
+def curves_figure(verdict: Verdict, task_arms: Sequence[str]) -> str:
+    """The curves of a sweep with a numeric factor alone, as an SVG; "" where it has none."""
+    place, found = places(task_arms), curves(verdict)[:MOST_CURVES]
+    body, top = [], 30.0
+    for curve in found:
+        lines, top = draw_curve(curve, verdict, place, top + GAP)
+        body += lines
+    inks = {f"arm{index}": DARK[index % len(DARK)] for index in place.values()}
+    title = f"{verdict.sweep}: {verdict.task} on {verdict.data.name} ({verdict.data.source} data)"
+    return svg.page(title, headline(verdict), body, round(top + svg.PAD), inks) if found else ""
 
 
 def _draw(panel: Panel, place: Mapping[str, int], top: float) -> tuple[list[str], float]:

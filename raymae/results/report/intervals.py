@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from raymae.results.verdict.arms_table import mean_cells
 from raymae.results.verdict.numbers import interval_decimals, number
 from raymae.results.verdict.verdict import Pair, Verdict
+from raymae.spec.factors import said
 
 # an arm's colour is its place in the task's own list of arms, so that it is the same in every sweep and figure
 LIGHT = ("#0b6fb8", "#c2410c", "#0a7d4f", "#8a3ab9", "#9a6700", "#be185d", "#0e7490", "#4d5766", "#6b7f00", "#7c2d12")
@@ -87,6 +88,29 @@ def differences_panel(verdict: Verdict) -> Panel:
     title = f"Difference in test {objective.metric} with its 95 % interval, and in % of the other arm's mean"
     return _panel(title, rows, rows[:1], zero=True, left=left, right=right,
                   missing="No difference yet: it takes the test scores of two arms.")
+
+
+def cells_panel(verdict: Verdict) -> Panel:
+    """The difference that a sweep with factors is for, in every cell."""
+    objective, rows = verdict.objective, []
+    for one in verdict.each():
+        for pair in one.pairs[:1]:
+            share = per_cent(pair, one)
+            text = number(pair.difference, interval_decimals([pair.ci95])) if share is None else share
+            # every cell is the comparison that the sweep is for, if any is
+            rows.append(Row(", ".join(map(said, (one.cell or {}).values())), pair.a, pair.difference, pair.ci95,
+                            f"{text}  {pair.verdict}", primary=pair.verdict in ("helps", "hurts"), note=pair.note))
+    first = {pair.a for one in verdict.each() for pair in one.pairs[:1]}
+    against = {pair.b for one in verdict.each() for pair in one.pairs[:1]}
+    subject = first.pop() if len(first) == 1 and max(map(len, first)) <= SHORT else "first arm"
+    sides = (f"{subject} better", f"{subject} worse")
+    left, right = sides if objective.mode == "min" else sides[::-1]
+    names = ", ".join(verdict.cells[0].cell) if verdict.cells else ""
+    other = " or ".join(sorted(against)) or "another arm"
+    title = (f"Difference in test {objective.metric} to {other} by {names}, with its 95 % interval, and in % of the "
+             "other arm's mean")
+    return _panel(title, rows, rows, zero=True, left=left, right=right,
+                  missing="No difference yet: it takes the test scores of two arms in a cell.")
 
 
 def per_cent(pair: Pair, verdict: Verdict) -> str | None:

@@ -18,7 +18,9 @@ from raymae.results.store.layout import REPORT_HTML, REPORT_MD
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table
 from raymae.results.verdict.headline import rule_text, worded
+from raymae.results.verdict.matrix import Matrix
 from raymae.results.verdict.numbers import p_cell, significant, span
+from raymae.spec.factors import told
 
 
 def render_report(store: Store | str | os.PathLike[str], *, importance: Importance | None = None) -> str:
@@ -74,7 +76,8 @@ def page_of(content: ReportContent) -> str:
     environment.globals |= {"per_cent": per_cent, "worded": worded, "palette": list(zip(LIGHT, DARK, strict=True))}
     scripts = [plotly(), _asset("page.js")]
     return environment.from_string(_asset("page.html.j2")).render(
-        **vars(content), rows=arms_table(content.verdict), rule=rule_text(content.verdict),
+        **vars(content), cell=told(content.verdict.cell or {}), rows=arms_table(content.verdict),
+        rule=rule_text(content.verdict),
         css=_asset("page.css"), plotly=scripts[0], script=scripts[1],
         data=json_in_html(content.plots), importance_data=json_in_html(content.importance or {}),
         hashes=" ".join(map(_hash, scripts)),
@@ -115,6 +118,8 @@ def markdown_of(content: ReportContent) -> str:
     lines = [f"# {_md(verdict.sweep)}", "", f"**{_md(content.headline)}**", ""]
     lines += [f"{_md(verdict.task)} on {_md(verdict.data.name)} ({verdict.data.source} data); "
               f"{count.completed} trials completed, {count.stopped} stopped, {count.failed} failed.", ""]
+    if content.matrix:
+        lines += [*_cells(content.matrix), "", f"In the cell {_md(told(verdict.cell or {}))}:", ""]
     rows = arms_table(verdict)
     skilled = any(row.skill for row in rows)
     lines += [f"| arm | test {metric}, mean | 95 % interval | compute | seeds | best val {metric} |"
@@ -131,8 +136,8 @@ def markdown_of(content: ReportContent) -> str:
     if content.importance:
         lines += ["", "## What mattered", ""]
         for name, shares in content.importance.items():
-            told = ", ".join(f"{_md(param)} {share:.0%}" for param, share in shares.items())
-            lines.append(f"* {_md(name)}: {told}")
+            listed = ", ".join(f"{_md(param)} {share:.0%}" for param, share in shares.items())
+            lines.append(f"* {_md(name)}: {listed}")
     if content.failed:
         lines += ["", "## Failed trials", ""]
         lines += [f"* {_md(failure.trial_id)}: {_md(failure.error.strip().splitlines()[0])}"
@@ -146,6 +151,14 @@ def markdown_of(content: ReportContent) -> str:
     if content.command:
         lines += ["", "## Again", "", f"    {content.command}"]
     return "\n".join(lines) + "\n"
+
+
+def _cells(matrix: Matrix) -> list[str]:
+    """The table of cells, as lines of Markdown."""
+    titles = [*matrix.factors, matrix.a or "first arm", matrix.b or "second arm", "difference", "95 % interval",
+              "p (Holm)", "verdict", "skill"]
+    return [f"| {' | '.join(map(_md, titles))} |", "|---" * len(titles) + "|",
+            *(f"| {' | '.join(map(_md, (*row.values, *row.cells())))} |" for row in matrix.rows)]
 
 
 def _md(text: str) -> str:

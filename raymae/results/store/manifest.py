@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from typing import Any, Literal
 
@@ -80,6 +80,7 @@ class Manifest:
             None until that was measured.
         looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
         pretrains_on: What pretraining sees where that is not the training split alone, and what was left out; or "".
+        factors: By arm the factors of the sweep that it has; empty where the sweep has none.
     """
 
     raymae_version: str
@@ -91,6 +92,7 @@ class Manifest:
     times_epochs: Mapping[str, float] | None = None
     looked_before: bool = False
     pretrains_on: str = ""
+    factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
     def shared(self, dataset: str) -> dict[str, object]:
         """The columns that have the same value in every row of a dataset."""
@@ -147,6 +149,7 @@ class Manifest:
             columns=plain["columns"], times_epochs=plain.get("times_epochs"),
             looked_before=plain.get("looked_before", False),
             pretrains_on=plain.get("pretrains_on", ""),
+            factors={arm: tuple(names) for arm, names in plain.get("factors", {}).items()},
         )
 
 

@@ -17,6 +17,7 @@ from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SCORES, SWEEP, TRIALS, VERDICT
 from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
 from raymae.spec import SweepSpec, TaskSchema
+from raymae.spec.factors import factors_of
 from raymae.spec.read import Tree
 
 MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget", "keep")
@@ -154,6 +155,7 @@ def described(spec: SweepSpec, schema: TaskSchema, data: Mapping[str, str]) -> M
                        dict(schema.published)),
         columns=columns_of(schema),
         pretrains_on=data.get("pretrains_on", ""),
+        factors={arm: factors_of(spec, schema, arm) for arm in spec.arms} if spec.factors else {},
     )
 
 

@@ -2,8 +2,23 @@
 
 from __future__ import annotations
 
-from raymae.results.verdict.numbers import duration, interval_decimals, number, p_value, places, significant
+from dataclasses import replace
+
+from raymae.results.verdict.numbers import (
+    duration,
+    interval_decimals,
+    number,
+    p_value,
+    places,
+    significant,
+    with_interval,
+)
 from raymae.results.verdict.verdict import Pair, Verdict
+from raymae.spec.factors import said, told
+
+MOST_NAMED = 4  # cells of one word
+_WORDS = {"helps": "helps", "hurts": "hurts", "practically equal": "makes practically no difference",
+          "undecided": "is undecided", "none": "is not compared yet"}
 
 
 def headline(verdict: Verdict) -> str:
@@ -27,6 +42,8 @@ def synthetic(name: str, source: str) -> str:
 
 def _answer(verdict: Verdict) -> str:
     metric = verdict.objective.metric.replace("_", " ")
+    if verdict.cells:
+        return _of_cells(verdict, metric)
     if not verdict.pairs:
         return _leader(verdict, metric)
     pair = verdict.pairs[0]
@@ -45,10 +62,59 @@ def _answer(verdict: Verdict) -> str:
         sure = f"difference {difference}; {pair.note or 'no interval'}"
         return " ".join(filter(None, (f"{word}: {scores} ({sure}).", needed_text(pair, verdict), rule_text(verdict))))
     low, high = (number(end, decimals) for end in pair.ci95)
-    adjusted = "" if len(verdict.pairs) == 1 else f" for {len(verdict.pairs)} comparisons"
+    number_of = max(len(verdict.pairs), verdict.rule.comparisons if verdict.rule else 0)
+    adjusted = "" if number_of == 1 else f" for {number_of} comparisons"
     sure = (f"difference {difference}, 95 % interval {low} to {high} over {_over(verdict)}, "
             f"{p_value(pair.p_holm)}{adjusted}, {seeds}")
     return " ".join(filter(None, (f"{word}: {scores} ({sure}).", needed_text(pair, verdict), rule_text(verdict))))
+
+
+def _of_cells(verdict: Verdict, metric: str) -> str:
+    """The answer of a sweep with factors: in which cells the first comparison says what."""
+    each, total = verdict.each(), len(verdict.cells)
+    pairs = [(one, one.pairs[0]) for one in each if one.pairs]
+    if not pairs:
+        return f"No comparison yet in any of {total} cells."
+    first = pairs[0][1]
+    subject = "MAE pretraining" if first.primary else f"{first.a} against {first.b}"
+    words: dict[str, list[Verdict]] = {}
+    for one, pair in pairs:
+        words.setdefault(pair.verdict, []).append(one)
+    if len(pairs) < total:
+        words["none"] = [one for one in each if not one.pairs]
+    parts = [f"{text} in {len(words[word])}{f' of {total} cells' if not place else ''}{_named(words[word])}"
+             for place, (word, text) in enumerate((word, text) for word, text in _WORDS.items() if word in words)]
+    ends = sorted(pairs, key=lambda one: one[1].difference)
+    spread = [f"{with_interval(pair.difference, pair.ci95)} at {told(one.cell or {})}"
+              for one, pair in (ends[0], ends[-1])]
+    number_of = verdict.rule.comparisons if verdict.rule else 0
+    adjusted = f"p-values are adjusted for {number_of} comparisons in all cells." if number_of > 1 else ""
+    differences = f"Difference in test {metric}: {' to '.join(spread) if len(pairs) > 1 else spread[0]}."
+    unlearned = {text for one, pair in pairs if (text := unlearned_text(pair, one))}
+    mind = f"Mind: {'; '.join(sorted(unlearned)[:MOST_NAMED])}." if unlearned else ""
+    return " ".join(filter(None, (f"{subject} {', '.join(parts)}.", differences, adjusted, mind,
+                                  _rule_of_cells(verdict))))
+
+
+def _named(cells: list[Verdict]) -> str:
+    """Which cells, in brackets, such as ` (label_fraction 0.02, 0.1)`; "" where they are many."""
+    held = [one.cell or {} for one in cells]
+    if len(held) > MOST_NAMED:
+        return ""
+    if len(held[0]) == 1:
+        (name,) = held[0]
+        return f" ({name} {', '.join(said(cell[name]) for cell in held)})"
+    return f" ({'; '.join(map(told, held))})"
+
+
+def _rule_of_cells(verdict: Verdict) -> str:
+    """The rule, and what cells that share pretrained encoders have saved."""
+    bare = replace(verdict, arms=(), pairs=(), cells=())
+    found = [f"{arm} {spent.pretrainings} for {spent.starts} trials, {duration(spent.compute_s)} in place of "
+             f"{duration(spent.unshared_s)} of compute" for arm, spent in (verdict.spent or {}).items()
+             if spent.unshared_s > spent.compute_s + 1]
+    shared = f"Trials share pretrained encoders: {'; '.join(found)}." if found else ""
+    return " ".join(filter(None, (rule_text(bare), shared)))
 
 
 def _word(pair: Pair, subject: str) -> str:

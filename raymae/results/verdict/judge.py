@@ -9,19 +9,32 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import alone_s, is_test, last_attempts, param_columns
+from raymae.results.store.columns import alone_s, is_test, param_columns
 from raymae.results.store.layout import VERDICT
 from raymae.results.store.manifest import Manifest, checked
 from raymae.results.store.store import Store
+from raymae.results.verdict.cells import CellRows, counted, done, rows_by_cell
 from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.statistics import LEVEL, Evidence, Side, adjusted, evidence, holm_level, statistics
 from raymae.results.verdict.units import UnitSample, resample_units
-from raymae.results.verdict.verdict import ArmResult, BestTrial, Needed, Pair, Rule, Skill, TrialCounts, Verdict, Word
+from raymae.results.verdict.verdict import (
+    ArmResult,
+    BestTrial,
+    CellAnswer,
+    Needed,
+    Pair,
+    Rule,
+    Skill,
+    Spent,
+    TrialCounts,
+    Verdict,
+    Word,
+)
 from raymae.spec import Arm, SweepSpec
 from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
@@ -39,7 +52,7 @@ def verdict_of(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         trials: Its `trials` dataset, where the caller has read it already.
     """
     trials = store.trials() if trials is None else trials
-    return judge(trials, store.spec(), store.manifest, store.scores(counted(trials, store.objective())))
+    return judge(trials, store.spec(), store.manifest, store.scores(counted(trials, store.spec(), store.manifest)))
 
 
 def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
@@ -86,7 +99,7 @@ def conclude(store: Store, *, searched: bool = False) -> Verdict:
 def judge(
     trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest, scores: pd.DataFrame | None = None
 ) -> Verdict:
-    """Compare the arms of a sweep.
+    """Compare the arms of a sweep, in every cell of its factors.
 
     Args:
         trials: The `trials` dataset. Of several attempts at one trial the last counts; all count as compute.
@@ -94,47 +107,92 @@ def judge(
         manifest: Its data and its task.
         scores: The `scores` dataset; without it intervals are over seeds alone.
     """
+    looked = [_look(rows, spec, manifest, scores) for rows in rows_by_cell(trials, spec, manifest)]
+    verdicts = [_answer(cell, [other for other in looked if other is not cell], spec, manifest) for cell in looked]
+    if not spec.factors:
+        return verdicts[0]
+    number = sum(one.p() is not None for cell in looked for *_, one in cell.known)
+    answers = tuple(
+        CellAnswer(dict(cell.rows.cell), one.arms, one.pairs, one.complete, one.pareto,
+                   one.rule and replace(one.rule, comparisons=number))
+        for cell, one in zip(looked, verdicts, strict=True))
+    shown = next((one for one in answers if one.cell == spec.search.at), answers[0])
+    of_one = replace(verdicts[0], **vars(shown))
+    return replace(of_one, cells=answers, complete=all(one.complete for one in answers), spent=_spent(trials, spec))
+
+
+@dataclass(frozen=True)
+class _Looked:
+    """What is known of a cell, before its comparisons are adjusted for those of others."""
+
+    rows: CellRows
+    results: Sequence[ArmResult]
+    sides: Mapping[str, Side]
+    sample: UnitSample | None
+    known: Sequence[tuple[str, str, Evidence]]
+    p_otherwise: Sequence[float | None]
+
+
+def _look(rows: CellRows, spec: SweepSpec, manifest: Manifest, scores: pd.DataFrame | None) -> _Looked:
     task, objective, arms = manifest.task, manifest.task.objective, manifest.task.arms
-    last = _of_the_best(last_attempts(trials), objective)
+    trials, last = rows.trials, rows.last
     by_seed = {name: found for name in spec.arms if (found := _by_seed(last[last["arm"] == name], objective.test))}
     sample = _sample(scores, last, by_seed, objective)
     sides = {name: Side(name, found, arms[name].is_fixed, _resampled(sample, name, found))
              for name, found in by_seed.items()}
     groups = sample.num_groups if sample is not None else 0
     results = [_arm(name, arms[name], trials[trials["arm"] == name], last[last["arm"] == name], objective,
-                    sides.get(name), groups) for name in spec.arms]
+                    sides.get(name), groups, rows.best[name]) for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
     paired, sequential = spec.compare == "paired", not isinstance(spec.replicates, int)
-    known = [(a, b, evidence(sides[a], sides[b], num_groups=groups, paired=paired, sequential=sequential))
-             for a, b in _pairings(results, task.primary) if a in sides and b in sides]
-    seconds = {result.arm: result.replicate_s for result in results}
-    pairs = judged(known, objective, spec.margin, units=sample.num_units if sample else 0, seconds=seconds,
-                   primary=task.primary)
-    others = [evidence(sides[a], sides[b], num_groups=groups, paired=not paired, sequential=sequential).p()
-              for a, b, _ in known]
-    pairs = [replace(pair, p_otherwise=p, n_a=len(sides[pair.a].scores), n_b=len(sides[pair.b].scores))
-             for pair, p in zip(pairs, others, strict=True)]
+    chosen = [(a, b) for a, b in _pairings(results, task.primary) if a in sides and b in sides]
+    known, otherwise = ([evidence(sides[a], sides[b], num_groups=groups, paired=way, sequential=sequential)
+                         for a, b in chosen] for way in (paired, not paired))
+    return _Looked(rows, results, sides, sample, [(a, b, one) for (a, b), one in zip(chosen, known, strict=True)],
+                   [one.p() for one in otherwise])
+
+
+def _answer(cell: _Looked, others: Sequence[_Looked], spec: SweepSpec, manifest: Manifest) -> Verdict:
+    """The verdict of a cell, its comparisons adjusted for those of the others."""
+    task, objective, arms = manifest.task, manifest.task.objective, manifest.task.arms
+    sample, last, sequential = cell.sample, cell.rows.last, not isinstance(spec.replicates, int)
+    pairs = judged(cell.known, objective, spec.margin, units=sample.num_units if sample else 0,
+                   seconds={result.arm: result.replicate_s for result in cell.results}, primary=task.primary,
+                   beside=[known for other in others for *_, known in other.known])
+    pairs = [replace(pair, p_otherwise=p, n_a=len(cell.sides[pair.a].scores), n_b=len(cell.sides[pair.b].scores))
+             for pair, p in zip(pairs, cell.p_otherwise, strict=True)]
     return Verdict(
-        sweep=spec.name, task=spec.task, objective=objective, data=manifest.data, arms=tuple(results),
+        sweep=spec.name, task=spec.task, objective=objective, data=manifest.data, arms=tuple(cell.results),
         pairs=tuple(pairs),
         complete=_is_complete(last, spec, arms, decided=bool(pairs) and pairs[0].verdict != "undecided"),
         pareto=None if spec.search.cost is None else pareto_front(last, objective, spec.search.cost),
         rule=Rule(
-            fair=spec.fair.by, times_epochs=dict(manifest.times_epochs or {}), compare=spec.compare, margin=spec.margin,
+            fair=spec.fair.by, times_epochs=dict(cell.rows.times_epochs), compare=spec.compare, margin=spec.margin,
             sequential=sequential, looked_before=manifest.looked_before and not sequential,
             units=sample.num_units if sample and sample.resampled else 0,
             groups=sample.num_groups if sample and sample.resampled else 0,
             grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,
             note="; ".join(filter(None, (
-                sample.note if sample else "there are no test scores by example" if by_seed else "",
+                sample.note if sample else "there are no test scores by example" if cell.sides else "",
                 _unequal_searches(last, spec, arms)))),
         ),
     )
 
 
+def _spent(trials: pd.DataFrame, spec: SweepSpec) -> dict[str, Spent]:
+    """The computing of each arm in all cells, every trial once."""
+    found = {}
+    for name in spec.arms:
+        rows = trials[trials["arm"] == name]
+        made, starts = rows[rows["stage"] == "pretrain"], rows[rows["stage"] != "pretrain"]
+        number = int(starts["encoder_id"].notna().sum()) if "encoder_id" in rows else 0
+        found[name] = Spent(_finite_sum(rows["wall_s"]), _finite_sum(alone_s(starts)), len(made), number)
+    return found
+
+
 def judged(
     found: Sequence[tuple[str, str, Evidence]], objective: Objective, margin: float | None, *, units: int,
-    seconds: Mapping[str, float | None], primary: tuple[str, str] | None,
+    seconds: Mapping[str, float | None], primary: tuple[str, str] | None, beside: Sequence[Evidence] = (),
 ) -> list[Pair]:
     """Put into words what is known of several differences, each adjusted for all of them.
 
@@ -145,12 +203,14 @@ def judged(
         units: Test examples.
         seconds: Mean wall time of a replicate by arm.
         primary: The comparison that the task is about.
+        beside: What is known of differences elsewhere that these are adjusted for too.
     """
-    p_values = [known.p() for _, _, known in found]
-    p_equal = [None if margin is None else known.p_equal(margin) for _, _, known in found]
+    family = [*(known for _, _, known in found), *beside]
+    p_values = [known.p() for known in family]
+    p_equal = [None if margin is None else known.p_equal(margin) for known in family]
     pairs = []
     for index, ((a, b, known), holm, equal) in enumerate(
-            zip(found, adjusted(p_values), adjusted(p_equal), strict=True)):
+            zip(found, adjusted(p_values), adjusted(p_equal), strict=False)):
         word: Word = "undecided"
         if equal is not None and equal < 1 - LEVEL:
             word = "practically equal"
@@ -196,8 +256,7 @@ def _sample(
     """The test examples, from the scores of the replicates that count."""
     if scores is None:
         return None
-    counted = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
-    return resample_units(scores[scores["trial_id"].isin(counted["trial_id"])], by_seed, root=objective.root)
+    return resample_units(scores[scores["trial_id"].isin(done(last)["trial_id"])], by_seed, root=objective.root)
 
 
 def _resampled(sample: UnitSample | None, arm: str, by_seed: Mapping[int, float]) -> np.ndarray | None:
@@ -205,43 +264,21 @@ def _resampled(sample: UnitSample | None, arm: str, by_seed: Mapping[int, float]
     return sample.resampled[arm] if known and sample is not None else None
 
 
-def counted(trials: pd.DataFrame, objective: Objective) -> set[str]:
-    """The replicates that a verdict counts: completed ones of each arm's best configuration.
-
-    Args:
-        trials: The `trials` dataset.
-        objective: What is selected on.
-    """
-    last = _of_the_best(last_attempts(trials), objective)
-    return set(last[(last["stage"] == "replicate") & (last["status"] == "completed")]["trial_id"])
-
-
-def _of_the_best(last: pd.DataFrame, objective: Objective) -> pd.DataFrame:
-    """Without replicates of configurations that a longer search has overtaken."""
-    replicates, drop = last["stage"] == "replicate", last["stage"].isna()
-    for name in last["arm"].unique():
-        of_arm = last["arm"] == name
-        best = _best(last[of_arm], objective)
-        current = of_arm & replicates & (last["config_id"] == (None if best is None else best["config_id"]))
-        if current.any():
-            drop |= of_arm & replicates & ~current
-    return last[~drop]
-
-
 def _arm(
-    name: str, arm: Arm, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective, side: Side | None, groups: int
+    name: str, arm: Arm, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective, side: Side | None, groups: int,
+    best: Any,
 ) -> ArmResult:
-    done = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
+    replicates = done(last)
     columns = [objective.test, *(c for c in last.columns if is_test(c) and c != objective.test)]
     scores = {column: Side(name, found, arm.is_fixed) for column in columns
               if (found := _by_seed(last, column))}
     if side is not None:
         scores[objective.test] = side
     n = 0 if side is None else len(side.scores)
-    seconds = alone_s(done).mean() if len(done) else None
+    seconds = alone_s(replicates).mean() if len(replicates) else None
     trials = rows[rows["stage"] != "pretrain"]
     compute, unshared = _finite_sum(rows["wall_s"]), _finite_sum(alone_s(trials))
-    best, unscored = _best(last, objective), len(done) - n
+    unscored = len(replicates) - n
     return ArmResult(
         arm=name,
         kind=arm.kind,
@@ -254,16 +291,16 @@ def _arm(
         num_trials=TrialCounts.of(last[last["stage"] != "pretrain"]["status"]),
         note=f"{unscored} completed replicates have no finite {objective.test} and are left out" if unscored else "",
         replicate_s=None if seconds is None or not math.isfinite(seconds) else float(seconds),
-        skill=_skill(done),
+        skill=_skill(replicates),
         unshared_s=unshared if unshared > compute + 1 else None,
     )
 
 
-def _skill(done: pd.DataFrame) -> Skill | None:
+def _skill(replicates: pd.DataFrame) -> Skill | None:
     """How much an arm's replicates learned while pretraining."""
-    if "pretext_skill" not in done:  # an earlier version did not measure it
+    if "pretext_skill" not in replicates:  # an earlier version did not measure it
         return None
-    values = done["pretext_skill"].to_numpy(float, na_value=math.nan).tolist()
+    values = replicates["pretext_skill"].to_numpy(float, na_value=math.nan).tolist()
     skills = [value for value in values if math.isfinite(value)]
     if not skills:
         return None
@@ -274,21 +311,9 @@ def _by_seed(last: pd.DataFrame, column: str) -> dict[int, float]:
     """The finite scores of an arm's completed replicates, by seed."""
     if column not in last:
         return {}
-    done = last[(last["stage"] == "replicate") & (last["status"] == "completed")]
-    values = zip(done["seed"], done[column].to_numpy(float, na_value=math.nan), strict=True)
+    replicates = done(last)
+    values = zip(replicates["seed"], replicates[column].to_numpy(float, na_value=math.nan), strict=True)
     return {int(seed): float(value) for seed, value in values if math.isfinite(value)}
-
-
-def _best(last: pd.DataFrame, objective: Objective) -> Any:
-    """The row of an arm's best search trial, which its replicates repeat: of a completed one, or else of a stopped."""
-    search = last[last["stage"] == "search"]
-    scored = search[search[objective.val].astype(float).abs() < math.inf]
-    for status in ("completed", "stopped"):
-        found = scored[scored["status"] == status]
-        if not found.empty:
-            order = [objective.val, "ended_at", "trial_id"]
-            return found.sort_values(order, ascending=[objective.mode == "min", True, True]).iloc[0]
-    return None
 
 
 def _params(row: Any) -> dict[str, Scalar]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Mapping
-from dataclasses import MISSING, dataclass, field, fields, is_dataclass
+from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from raymae.results.store.manifest import SweepData
@@ -136,6 +136,8 @@ class Rule:
         looked_before: Replicates were added after a verdict had been seen, without a rule for that.
         note: What the intervals lack, or "".
         untested: Whether no test score was asked for (`replicates: 0`): the search is all there is.
+        comparisons: Comparisons that p-values are adjusted for, where that is more than the verdict's own: those of all
+            cells of the factors.
     """
 
     fair: Literal["epochs", "steps", "compute"] = "epochs"
@@ -149,6 +151,7 @@ class Rule:
     looked_before: bool = False
     note: str = ""
     untested: bool = False
+    comparisons: int = 0
 
 
 @dataclass(frozen=True)
@@ -197,8 +200,43 @@ class Pair:
 
 
 @dataclass(frozen=True)
+class CellAnswer:
+    """What is found in one cell of a sweep's factors; its fields are those of `Verdict`.
+
+    Attributes:
+        cell: The value of each factor.
+    """
+
+    cell: Mapping[str, Scalar]
+    arms: tuple[ArmResult, ...]
+    pairs: tuple[Pair, ...]
+    complete: bool
+    pareto: Pareto | None = None
+    rule: Rule | None = None
+
+
+@dataclass(frozen=True)
+class Spent:
+    """The computing of an arm in all cells together, in seconds.
+
+    Attributes:
+        compute_s: Wall time of its trials, each once in however many cells it counts, and of its pretrainings.
+        unshared_s: What it would have been if no trials shared an encoder.
+        pretrainings: Encoders that were made.
+        starts: Trials that started from one.
+    """
+
+    compute_s: float
+    unshared_s: float
+    pretrainings: int
+    starts: int
+
+
+@dataclass(frozen=True)
 class Verdict:
     """The answer of a sweep, finished or not.
+
+    Of a sweep with factors `arms`, `pairs`, `pareto` and `rule` are those of one of its cells, and `cells` has all.
 
     Attributes:
         sweep: The sweep's name.
@@ -210,6 +248,10 @@ class Verdict:
         complete: Whether nothing is missing.
         pareto: Where the search minds a cost: the trials that none beats in both.
         rule: The rule that it was reached under; None where an earlier version wrote it.
+        cell: The cell of the factors that it is about: the one that is searched for all, or the first. None where
+            there are no factors.
+        cells: All cells, in the order of the sweep file; empty in the verdict of one.
+        spent: By arm its computing in all cells together; None in the verdict of one.
     """
 
     sweep: str
@@ -221,6 +263,13 @@ class Verdict:
     complete: bool
     pareto: Pareto | None = None
     rule: Rule | None = None
+    cell: Mapping[str, Scalar] | None = None
+    cells: tuple[CellAnswer, ...] = ()
+    spent: Mapping[str, Spent] | None = None
+
+    def each(self) -> tuple[Verdict, ...]:
+        """The verdict of each cell; of a sweep without factors it is this one alone."""
+        return tuple(replace(self, cells=(), spent=None, **vars(one)) for one in self.cells) or (self,)
 
     def test(self, arm: ArmResult) -> Score | None:
         """An arm's test score in the objective; None where it has none."""
@@ -238,16 +287,24 @@ class Verdict:
     @classmethod
     def from_json(cls, found: Tree) -> Verdict:
         """The verdict that `to_json` wrote."""
-        pareto = found.get("pareto")
         return cls(**{
-            **found,
+            **found, **_answer(found),
             "objective": Objective(**found["objective"]),
             "data": SweepData(**found["data"]),
-            "arms": tuple(_arm(arm) for arm in found["arms"]),
-            "pairs": tuple(map(_pair, found["pairs"])),
-            "rule": Rule(**found["rule"]) if found.get("rule") else None,
-            "pareto": pareto and Pareto(pareto["cost"], tuple(FrontPoint(**point) for point in pareto["front"])),
+            "cells": tuple(CellAnswer(**{**cell, **_answer(cell)}) for cell in found.get("cells", ())),
+            "spent": {arm: Spent(**spent) for arm, spent in found["spent"].items()} if found.get("spent") else None,
         })
+
+
+def _answer(found: Tree) -> Tree:
+    """The parts that a verdict and the answer of a cell have in common."""
+    pareto = found.get("pareto")
+    return {
+        "arms": tuple(_arm(arm) for arm in found["arms"]),
+        "pairs": tuple(map(_pair, found["pairs"])),
+        "rule": Rule(**found["rule"]) if found.get("rule") else None,
+        "pareto": pareto and Pareto(pareto["cost"], tuple(FrontPoint(**point) for point in pareto["front"])),
+    }
 
 
 def _arm(found: Tree) -> ArmResult:

@@ -12,7 +12,8 @@ from raymae.results.store import layout
 from raymae.results.store.cards import ModelCard, read_cards
 from raymae.results.store.folder import Folder
 from raymae.results.store.store import Store
-from raymae.results.verdict.judge import counted, verdict_now
+from raymae.results.verdict.cells import counted
+from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import Verdict
 
 if TYPE_CHECKING:
@@ -128,7 +129,7 @@ def models_of(store: Store, verdict: Verdict | None = None, trials: pd.DataFrame
     if cards:
         trials = store.trials() if trials is None else trials
         verdict = verdict or verdict_now(store, trials)
-        counts = counted(trials, store.objective())
+        counts = counted(trials, store.spec(), store.manifest)
         for arm in verdict.arms:
             if found := [card for card in cards if card.arm == arm.arm and card.trial_id in counts]:
                 by_arm[arm.arm] = best_first(found)

@@ -13,7 +13,8 @@ from raymae.errors import QueryError, shorten
 from raymae.results.store.columns import arrow_schema
 from raymae.results.store.scores import SCORE_COLUMNS
 from raymae.results.store.store import Store
-from raymae.results.verdict.judge import counted, verdict_now
+from raymae.results.verdict.cells import counted
+from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import Verdict, plain
 from raymae.results.verdict.where import by_place
 from raymae.results.views.rows import Rows, read_rows
@@ -46,10 +47,11 @@ def query(root: str | os.PathLike[str], sql: str, seconds: float | None = None) 
 
     Views: `trials` (one row per ended trial), `reports` (one row per report), `scores` (one row per replicate, test
     example and part of the objective), `places` (one row per test example, or per group of them where groups are known,
-    with each arm's mean score), `best` (each arm's search trial with the
-    best validation score) and `arms` (one row per arm: test score with interval, seeds, trials, compute, and what the
-    task's main arm minus it is, as `mae_minus` where that arm is `mae`). What the statement names is loaded first; the
-    statement itself can neither read nor write files nor reach the network.
+    with each arm's mean score), `best` (each arm's search trial with the best validation score) and `arms` (one row per
+    arm: test score with interval, seeds, trials, compute, and what the task's main arm minus it is, as `mae_minus`
+    where that arm is `mae`). Of a sweep with factors `best` and `arms` have a row per arm and cell, with the factors'
+    values. What the statement names is loaded first; the statement itself can neither read nor write files nor reach
+    the network.
 
     Args:
         root: The sweep's folder, a path or a URI.
@@ -174,12 +176,12 @@ def _arms(store: Store, verdict: Verdict | None) -> Any:
     import pyarrow as pa
 
     assert verdict is not None
-    lead = _lead(store)
-    pairs, rows = verdict.against(lead), []
-    for arm in verdict.arms:
-        test, pair = verdict.test(arm), pairs.get(arm.arm)
+    lead, rows = _lead(store), []
+    for one, arm in ((cell, arm) for cell in verdict.each() for arm in cell.arms):
+        test, pair = one.test(arm), one.against(lead).get(arm.arm)
         low, high = (test and test.ci95) or (None, None)
         rows.append({
+            **_factors(store, one),
             "arm": arm.arm, "kind": arm.kind, "seeds": arm.n, "test": test and test.mean, "sd": test and test.sd,
             "low": low, "high": high, "best_val": arm.val.score, "best_trial": arm.val.trial_id,
             **plain(arm.num_trials), "compute_s": arm.compute_s, "skill": arm.skill and arm.skill.mean,
@@ -189,11 +191,19 @@ def _arms(store: Store, verdict: Verdict | None) -> Any:
     return pa.Table.from_pylist(rows, schema=arrow_schema(_arm_columns(store)))
 
 
+def _factors(store: Store, verdict: Verdict) -> dict[str, object]:
+    """The values of a cell as the columns of `trials` hold them."""
+    kinds = store.manifest.columns["trials"]
+    return {name: str(value) if kinds[name] == "string" and value is not None else value
+            for name, value in (verdict.cell or {}).items()}
+
+
 def _places(store: Store, *, load: bool) -> Any:
     """Where on the test set each arm scores what; its columns alone where the statement is about something else."""
     import pyarrow as pa
 
-    scores, arms = store.scores(counted(store.trials(), store.objective())) if load else None, list(store.spec().arms)
+    spec = store.spec()
+    scores, arms = store.scores(counted(store.trials(), spec, store.manifest)) if load else None, list(spec.arms)
     if scores is not None and not scores.empty:
         return pa.Table.from_pandas(by_place(scores, [arm for arm in arms if arm in set(scores["arm"])]),
                                     preserve_index=False)
@@ -207,13 +217,14 @@ def _lead(store: Store) -> str:
 
 
 def _arm_columns(store: Store) -> dict[str, str]:
-    return {**_ARM_COLUMNS, f"{_lead(store)}_minus": "double", "p": "double", "verdict": "string"}
+    factors = {name: store.manifest.columns["trials"][name] for name in store.spec().factors}
+    return {**factors, **_ARM_COLUMNS, f"{_lead(store)}_minus": "double", "p": "double", "verdict": "string"}
 
 
 def _best(verdict: Verdict | None) -> str:
     """The rows of the trials that the verdict calls each arm's best; none where the statement does not ask."""
-    best = [arm.val.trial_id for arm in verdict.arms if arm.val.trial_id] if verdict else []
-    listed = ", ".join("'" + trial_id.replace("'", "''") + "'" for trial_id in best) or "NULL"
+    best = {arm.val.trial_id for one in verdict.each() for arm in one.arms if arm.val.trial_id} if verdict else set()
+    listed = ", ".join("'" + trial_id.replace("'", "''") + "'" for trial_id in sorted(best)) or "NULL"
     return (f"SELECT * FROM trials WHERE trial_id IN ({listed}) "
             "QUALIFY row_number() OVER (PARTITION BY trial_id ORDER BY attempt DESC) = 1")
 

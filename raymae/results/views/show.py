@@ -12,9 +12,11 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table, mean_cells
 from raymae.results.verdict.headline import headline, synthetic, worded
 from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.matrix import matrix
 from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell, p_value
 from raymae.results.verdict.verdict import TrialCounts, Verdict
 from raymae.results.views.models import Models, models_of
+from raymae.spec.factors import told
 
 if TYPE_CHECKING:
     from rich.console import RenderableType
@@ -89,7 +91,8 @@ def render(summary: Summary) -> RenderableType:
         f"{count['completed']} trials completed, {count['stopped']} stopped, {count['failed']} failed, ",
         f"{count['unfinished']} running or interrupted",
     )
-    parts: list[RenderableType] = [head, "", leaderboard(verdict)]
+    table = cells(verdict)
+    parts: list[RenderableType] = [head, "", *([] if table is None else [table, ""]), leaderboard(verdict)]
     for section in (other_metrics(verdict), pairs(verdict), front(verdict)):
         if section is not None:
             parts += ["", section]
@@ -112,6 +115,32 @@ def front(verdict: Verdict) -> RenderableType | None:
         spent = duration(point.cost) if cost == "wall_s" else f"{point.cost:,.0f}"
         table.add_row(_escaped(point.trial_id), _escaped(point.arm), value, spent)
     return _titled(f"Pareto front of {verdict.objective.val} and {cost}, over the search", table, verdict)
+
+
+def cells(verdict: Verdict) -> RenderableType | None:
+    """The comparison that the sweep is for in every cell of its factors, a row a cell; None where it has none."""
+    found = matrix(verdict)
+    if found is None:
+        return None
+    table = _table()
+    for name in found.factors:
+        table.add_column(_escaped(name), style="bold", justify="right", no_wrap=True)
+    a, b = found.a or "first arm", found.b or "second arm"
+    for title in (a, b, f"{a} − {b}", "95 % interval", "p (Holm)"):
+        table.add_column(_escaped(title), justify="right")
+    table.add_column("verdict")
+    skilled = any(row.skill for row in found.rows)
+    if skilled:
+        table.add_column("skill", justify="right", no_wrap=True)
+    for row in found.rows:
+        word = f"[{_COLORS[row.plain]}]{row.word}[/]" if row.plain else row.word
+        table.add_row(*map(_escaped, row.values), row.a, row.b, row.difference, row.interval, row.p, word,
+                      *([row.skill] if skilled else []))
+    shown = "; ".join(told(verdict.cell or {}).split(", "))
+    table.caption = _escaped(f"p-values are adjusted for all comparisons in all cells; what follows is of {shown}, and "
+                             "`raymae query` has every cell's arms")
+    table.caption_justify = "left"
+    return _titled(f"Test {verdict.objective.metric} in every cell", table, verdict)
 
 
 def leaderboard(verdict: Verdict) -> RenderableType:

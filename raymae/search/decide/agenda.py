@@ -16,11 +16,12 @@ from raymae.search.decide.trials import Trial, Trials
 
 
 class Agenda:
-    """Chooses the next trial. Arms take turns; an arm's replicates wait until its search is over.
+    """Chooses the next trial. Lanes take turns (arms, in every cell of the factors): a lane's replicates wait until its
+    search is over, or that of the cell that is searched for it.
 
-    Arms take turns in their replicates, too: where the budget ends before all are done, there are some of every arm.
+    They take turns in their replicates, too: where the budget ends before all are done, there are some of every lane.
 
-    An arm whose replicates have begun is searched no more, even where time turns out to be left: its test scores are
+    A lane whose replicates have begun is searched no more, even where time turns out to be left: its test scores are
     known, or will be, and nothing may be chosen after them.
 
     A trial whose encoder is not there is held, and its pretraining goes before it; meanwhile others are started.
@@ -30,15 +31,15 @@ class Agenda:
     Args:
         proposals: Makes the trials.
         trials: Every trial there is.
-        searches: The search of each arm.
-        rounds: How many replicates each arm needs.
+        searches: The search of each lane.
+        rounds: How many replicates each lane needs.
         budget: What is left, and the slots.
         gate: Starts them, once their encoder is there.
         encoders: Those there are; without them every trial pretrains for itself.
         reopened: Whether the search goes on although replicates have been scored: asked for by `raymae extend`.
 
     Attributes:
-        cut_short: Arms whose search the budget has ended before they had all their trials.
+        cut_short: Lanes whose search the budget has ended before they had all their trials.
     """
 
     def __init__(
@@ -78,61 +79,71 @@ class Agenda:
             if queue:
                 return queue.pop(0)
         if not self._budget.search_time_is_up():
-            self._children = [child for child in self._children if not self._is_closed(child.config.arm)]
+            self._children = [child for child in self._children if not self._is_closed(child.lane)]
             if self._children:
                 return self._children.pop(0)
-            shares = {arm: self._trials.num_asked(arm) / quota for arm, quota in self._searches.quota.items()
-                      if not self._is_closed(arm) and self._budget.fits_another(arm)}
-            for arm in sorted(shares, key=lambda name: shares[name]):
-                if shares[arm] < 1 and (trial := self._ask(arm)) is not None:
+            shares = {lane: self._trials.num_asked(lane) / quota for lane, quota in self._searches.quota.items()
+                      if quota and not self._is_closed(lane) and self._budget.fits_another(lane)}
+            for lane in sorted(shares, key=lambda name: shares[name]):
+                if shares[lane] < 1 and (trial := self._ask(lane)) is not None:
                     return trial
         while True:
-            ready = [(number, best) for arm in self._rounds.wanted
-                     for best, number in [self._to_replicate(arm)] if best is not None and self._search_is_over(arm)]
+            ready = [(number, lane) for lane in self._rounds.wanted
+                     for number in [self._to_replicate(lane)] if number is not None and self._search_is_over(lane)]
             if ready:
-                number, best = min(ready, key=lambda one: one[0])
-                return self._proposals.replicate(best, number)
+                return self._replicate(*min(ready, key=lambda one: one[0]))
             if not self._is_through() or not self._rounds.next():
                 return None
 
-    def _ask(self, arm: str) -> Trial | None:
-        """The next trial of an arm's search; None where it has to wait for an encoder that several trials share."""
-        trial_id, number, group = self._search_id(arm), self._trials.num_asked(arm), None
-        groups = None if self._encoders is None else self._searches.groups.get(arm)
+    def _ask(self, lane: str) -> Trial | None:
+        """The next trial of a lane's search; None where it has to wait for an encoder that several trials share."""
+        trial_id, number, group = self._search_id(lane), self._trials.num_asked(lane), None
+        groups = None if self._encoders is None else self._searches.groups.get(lane)
         if groups is not None and self._encoders is not None:
             group = groups.open(self._encoders)
-            if group is None and not groups.may_begin(self._searches.quota[arm] - number, self._encoders):
+            if group is None and not groups.may_begin(self._searches.quota[lane] - number, self._encoders):
                 return None
-        sampled = self._searches.studies[arm].ask(
+        sampled = self._searches.studies[lane].ask(
             trial_id, group.sampled if group else {}, groups.sampled() if groups else ())
-        trial = self._proposals.sampled(trial_id, arm, number, sampled)
+        trial = self._proposals.sampled(trial_id, lane, number, sampled)
         if groups is not None:
             trial.config = replace(trial.config, pretrain_seed=group.pretrain_seed if group else trial.config.seed)
             self._gate.note(trial)
         return trial
 
-    def _to_replicate(self, arm: str) -> tuple[Trial | None, int]:
-        """The trial that an arm's next replicate repeats, and that replicate's number; None if none is needed."""
-        best = self._trials.best(arm)
-        number = 0 if best is None else self._trials.num_replicates_of(best)
-        return (best if number < self._rounds.wanted[arm] else None), number
+    def _to_replicate(self, lane: str) -> int | None:
+        """The number of the next replicate of a lane's best configuration; None if none is needed, or nothing is best.
+        """
+        if self._trials.best(lane) is None:
+            return None
+        number = self._trials.num_replicates(lane)
+        return number if number < self._rounds.wanted[lane] else None
 
-    def _search_is_over(self, arm: str) -> bool:
-        if self._trials.num_running(arm, "search") or self._gate.holds(arm):
+    def _replicate(self, number: int, lane: str) -> Trial:
+        best, repeated = self._trials.best(lane), self._trials.best_config(lane)
+        assert best is not None
+        assert repeated is not None
+        return self._proposals.replicate(best, number, lane, repeated)
+
+    def _search_is_over(self, lane: str) -> bool:
+        home = self._trials.home(lane)
+        if self._trials.num_running(home, "search") or self._gate.holds(home):
             return False
-        if self._is_closed(arm) or (self._trials.num_asked(arm) >= self._searches.quota[arm]
-                                    and not any(child.config.arm == arm for child in self._children)):
+        if self._is_closed(home) or (self._trials.num_asked(home) >= self._searches.quota[home]
+                                     and not any(child.lane == home for child in self._children)):
             return True
-        if not self._budget.fits_another(arm):
-            self.cut_short.add(arm)
-        return arm in self.cut_short
+        if not self._budget.fits_another(home):
+            self.cut_short.add(home)
+        return home in self.cut_short
 
-    def _is_closed(self, arm: str) -> bool:
-        """Whether the arm's replicates have begun, or the budget has ended its search so that they can."""
-        return arm in self.cut_short or (not self._reopened and bool(self._trials.of(arm, "replicate")))
+    def _is_closed(self, home: str) -> bool:
+        """Whether replicates of what a lane's search finds have begun, or the budget has ended it so that they can."""
+        if home in self.cut_short:
+            return True
+        return not self._reopened and any(self._trials.of(lane, "replicate") for lane in self._searches.served[home])
 
-    def _search_id(self, arm: str) -> str:
-        return f"{arm}-{len(self._trials.of(arm, 'search')):04d}"
+    def _search_id(self, lane: str) -> str:
+        return f"{lane}-{len(self._trials.of(lane, 'search')):04d}"
 
     # -- what is left --------------------------------------------------------------------------------------------------
 
@@ -144,7 +155,7 @@ class Agenda:
         """Whether nothing is left to start of the search and of the replicates that are wanted by now."""
         if self._waiting or self._gate.holds_any():
             return False
-        return all(self._search_is_over(arm) and self._to_replicate(arm)[0] is None for arm in self._rounds.wanted)
+        return all(self._search_is_over(lane) and self._to_replicate(lane) is None for lane in self._rounds.wanted)
 
     # -- what happened -------------------------------------------------------------------------------------------------
 
@@ -157,7 +168,7 @@ class Agenda:
             step: Its report.
             value: Its best score so far.
         """
-        population = self._searches.populations.get(trial.config.arm)
+        population = self._searches.populations.get(trial.lane)
         if population is None or trial.stage != "search":
             return False
         population.note(trial.trial_id, epoch, step, value)
@@ -166,18 +177,18 @@ class Agenda:
             return False
         better = self._trials[parent.trial_id]
         sampled = population.mutate(better.sampled)
-        child = self._proposals.child(self._search_id(trial.config.arm), better, sampled, parent)
+        child = self._proposals.child(self._search_id(trial.lane), better, sampled, parent)
         self._children.append(self._gate.enter(child))
         return True
 
-    def give_up(self, arm: str) -> str | None:
-        """Search an arm no more whose first trials all failed the same way: more of them would burn the budget.
+    def give_up(self, lane: str) -> str | None:
+        """Search a lane no more whose first trials all failed the same way: more of them would burn the budget.
 
         Returns:
             Why they failed, where it is given up now.
         """
-        reason = self._trials.systematic_failure(arm)
+        reason = self._trials.systematic_failure(lane)
         if reason is not None:
             quota = self._searches.quota
-            quota[arm] = min(quota[arm], len(self._trials.of(arm, "search")))
+            quota[lane] = min(quota[lane], len(self._trials.of(lane, "search")))
         return reason

@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 
 from raymae.search.decide.trials import Trials
 from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import TrialConfig
 
 RESERVE = 1.25  # other work on the machine slows replicates that were estimated without it
 HANDOVER_S = 1.0  # between two trials; a replicate is also scored on test, and drawn
@@ -18,7 +19,7 @@ class Budget:
     Args:
         spec: The sweep.
         trials: Its trials.
-        replicates: How many each arm's best configuration needs.
+        replicates: How many each lane's best configuration needs.
         slots: Trials at once.
         clock: Seconds, monotonic.
 
@@ -68,13 +69,13 @@ class Budget:
         left = self.seconds_left()
         return left is not None and left <= self.replicate_seconds()
 
-    def fits_another(self, arm: str) -> bool:
-        """Whether one more search trial of an arm can end before the replicates must begin.
+    def fits_another(self, lane: str) -> bool:
+        """Whether one more search trial of a lane can end before the replicates must begin.
 
-        An arm without a score gets its trial whatever the reserve says: without one it has nothing to replicate.
+        One without a score gets its trial whatever the reserve says: without one it has nothing to replicate.
         """
-        left, ended = self.seconds_left(), self._trials.ended.get(arm)
-        if left is None or self._trials.best(arm) is None:
+        left, ended = self.seconds_left(), self._trials.ended.get(lane)
+        if left is None or self._trials.best(lane) is None:
             return left is None or left > 0
         return left > self.replicate_seconds() + (ended.mean_s + HANDOVER_S if ended else 0.0)
 
@@ -82,27 +83,33 @@ class Budget:
         """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
         do not end together; with a reserve."""
         total = longest = 0.0
-        for arm, needed in self._replicates.items():
-            best, each = self._trials.best(arm), self._replicate_s(arm)
-            made = 0 if best is None else self._trials.num_replicates_of(best)
-            counts = self._trials.counts(arm, "replicate")  # pending ones wait for their encoder
+        for lane, needed in self._replicates.items():
+            each, made = self._replicate_s(lane), self._trials.num_replicates(lane)
+            counts = self._trials.counts(lane, "replicate")  # pending ones wait for their encoder
             left = needed - made + counts.get("running", 0) + counts.get("pending", 0)
             if each is not None and left > 0:
                 total += left * (each + HANDOVER_S)
                 longest = max(longest, each)
         return RESERVE * (total / self.slots + longest)
 
-    def _replicate_s(self, arm: str) -> float | None:
-        """Expected wall time of one replicate of an arm: as long as its best trial takes with all its epochs, or the
+    def _replicate_s(self, lane: str) -> float | None:
+        """Expected wall time of one replicate of a lane: as long as its best trial takes with all its epochs, or the
         running one that is about to be the best, or its replicates so far took; None until there is something to go by.
+
+        Where another cell is searched for it, it may see more labels than the trials there.
         """
-        trials, best = self._trials, self._trials.best(arm)
+        trials, best, home = self._trials, self._trials.best(lane), self._trials.home(lane)
+        config = trials.best_config(lane)
         val, better = trials.objective.val, trials.objective.better
         leading = [trial for trial in trials.running.values()
-                   if trial.config.arm == arm and trial.stage == "search" and val in trial.best
+                   if trial.lane == home and trial.stage == "search" and val in trial.best
                    and (best is None or better(trial.best[val], best.best[val]))]
-        done = [trial.alone_s for trial in trials.of(arm, "replicate") if trial.status == "completed"]
-        known = [trial.whole_s for trial in (*leading, *((best,) if best else ()))]
+        done = [trial.alone_s for trial in trials.of(lane, "replicate") if trial.status == "completed"]
+        if done and lane != home:
+            return sum(done) / len(done)
+        times = 1.0 if config is None or best is None else max(1.0, _labels(config) / _labels(best.config))
+        known = [None if trial.whole_s is None else times * trial.whole_s
+                 for trial in (*leading, *((best,) if best else ()))]
         seconds = [each for each in (*known, sum(done) / len(done) if done else None) if each is not None]
         return max(seconds, default=None)
 
@@ -111,7 +118,7 @@ class Budget:
         leaves; None until there is something to go by.
 
         Args:
-            quota: Search trials by arm.
+            quota: Search trials by lane.
         """
         ended = self._trials.ended
         num = sum(one.num for one in ended.values())
@@ -119,9 +126,15 @@ class Budget:
             return None
         overall = sum(one.wall_s for one in ended.values()) / num
         total = 0.0
-        for arm, replicates in self._replicates.items():
-            mine = ended.get(arm)
-            left = quota[arm] + replicates - (mine.num if mine else 0)
+        for lane, replicates in self._replicates.items():
+            mine = ended.get(lane)
+            left = quota[lane] + replicates - (mine.num if mine else 0)
             total += max(left, 0) * (mine.mean_s if mine and mine.num else overall)
         limit, estimate = self.seconds_left(), total / self.slots
         return estimate if limit is None else max(0.0, min(estimate, limit))
+
+
+def _labels(config: TrialConfig) -> float:
+    """The share of the labels that a trial sees; its time is at most in proportion to it."""
+    share = config.params.get("label_fraction", 1.0)
+    return float(share) if isinstance(share, (int, float)) else 1.0

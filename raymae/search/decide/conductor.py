@@ -38,7 +38,7 @@ class Conductor:
 
     Args:
         spec: The sweep.
-        plans: What each arm fixes and searches.
+        plans: What each lane fixes and searches: each arm, in every cell of the sweep's factors.
         objective: What is selected on.
         store: Where reports and trials go.
         source: `real` or `synthetic`.
@@ -50,8 +50,8 @@ class Conductor:
 
     Attributes:
         trials: Every trial.
-        searches: The search of each arm.
-        replicates: Replicates of its best by arm.
+        searches: The search of each lane.
+        replicates: Replicates of its best by lane.
         budget: What may be spent, and the slots.
         interrupted: Whether it was told to end.
         shares_cluster: Whether other sweeps have taken slots from this one.
@@ -65,7 +65,7 @@ class Conductor:
     ) -> None:
         self.spec, self.objective, self.store, self.clock = spec, objective, store, clock
         self.plans = plans = dict(plans)
-        self.trials = Trials(objective)
+        self.trials = Trials(objective, plans)
         self.searches = Searches(spec, plans, objective)
         self._rounds = Rounds(spec, plans, self.trials, store)
         self.replicates = self._rounds.wanted
@@ -116,11 +116,11 @@ class Conductor:
             self.budget.forget_earlier()
 
     def lengthen(self, times_epochs: Mapping[str, float]) -> None:
-        """Let arms fine-tune so many times the epochs; before anything is proposed."""
+        """Let lanes fine-tune so many times the epochs; before anything is proposed."""
         with self._lock:
-            for arm, times in times_epochs.items():
-                self.plans[arm] = replace(self.plans[arm], times_epochs=times)
-                self.searches.change_plan(arm, self.plans[arm])
+            for lane, times in times_epochs.items():
+                self.plans[lane] = replace(self.plans[lane], times_epochs=times)
+                self.searches.change_plan(lane, self.plans[lane])
 
     def connected(self, dashboard: str) -> None:
         """Ray is up, with a dashboard or ""."""
@@ -189,7 +189,7 @@ class Conductor:
             if self._encoders is not None and self._encoders.is_for_replicates(trial):
                 return False
             # an arm without any score has nothing to replicate: its trial goes on until it has one
-            return self.trials.best(trial.config.arm) is not None or self.objective.val in trial.best
+            return self.trials.best(trial.lane) is not None or self.objective.val in trial.best
 
     def replaces(self, trial: Trial, epoch: int, step: int, value: float) -> bool:
         """Whether a population ends a trial at this epoch; a child of a better one is proposed in its place."""
@@ -230,6 +230,6 @@ class Conductor:
             self.store.add_trial(one.row)
             TrialFiles(self.store.location, one.trial_id).remove()
             if one.given_up is not None:
-                self.warn(f"arm {one.arm} is given up: its first {SYSTEMATIC} trials all failed the same way: "
+                self.warn(f"arm {one.lane} is given up: its first {SYSTEMATIC} trials all failed the same way: "
                           f"{one.given_up}")
             self._observers.ended(one.row, self.progress())

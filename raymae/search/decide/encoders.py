@@ -124,12 +124,12 @@ class Encoders:
             self._pretrainings[name] = Trial(
                 f"{config.arm}-encoder-{name}", config, {key: value for key, value in trial.sampled.items()
                                                          if key in config.params},
-                self._clock(), datetime.now(UTC), encoder_id=name)
+                self._clock(), datetime.now(UTC), encoder_id=name, lane=trial.lane)
         return self._pretrainings[name]
 
-    def holds(self, arm: str, stage: Stage) -> bool:
-        """Whether trials of an arm and stage wait for their encoder."""
-        return any(trial.config.arm == arm and trial.stage == stage
+    def holds(self, lane: str, stage: Stage) -> bool:
+        """Whether trials of a lane and stage wait for their encoder."""
+        return any(trial.lane == lane and trial.stage == stage
                    for held in self._held.values() for trial in held)
 
     def holds_any(self) -> bool:

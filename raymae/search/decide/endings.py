@@ -21,13 +21,13 @@ class Ended:
 
     Attributes:
         trial_id: Its name.
-        arm: Its arm.
+        lane: Its arm, in the cells in which it counts.
         row: Its row of the trials' table.
         given_up: Why its arm is searched no more from now on; None where it is.
     """
 
     trial_id: str
-    arm: str
+    lane: str
     row: Row
     given_up: str | None
 
@@ -79,13 +79,12 @@ class Endings:
         return [self._settle(trial, "stopped" if trial.error is None else "failed") for trial in given_up]
 
     def _settle(self, trial: Trial, status: EndStatus) -> Ended:
-        arm = trial.config.arm
         self._trials.end(trial, status)
         self._searches.end(trial, status)
         if trial.stage == "pretrain":
             self._gate.ended(trial)
-        reason = self._agenda.give_up(arm) if status == "failed" else None
-        return Ended(trial.trial_id, arm, trial.row(datetime.now(UTC)), reason)
+        reason = self._agenda.give_up(trial.lane) if status == "failed" else None
+        return Ended(trial.trial_id, trial.lane, trial.row(datetime.now(UTC)), reason)
 
 
 def _end_of(trial: Trial, cut_short: bool) -> EndStatus | None:

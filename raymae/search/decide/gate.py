@@ -71,9 +71,9 @@ class Gate:
         self.freed += freed
         return self._start(orphaned[0]) if orphaned else None
 
-    def holds(self, arm: str) -> bool:
-        """Whether search trials of an arm wait for their encoder."""
-        return self._encoders is not None and self._encoders.holds(arm, "search")
+    def holds(self, lane: str) -> bool:
+        """Whether search trials of a lane wait for their encoder."""
+        return self._encoders is not None and self._encoders.holds(lane, "search")
 
     def holds_any(self) -> bool:
         """Whether any trial waits for its encoder, or to be started after that."""
@@ -90,14 +90,14 @@ class Gate:
             trial.status, trial.attempt = "pending", -1
             self.enter(trial)
         elif trial.is_asked:
-            self._searches.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+            self._searches.studies[trial.lane].resume(trial.trial_id, trial.sampled)
 
     def _start(self, trial: Trial) -> Trial:
         if trial.trial_id not in self._trials:
             return self.enter(trial)
         self._trials.start(trial, self._clock())
         if trial.is_asked:
-            self._searches.studies[trial.config.arm].resume(trial.trial_id, trial.sampled)
+            self._searches.studies[trial.lane].resume(trial.trial_id, trial.sampled)
         return trial
 
     def beat(self) -> None:

@@ -40,7 +40,9 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, i
     for trial_id, plain in sorted(conductor.store.configs().items()):
         parent = Parent(**plain["parent"]) if plain.get("parent") else None
         trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], conductor.clock(), datetime.now(UTC),
-                      status="pending", parent=parent, next_step=parent.step + 1 if parent else 0)
+                      status="pending", parent=parent, next_step=parent.step + 1 if parent else 0,
+                      repeats=plain.get("repeats", ""))
+        trial.lane = _lane_of(conductor, trial.config)
         _remember(conductor, trial, recorded.get(trial_id))
         if trial_id in ended and not (retry_failed and ended[trial_id]["status"] == "failed"):
             row = ended[trial_id]
@@ -52,7 +54,7 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, i
             trial.test = {key: row[key] for key in row if key.startswith("test_") and math.isfinite(row[key])}
             taken.append(trial)
             if trial.is_asked:
-                _tell(conductor, trial.config.arm, trial.sampled, row, recorded.get(trial_id))
+                _tell(conductor, trial.lane, trial.sampled, row, recorded.get(trial_id))
             continue
         if trial_id in ended:
             trial.attempt = int(ended[trial_id]["attempt"])
@@ -81,19 +83,28 @@ def warm_start(conductor: Conductor, store: Store) -> int:
     used = 0
     configs, recorded = store.configs(), dict(tuple(store.reports().groupby("trial_id")))
     for row in store.trials().to_dict("records"):
-        arm, plain = row["arm"], configs[row["trial_id"]]
-        if row["stage"] != "search" or arm not in conductor.plans or plain.get("parent"):
+        plain = configs[row["trial_id"]]
+        if row["stage"] != "search" or plain.get("parent"):
             continue
-        space = conductor.plans[arm].space
+        lane = _lane_of(conductor, TrialConfig.from_json(plain))  # of a cell that this sweep lacks there is none
+        if lane not in conductor.plans:
+            continue
+        space = conductor.plans[lane].space
         if all(name in space and contains(space[name], value) for name, value in plain["sampled"].items()):
-            _tell(conductor, arm, plain["sampled"], row, recorded.get(row["trial_id"]))
+            _tell(conductor, lane, plain["sampled"], row, recorded.get(row["trial_id"]))
             used += 1
     return used
 
 
+def _lane_of(conductor: Conductor, config: TrialConfig) -> str:
+    """The lane of a trial, by the values that it has of the factors; of a pretraining the first that it is for."""
+    return next((lane for lane, plan in conductor.plans.items() if plan.name == config.arm and all(
+        config.params[name] == value for name, value in plan.cell.items() if name in config.params)), config.arm)
+
+
 def _remember(conductor: Conductor, trial: Trial, reports: pd.DataFrame | None) -> None:
-    """Tell the arm's population how far a trial of an earlier run had come."""
-    population = conductor.searches.populations.get(trial.config.arm)
+    """Tell the lane's population how far a trial of an earlier run had come."""
+    population = conductor.searches.populations.get(trial.lane)
     if population is None or reports is None or trial.stage != "search":
         return
     best: float | None = None
@@ -104,7 +115,7 @@ def _remember(conductor: Conductor, trial: Trial, reports: pd.DataFrame | None) 
 
 
 def _tell(
-    conductor: Conductor, arm: str, sampled: Mapping[str, Scalar], row: Mapping[Any, Any], reports: pd.DataFrame | None
+    conductor: Conductor, lane: str, sampled: Mapping[str, Scalar], row: Mapping[Any, Any], reports: pd.DataFrame | None
 ) -> None:
     values: dict[int, float] = {}
     if reports is not None:
@@ -115,6 +126,6 @@ def _tell(
     spent = row[cost] if cost else None
     if cost == "wall_s" and math.isfinite(row.get("pretrain_s", math.nan)):
         spent += row["pretrain_s"]
-    conductor.searches.studies[arm].add(
+    conductor.searches.studies[lane].add(
         row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], spent
     )

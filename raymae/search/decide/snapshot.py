@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raymae.results.verdict.verdict import SweepData, TrialCounts
@@ -20,9 +21,9 @@ class Watched:
 
     Attributes:
         spec: The sweep.
-        plans: Its arms.
-        quota: Search trials by arm.
-        replicates: Replicates by arm.
+        plans: Its lanes: each arm, in every cell of the factors.
+        quota: Search trials by lane.
+        replicates: Replicates by lane.
         trials: Its trials.
         budget: What is left.
         root: Its folder.
@@ -60,26 +61,45 @@ def snapshot(sweep: Watched, now: float, *, dashboard: str | None) -> Progress:
         left_s=None if left is None else round(left, 1), dashboard=dashboard, slots=budget.slots,
         num_planned=sum(sweep.quota.values()) + sum(sweep.replicates.values()),
         num_ended=counts.completed + counts.stopped + counts.failed, num_trials=counts, num_reports=None,
-        last_report=None, arms=tuple(_arm(sweep, arm) for arm in sweep.plans),
+        last_report=None, arms=tuple(_arm(sweep, lanes) for lanes in _by_arm(sweep.plans)),
         running=tuple(_running(trial, trials.objective.val, now) for trial in trials.running.values()),
         failures=tuple(Failure(trial.trial_id, trial.error or "") for trial in trials.failures), headline="",
     )
 
 
-def _arm(sweep: Watched, arm: str) -> ArmProgress:
-    trials, best, ended = sweep.trials, sweep.trials.best(arm), sweep.trials.ended.get(arm)
-    search, replicates = trials.counts(arm, "search"), trials.counts(arm, "replicate")
-    scores = [] if best is None else [
-        trial.test[trials.objective.test] for trial in trials.of(arm, "replicate")
-        if trial.status == "completed" and trial.config.config_id == best.config.config_id
+def _by_arm(plans: Mapping[str, ArmPlan]) -> list[list[str]]:
+    """The lanes of each arm."""
+    found: dict[str, list[str]] = {}
+    for lane, plan in plans.items():
+        found.setdefault(plan.name, []).append(lane)
+    return list(found.values())
+
+
+def _arm(sweep: Watched, lanes: Sequence[str]) -> ArmProgress:
+    """How far an arm is, all its lanes together; scores only where it has one, others are not of one kind."""
+    trials, plan = sweep.trials, sweep.plans[lanes[0]]
+    ended = [trials.ended[lane] for lane in lanes if lane in trials.ended]
+    search, replicates = (_sum(trials.counts(lane, stage) for lane in lanes) for stage in ("search", "replicate"))
+    best, config = (trials.best(lanes[0]), trials.best_config(lanes[0])) if len(lanes) == 1 else (None, None)
+    scores = [] if config is None else [
+        trial.test[trials.objective.test] for trial in trials.of(lanes[0], "replicate")
+        if trial.status == "completed" and trial.config.config_id == config.config_id
         and math.isfinite(trial.test.get(trials.objective.test, math.nan))]
     return ArmProgress(
-        arm, sweep.plans[arm].arm.kind, _stage(search, sweep.quota[arm]),
-        _stage(replicates, sweep.replicates[arm]),
+        plan.name, plan.arm.kind, _stage(search, sum(sweep.quota[lane] for lane in lanes)),
+        _stage(replicates, sum(sweep.replicates[lane] for lane in lanes)),
         TrialCounts(*(search.get(status, 0) + replicates.get(status, 0) for status in ENDED)),
         best.best[trials.objective.val] if best else None, best.trial_id if best else None,
-        TestMean(math.fsum(scores) / len(scores), None) if scores else None, ended.wall_s if ended else 0.0,
+        TestMean(math.fsum(scores) / len(scores), None) if scores else None, math.fsum(one.wall_s for one in ended),
     )
+
+
+def _sum(counts: Iterable[Mapping[Status, int]]) -> Mapping[Status, int]:
+    """Numbers of trials by status, of several lanes together."""
+    total: Counter[Status] = Counter()
+    for one in counts:
+        total.update(one)
+    return dict(total)
 
 
 def _stage(counts: Mapping[Status, int], planned: int) -> StageCount:

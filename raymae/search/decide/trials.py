@@ -6,7 +6,7 @@ import math
 import re
 from collections import deque
 from collections.abc import Iterator, Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from typing import Literal
 
@@ -49,6 +49,8 @@ class Trial:
         encoder_id: What it makes or starts from; "" where its arm does not pretrain, and in a trial of an earlier
             version, which pretrained for itself.
         pretrain_s: Seconds that the encoder it starts from took to make.
+        lane: Its arm, in the cells of the sweep's factors in which it counts (see `raymae.spec.factors`).
+        repeats: The search trial whose configuration it is in another cell; "" in a replicate within its own.
     """
 
     trial_id: str
@@ -69,6 +71,11 @@ class Trial:
     parent: Parent | None = None
     encoder_id: str = ""
     pretrain_s: float = 0.0
+    lane: str = ""
+    repeats: str = ""
+
+    def __post_init__(self) -> None:
+        self.lane = self.lane or self.config.arm
 
     @property
     def stage(self) -> Stage:
@@ -118,7 +125,8 @@ class Trial:
     def to_json(self) -> dict[str, object]:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
         parent = {} if self.parent is None else {"parent": asdict(self.parent)}
-        return {**self.config.to_json(), "sampled": dict(self.sampled), **parent}
+        repeats = {"repeats": self.repeats} if self.repeats else {}
+        return {**self.config.to_json(), "sampled": dict(self.sampled), **parent, **repeats}
 
     def row(self, now: datetime) -> Row:
         """The row of the trials' table, once it has ended."""
@@ -138,7 +146,8 @@ class Trial:
             "num_parameters": self.num_parameters, "wall_s": self.wall_s, "started_at": self.started_at,
             "ended_at": now, "host": worker and worker.host, "pid": worker and worker.pid,
             "device": worker and worker.device, "error": self.error,
-            **({"parent": f"{self.parent.trial_id}@{self.parent.epoch}"} if self.parent else {}),
+            **({"parent": f"{self.parent.trial_id}@{self.parent.epoch}"} if self.parent and not self.repeats else {}),
+            **({"parent": self.repeats} if self.repeats else {}),
         }
 
     def job(
@@ -169,7 +178,7 @@ def model_left_by(
         plans: Its arms.
         fingerprint: Of the data.
     """
-    is_reference = plans[trial.config.arm].arm.kind == "reference"
+    is_reference = plans[trial.lane].arm.kind == "reference"
     if trial.stage != "replicate" or spec.keep == "none" or is_reference:
         return None
     return ModelRef(fingerprint, spec.resources.report_timeout_s)
@@ -177,7 +186,7 @@ def model_left_by(
 
 @dataclass
 class EndedTrials:
-    """Sums over trials of one arm that have ended: pretrainings are no trials of their own, and take their time."""
+    """Sums over trials of one lane that have ended: pretrainings are no trials of their own, and take their time."""
 
     num: int = 0
     wall_s: float = 0.0
@@ -189,21 +198,24 @@ class EndedTrials:
 
 
 class Trials:
-    """Every trial by arm and stage, with running sums: asking it costs the same at 10 trials and at 10,000.
+    """Every trial by lane and stage, with running sums: asking it costs the same at 10 trials and at 10,000.
+
+    A lane is an arm in the cells in which it is the same; of a sweep without factors every arm is one.
 
     It is not guarded: its conductor holds a lock whenever it asks or tells it.
 
     Args:
         objective: What is selected on.
+        plans: By lane what it fixes; only for lanes that another one's search serves.
 
     Attributes:
         running: Those under way, by id.
         failures: The last that failed.
-        ended: Sums by arm.
+        ended: Sums by lane.
     """
 
-    def __init__(self, objective: Objective) -> None:
-        self.objective = objective
+    def __init__(self, objective: Objective, plans: Mapping[str, ArmPlan] | None = None) -> None:
+        self.objective, self._plans = objective, plans or {}
         self.running: dict[str, Trial] = {}
         self.failures: deque[Trial] = deque(maxlen=NUM_FAILURES)
         self.ended: dict[str, EndedTrials] = {}
@@ -231,9 +243,9 @@ class Trials:
     def add(self, trial: Trial) -> None:
         """Enter a trial that is proposed, or that an earlier run left."""
         self._all[trial.trial_id] = trial
-        self._of.setdefault((trial.config.arm, trial.stage), []).append(trial)
+        self._of.setdefault((trial.lane, trial.stage), []).append(trial)
         if trial.is_asked:
-            self._asked[trial.config.arm] = self.num_asked(trial.config.arm) + 1
+            self._asked[trial.lane] = self.num_asked(trial.lane) + 1
         if trial.stage == "replicate":
             key = trial.config.config_id
             self._replicates[key] = self._replicates.get(key, 0) + 1
@@ -262,64 +274,77 @@ class Trials:
             self._settle(trial)
 
     def _count(self, trial: Trial, change: int) -> None:
-        counts = self._counts.setdefault((trial.config.arm, trial.stage), {})
+        counts = self._counts.setdefault((trial.lane, trial.stage), {})
         counts[trial.status] = counts.get(trial.status, 0) + change
 
     def _settle(self, trial: Trial) -> None:
         """Add an ended trial to the sums."""
         self._spent_s += trial.wall_s
-        ended = self.ended.setdefault(trial.config.arm, EndedTrials())
+        ended = self.ended.setdefault(trial.lane, EndedTrials())
         ended.num, ended.wall_s = ended.num + (trial.stage != "pretrain"), ended.wall_s + trial.wall_s
         if trial.status == "failed":
             self.failures.append(trial)
             return
         value = trial.best.get(self.objective.val, math.nan)
         if trial.stage == "search" and math.isfinite(value):
-            key = (trial.config.arm, trial.status)
+            key = (trial.lane, trial.status)
             if key not in self._best or self.objective.better(value, self._best[key].best[self.objective.val]):
                 self._best[key] = trial
 
-    def of(self, arm: str, stage: Stage) -> list[Trial]:
-        """An arm's trials of a stage, in order of proposal."""
-        return self._of.get((arm, stage), [])
+    def of(self, lane: str, stage: Stage) -> list[Trial]:
+        """A lane's trials of a stage, in order of proposal."""
+        return self._of.get((lane, stage), [])
 
-    def counts(self, arm: str, stage: Stage) -> Mapping[Status, int]:
-        """How many trials of an arm and stage there are by status; a status may be left out."""
-        return self._counts.get((arm, stage), {})
+    def counts(self, lane: str, stage: Stage) -> Mapping[Status, int]:
+        """How many trials of a lane and stage there are by status; a status may be left out."""
+        return self._counts.get((lane, stage), {})
 
     def num_ended(self, status: Status) -> int:
         """How many trials have a status, of all arms; a pretraining is none of its own."""
         return sum(counts.get(status, 0) for (_, stage), counts in self._counts.items() if stage != "pretrain")
 
-    def num_running(self, arm: str, stage: Stage) -> int:
-        """How many trials of an arm and stage are under way."""
-        return self.counts(arm, stage).get("running", 0)
+    def num_running(self, lane: str, stage: Stage) -> int:
+        """How many trials of a lane and stage are under way."""
+        return self.counts(lane, stage).get("running", 0)
 
-    def num_asked(self, arm: str) -> int:
-        """An arm's search trials that count against its quota: all but those that go on from another."""
-        return self._asked.get(arm, 0)
+    def num_asked(self, lane: str) -> int:
+        """A lane's search trials that count against its quota: all but those that go on from another."""
+        return self._asked.get(lane, 0)
 
-    def best(self, arm: str) -> Trial | None:
-        """The arm's best search trial on validation: of completed ones, or else of stopped ones; of equals the first.
+    def home(self, lane: str) -> str:
+        """The lane whose search serves a lane: its own, unless another cell is searched for all."""
+        return self._plans[lane].home if lane in self._plans else lane
+
+    def best(self, lane: str) -> Trial | None:
+        """The lane's best search trial on validation: of completed ones, or else of stopped ones; of equals the first.
 
         A verdict over the rows of the trials names the same one (`raymae.results.verdict.judge`); a test compares them.
         """
-        return self._best.get((arm, "completed")) or self._best.get((arm, "stopped"))
+        home = self.home(lane)
+        return self._best.get((home, "completed")) or self._best.get((home, "stopped"))
 
-    def num_replicates_of(self, trial: Trial) -> int:
-        """How many replicates of a trial's configuration there are."""
-        return self._replicates.get(trial.config.config_id, 0)
+    def best_config(self, lane: str) -> TrialConfig | None:
+        """The configuration that a lane's replicates have: its best, with the lane's own values of the factors."""
+        best = self.best(lane)
+        if best is None or best.lane == lane:
+            return None if best is None else best.config
+        return replace(best.config, params=self._plans[lane].params(best.sampled))
+
+    def num_replicates(self, lane: str) -> int:
+        """How many replicates of a lane's best configuration there are."""
+        config = self.best_config(lane)
+        return 0 if config is None else self._replicates.get(config.config_id, 0)
 
     def spent_s(self, now: float) -> float:
         """Wall time of all trials together, in seconds."""
         return self._spent_s + sum(now - trial.started for trial in self.running.values())
 
-    def systematic_failure(self, arm: str) -> str | None:
-        """Why the first trials of an arm all failed, where it was for the same reason; None otherwise."""
-        counts = self.counts(arm, "search")
+    def systematic_failure(self, lane: str) -> str | None:
+        """Why the first trials of a lane all failed, where it was for the same reason; None otherwise."""
+        counts = self.counts(lane, "search")
         if counts.get("failed", 0) != SYSTEMATIC or counts.get("completed", 0) or counts.get("stopped", 0):
             return None
-        failed = [trial for trial in self.of(arm, "search") if trial.status == "failed"]
+        failed = [trial for trial in self.of(lane, "search") if trial.status == "failed"]
         alike = len({_without_numbers(trial.error) for trial in failed}) == 1
         return (failed[-1].error or "") if alike else None
 

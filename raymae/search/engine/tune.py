@@ -78,7 +78,8 @@ class ConductorSearcher(Searcher):
 
 
 class ArmScheduler(FIFOScheduler):
-    """One scheduler per arm: a trial is compared only with trials of its own arm, on fine-tuning reports of the search.
+    """One scheduler per lane: a trial is compared only with trials of its own arm, in its own cell of the factors, on
+    fine-tuning reports of the search.
 
     Replicates are never stopped early; the budget stops anything.
     """
@@ -87,13 +88,13 @@ class ArmScheduler(FIFOScheduler):
         super().__init__()
         self._ids = ids
         conductor = ids.conductor
-        self._arms: dict[str, TrialScheduler] = {}
+        self._lanes: dict[str, TrialScheduler] = {}
         for name, plan in conductor.plans.items():
-            self._arms[name] = make_scheduler(conductor.spec.search, conductor.objective, plan.longest)
+            self._lanes[name] = make_scheduler(conductor.spec.search, conductor.objective, plan.longest)
 
     def _of(self, trial: TuneTrial) -> TrialScheduler | None:
         ours = self._ids[trial.trial_id]
-        return self._arms[ours.config.arm] if ours.stage == "search" else None
+        return self._lanes[ours.lane] if ours.stage == "search" else None
 
     def choose_trial_to_run(self, tune_controller: Any) -> TuneTrial | None:
         """The next trial. Before that, a worker group that idles beside as many trials as may run is let go: another
@@ -105,7 +106,7 @@ class ArmScheduler(FIFOScheduler):
         return super().choose_trial_to_run(tune_controller)
 
     def on_trial_add(self, tune_controller: Any, trial: TuneTrial) -> None:
-        """Enter a search trial into its arm's scheduler."""
+        """Enter a search trial into its lane's scheduler."""
         if scheduler := self._of(trial):
             scheduler.on_trial_add(tune_controller, trial)
 

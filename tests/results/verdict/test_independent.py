@@ -127,7 +127,7 @@ def test_scores_can_be_queried(stored: Store) -> None:
 
 def test_replicates_of_an_overtaken_configuration_count_nowhere(stored: Store) -> None:
     """A longer search has found a better configuration of mae: the scores of the one before stay, but apart."""
-    from raymae.results.verdict.judge import counted
+    from raymae.results.verdict.cells import counted
     from raymae.results.views.query import query
 
     stored.add_trial(trial("worse", "mae", config_id="mae", val_mse=0.6))
@@ -141,7 +141,7 @@ def test_replicates_of_an_overtaken_configuration_count_nowhere(stored: Store) -
         stored.add_trial(trial(name, "mae", config_id="new", stage="replicate", seed=seed, test_mse=9.0))
         keep_scores(Folder(stored.root), name, config, UnitTable(names, groups, ("",), score, np.ones_like(score)))
     stored.flush()
-    found = counted(stored.trials(), stored.objective())
+    found = counted(stored.trials(), stored.spec(), stored.manifest)
     assert {name for name in found if not name.startswith(("scratch", "persistence"))} == {
         "better-seed0", "better-seed1"}
     assert query(stored.root, "SELECT min(mae) AS low FROM places")["low"].tolist() == [9.0]

@@ -21,7 +21,7 @@ from raymae.search.decide.resume import restore
 from raymae.search.messages import Message, Worker
 from raymae.spec.encoder import encoder_id, pretraining_of
 from raymae.spec.load import parse_sweep
-from raymae.spec.resolve import arm_plan
+from raymae.spec.resolve import arm_plans
 from raymae.spec.trial import ReportData
 from raymae.tasks import schema_of
 
@@ -45,7 +45,7 @@ class World:
     def __init__(self, folder, *overrides, slots=2, text=TEXT, clock=None, shelf=None, shared=False, seconds=None,
                  store=None):
         self.spec = parse_sweep(text, "simulated.yaml", overrides, schema_of=schema_of)
-        plans = {name: arm_plan(self.spec, SCHEMA, name) for name in self.spec.arms}
+        plans = arm_plans(self.spec, SCHEMA)
         self.clock, self.shelf, self.notes = clock or Clock(), Shelf(str(shelf or folder / "encoders")), Notes()
         self.encoders = Encoders(SCHEMA, self.shelf, "sha256:1", clock=self.clock, shared=shared)
         store = store or Recorder(folder)
@@ -71,7 +71,7 @@ class World:
         self.live.sort(key=lambda pair: pair[0])
         until, trial = self.live.pop(0)
         self.idle_s += (until - self.clock.now) * (self.made.slots - len(self.live) - 1)
-        if self.made.trials.num_asked("mae") < self.made.searches.quota["mae"]:
+        if self.made.trials.num_asked("mae") < self.made.searches.quota.get("mae", 0):
             self.idle_by_search_s = self.idle_s
         self.clock.now = max(self.clock.now, until)
         job = self.made.job(trial)

@@ -1,0 +1,144 @@
+"""The rows of a sweep's trials that count in each cell of its factors; all of them where it has none."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from raymae.results.store.columns import last_attempts
+from raymae.results.store.manifest import Manifest
+from raymae.spec import SweepSpec
+from raymae.spec.factors import Cell, cells, held, home_cell, lane
+from raymae.spec.space import Scalar
+from raymae.spec.task import Objective
+
+if TYPE_CHECKING:
+    import pandas as pd  # type: ignore[import-untyped,unused-ignore]
+
+
+@dataclass(frozen=True)
+class CellRows:
+    """What of a sweep counts in a cell.
+
+    Attributes:
+        cell: The cell; empty in a sweep without factors.
+        trials: Its rows, all attempts. A pretraining is in every cell in which a trial starts from its encoder, and a
+            trial of an arm that lacks a factor in all that differ in this one.
+        last: Of each trial the last attempt, without replicates of what is no longer the best.
+        best: By arm the search trial that its replicates repeat, of this cell or of the one that is searched for it;
+            None where there is none.
+        times_epochs: By trained arm how many times the epochs of the sweep file it got.
+    """
+
+    cell: Cell
+    trials: pd.DataFrame
+    last: pd.DataFrame
+    best: Mapping[str, Any]
+    times_epochs: Mapping[str, float]
+
+
+def rows_by_cell(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> list[CellRows]:
+    """The rows that count in each cell, in the order of the cells.
+
+    Args:
+        trials: The `trials` dataset.
+        spec: The sweep.
+        manifest: Its task, and which arms have which factors.
+    """
+    objective, times = manifest.task.objective, dict(manifest.times_epochs or {})
+    if not spec.factors:
+        last = last_attempts(trials)
+        best = {name: best_of(last[last["arm"] == name], objective) for name in spec.arms}
+        return [CellRows({}, trials, _of_the_best(last, best), best, times)]
+    found = []
+    for cell in cells(spec.factors):
+        home = _in(trials, home_cell(spec, cell), spec, manifest)
+        searched = last_attempts(trials[home])
+        best = {name: best_of(searched[searched["arm"] == name], objective) for name in spec.arms}
+        rows = trials[_with_encoders(trials, _in(trials, cell, spec, manifest))]
+        lanes = {name: lane(name, held(cell, own_factors(spec, manifest, name)), spec.factors) for name in spec.arms}
+        found.append(CellRows(cell, rows, _of_the_best(last_attempts(rows), best), best,
+                              {name: times[key] for name, key in lanes.items() if key in times}))
+    return found
+
+
+def counted(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> set[str]:
+    """The replicates that a verdict counts: completed ones of each arm's best configuration, in every cell.
+
+    Args:
+        trials: The `trials` dataset.
+        spec: The sweep.
+        manifest: Its task.
+    """
+    return {str(trial) for rows in rows_by_cell(trials, spec, manifest) for trial in done(rows.last)["trial_id"]}
+
+
+def done(last: pd.DataFrame) -> pd.DataFrame:
+    """The completed replicates among the last attempts at trials."""
+    return last[(last["stage"] == "replicate") & (last["status"] == "completed")]
+
+
+def own_factors(spec: SweepSpec, manifest: Manifest, arm: str) -> tuple[str, ...]:
+    """The factors that an arm has."""
+    return tuple(manifest.factors.get(arm, tuple(spec.factors)))
+
+
+def _in(trials: pd.DataFrame, cell: Cell, spec: SweepSpec, manifest: Manifest) -> pd.Series:
+    """Which rows have a cell's values, of the factors that their arm has; a pretraining lacks some, and is in none."""
+    import pandas as pd
+
+    inside = pd.Series(False, index=trials.index)
+    fits = {name: _equals(trials[name], value) for name, value in cell.items()}
+    for arm in spec.arms:
+        of_arm = (trials["arm"] == arm) & (trials["stage"] != "pretrain")
+        for name in own_factors(spec, manifest, arm):
+            of_arm &= fits[name]
+        inside |= of_arm
+    return inside
+
+
+def _with_encoders(trials: pd.DataFrame, inside: pd.Series) -> pd.Series:
+    """The same rows with the pretrainings that they started from."""
+    if "encoder_id" not in trials:
+        return inside
+    used = set(trials["encoder_id"][inside].dropna())
+    return inside | ((trials["stage"] == "pretrain") & trials["encoder_id"].isin(used))
+
+
+def _equals(column: pd.Series, value: Scalar) -> pd.Series:
+    """Which rows hold a factor's value; a column of several kinds holds all of them as text."""
+    import pandas as pd
+
+    if value is None:
+        return column.isna()
+    numbers = pd.api.types.is_numeric_dtype(column) or pd.api.types.is_bool_dtype(column)
+    return (column == value if numbers and not isinstance(value, str) else column.astype(str) == str(value)).fillna(
+        False).astype(bool)
+
+
+def _of_the_best(last: pd.DataFrame, best: Mapping[str, Any]) -> pd.DataFrame:
+    """Without replicates of configurations that a longer search has overtaken."""
+    replicates, drop = last["stage"] == "replicate", last["stage"].isna()
+    for name in last["arm"].unique():
+        of_arm, row = last["arm"] == name, best.get(name)
+        current = last["config_id"] == (None if row is None else row["config_id"])
+        if row is not None and "parent" in last:  # a replicate in another cell has another configuration
+            current |= last["parent"].astype(object) == row["trial_id"]
+        current &= of_arm & replicates
+        if current.any():
+            drop |= of_arm & replicates & ~current
+    return last[~drop]
+
+
+def best_of(last: pd.DataFrame, objective: Objective) -> Any:
+    """The row of an arm's best search trial, which its replicates repeat: of a completed one, or else of a stopped."""
+    search = last[last["stage"] == "search"]
+    scored = search[search[objective.val].astype(float).abs() < math.inf]
+    for status in ("completed", "stopped"):
+        found = scored[scored["status"] == status]
+        if not found.empty:
+            order = [objective.val, "ended_at", "trial_id"]
+            return found.sort_values(order, ascending=[objective.mode == "min", True, True]).iloc[0]
+    return None
