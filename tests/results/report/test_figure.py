@@ -13,8 +13,9 @@ from click.testing import CliRunner
 
 from raymae.cli import main
 from raymae.results import Store, Verdict, verdict_of
-from raymae.results.report.figure import INKS, figure
+from raymae.results.report.figure import figure
 from raymae.results.report.intervals import DARK, LIGHT, arms_panel, differences_panel, ticks
+from raymae.results.report.svg import INKS
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
