@@ -12,6 +12,7 @@ from typing import NamedTuple
 import torch
 
 from raymae.errors import DataError, ModelError, RayMAEError, ResourceError, ResultsError, one_line, unknown
+from raymae.inference.figure import figure as drawn
 from raymae.inference.load import KeptModel
 from raymae.results.report import svg
 from raymae.tasks.prediction import Predictor
@@ -79,7 +80,7 @@ def predict_files(
     for name in options:
         if name not in predictor.options:
             raise ModelError(f"{unknown('option', name, predictor.options)} for the task {model.card.task}")
-    if figure is not None and type(predictor).figure is Predictor.figure:
+    if figure is not None and type(predictor).curves is Predictor.curves:
         raise ModelError(f"--figure {figure}: the task {model.card.task} draws none: see what is written to {to}")
     for place in filter(None, (to, figure)):
         _require_apart(source, place)
@@ -94,8 +95,8 @@ def predict_files(
                 inputs = item.read()
                 answer = model.predict(inputs, **dict.fromkeys(options, True))
                 written += writer.add(item, inputs, answer)
-                if figure is not None and figure not in written:
-                    svg.write(predictor.figure(inputs, answer) or "", figure)
+                if figure is not None and figure not in written and (curves := predictor.curves(inputs, answer)):
+                    svg.write(drawn(curves), figure)
                     written.append(figure)
             except (ModelError, ResultsError):
                 raise

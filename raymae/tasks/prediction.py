@@ -14,7 +14,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -36,6 +36,24 @@ class Item:
 
     name: str
     read: Callable[[], Any]
+
+
+class Curves(NamedTuple):
+    """What came over time, and what was forecast. T steps, F forecast ones.
+
+    Attributes:
+        title: Stands on top of a picture.
+        time_T: Times of what came, datetime64, or numbers of steps.
+        value_T: float64, NaN where it is missing.
+        time_F: Times of what was forecast.
+        value_F: float64.
+    """
+
+    title: str
+    time_T: np.ndarray
+    value_T: np.ndarray
+    time_F: np.ndarray
+    value_F: np.ndarray
 
 
 class Writer(Protocol):
@@ -94,8 +112,8 @@ class Predictor(ABC):
     def answer(self, scores: np.ndarray, prepared: Any) -> Any:
         """What a user wants of the scores: a table of forecasts, class names, a mask, a filled table."""
 
-    def figure(self, inputs: Any, answer: Any) -> str | None:
-        """Inputs and answer as an SVG for a page; None where a task draws none, since its answers are pictures."""
+    def curves(self, inputs: Any, answer: Any) -> Curves | None:
+        """What a picture of an answer shows; None where a task has no such picture."""
         return None
 
     @abstractmethod

@@ -14,6 +14,7 @@ from sklearn.metrics import mean_squared_error
 
 from raymae.data.steps import following
 from raymae.errors import DataError
+from raymae.inference.figure import figure
 from tests.tasks.kept import Kept, MakeConfig, kept
 
 HORIZON, LOOKBACK = 3, 24
@@ -132,7 +133,7 @@ def test_the_figure_has_the_last_steps_and_forecasts_in_whole_horizons(
     pd.read_csv(etth1).tail(400).to_csv(file, index=False)
     found = network.predictor.read(file)
     answer = network.answer(found, backtest=backtest)
-    root = ElementTree.fromstring(network.predictor.figure(found, answer))
+    root = ElementTree.fromstring(figure(network.predictor.curves(found, answer)))
     known, forecast = (path.attrib["d"] for path in root.iter("{http://www.w3.org/2000/svg}path"))
     points = [np.array([step.split() for step in re.split("[ML]", path)[1:]], dtype=float)
               for path in (known, forecast)]
@@ -151,6 +152,6 @@ def test_where_cells_are_missing_the_figures_line_is_interrupted(network: Kept, 
     frame.iloc[-100:-90, frame.columns.get_loc("OT")] = np.nan
     frame.to_csv(file, index=False)
     found = network.predictor.read(file)
-    picture = network.predictor.figure(found, network.answer(found))
+    picture = figure(network.predictor.curves(found, network.answer(found)))
     known = next(ElementTree.fromstring(picture).iter("{http://www.w3.org/2000/svg}path")).attrib["d"]
     assert (known.count("M"), known.count("L")) == (2, 120 - 10 - 2)

@@ -49,17 +49,9 @@ class Store:
 
     @classmethod
     def create(
-        cls,
-        root: str | os.PathLike[str],
-        spec: SweepSpec,
-        schema: TaskSchema,
-        *,
-        environment: Mapping[str, object],
-        data: Mapping[str, str],
-        fresh: bool = False,
-        extend: bool = False,
-        flush_s: float = 10.0,
-        on_warning: Callable[[str], None] | None = None,
+        cls, root: str | os.PathLike[str], spec: SweepSpec, schema: TaskSchema, *,
+        environment: Mapping[str, object], data: Mapping[str, str], fresh: bool = False, extend: bool = False,
+        flush_s: float = 10.0, on_warning: Callable[[str], None] | None = None,
     ) -> Store:
         """Make a sweep's folder, or continue the one that is there if it holds the same sweep.
 

@@ -23,12 +23,12 @@ from raymae.data.steps import following
 from raymae.errors import DataError
 from raymae.spec.read import Tree
 from raymae.tasks.answers import TableWriter
+from raymae.tasks.forecasting.curves import curves
 from raymae.tasks.forecasting.features import Features, Scales
-from raymae.tasks.forecasting.figure import figure
 from raymae.tasks.forecasting.networks import Forecasters
 from raymae.tasks.forecasting.schema import SCHEMA
 from raymae.tasks.forecasting.windows import ScaledSeries, SeriesInRow, Windows
-from raymae.tasks.prediction import Item, Predictor
+from raymae.tasks.prediction import Curves, Item, Predictor
 
 WINDOWS_AT_ONCE = 1024
 OURS = ("made_at", "step", "time", "forecast", "truth")  # columns of every table of forecasts
@@ -238,10 +238,10 @@ class ForecastingPredictor(Predictor):
             columns["truth"] = data.units_T[step_WH].ravel()
         return pd.DataFrame(columns)
 
-    def figure(self, inputs: Any, answer: Any) -> str:
+    def curves(self, inputs: Any, answer: Any) -> Curves:
         """The last steps of the first series, and what was forecast of them or after them."""
         found = inputs if isinstance(inputs, (list, tuple)) else self.read(inputs)
-        return figure(found, answer, self.config.arm)
+        return curves(found, answer, self.config.arm)
 
     def _times(self, data: FollowedSeries, steps: np.ndarray) -> np.ndarray:
         times = data.times[steps]
