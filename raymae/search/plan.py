@@ -14,11 +14,10 @@ from raymae.models.given import Given
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import ENCODERS
 from raymae.results.store.store import Store
-from raymae.search.decide.algorithms import contains
 from raymae.search.engine.connection import local_resources, slots
 from raymae.spec.arms import Origin, with_arms
 from raymae.spec.resolve import ArmPlan, arm_plans, data_of, trial_config
-from raymae.spec.space import combinations
+from raymae.spec.space import combinations, contains
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema, encoder_params
 from raymae.spec.trial import DataSource, TrialConfig

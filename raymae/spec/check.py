@@ -15,7 +15,7 @@ from raymae.spec.arms import fixed_in, origin_of, problems_of_origins, with_arms
 from raymae.spec.constraints import Constraint
 from raymae.spec.factors import factor_problems
 from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plans
-from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
+from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, contains, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
 from raymae.spec.task import TaskSchema, TrainingParams, is_live
 
@@ -29,7 +29,7 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     """List everything wrong with a spec; impossible values only where every name and condition is right."""
     own, schema = schema, with_arms(spec, schema)
     checks = (_size, _reading, _corpora, _settings, _fixed_in_arms, _fixed_and_searched, factor_problems, _space,
-              _constraints, _order)
+              _points, _constraints, _order)
     found = [*problems_of_origins(spec, own), *(finding for check in checks for finding in check(spec, schema))]
     if found:
         return found
@@ -113,6 +113,19 @@ def _space(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
             yield from ((where, message) for message in messages)
         if spec.search.algorithm == "grid" and distribution.values() is None:
             yield f"space.{name}", "a grid needs `choice` or `int`; list the values to try"
+
+
+def _points(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    """Points that are none of the space."""
+    if spec.search.points and spec.search.algorithm == "grid":
+        yield "search.points", "a grid tries every point; leave them out, or use another algorithm"
+    for index, point in enumerate(spec.search.points):
+        for name, value in point.items():
+            key = f"search.points.{index}.{name}"
+            if name not in spec.space:
+                yield key, unknown("searched parameter", name, spec.space)
+            elif not contains(spec.space[name], value):
+                yield key, f"is not within space.{name}, got {value!r}"
 
 
 def _arms_met(name: str, arms: Sequence[Scalar], schema: TaskSchema) -> Iterator[str]:

@@ -62,6 +62,8 @@ def _is_scalar(location: Sequence[str]) -> bool:
     match location:
         case ("settings", _, _) | ("arms", _, _, _) | ("factors", _, _, _) | ("search", "at", _, _):
             return True
+        case ("search", "points", _, _, _):
+            return True
         case ("space", _, "choice", _, _) | ("space", _, "when", _, _, _):
             return True
     return False

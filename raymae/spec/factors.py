@@ -13,7 +13,7 @@ from itertools import product
 
 from raymae.errors import unknown
 from raymae.spec.arms import origin_of
-from raymae.spec.space import Scalar
+from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema, TrainingParams, phase_of
 
@@ -51,6 +51,11 @@ def factors_of(spec: SweepSpec, schema: TaskSchema, arm: str) -> tuple[str, ...]
 def home_cell(spec: SweepSpec, cell: Cell) -> Cell:
     """The cell whose search serves a cell: itself, or the one of `search.at`."""
     return spec.search.at or cell
+
+
+def searched(spec: SweepSpec) -> dict[str, Uniform | LogUniform | IntRange | Choice]:
+    """The space with every factor as a choice: what differs between the trials of an arm."""
+    return {**spec.space, **{name: Choice(choice=values) for name, values in spec.factors.items()}}
 
 
 def lane(arm: str, own: Cell, factors: Factors) -> str:

@@ -187,6 +187,15 @@ def ordered(space: Space) -> list[str]:
     return done
 
 
+def contains(distribution: Uniform | LogUniform | IntRange | Choice, value: Scalar) -> bool:
+    """Whether a value could be drawn from a distribution."""
+    match distribution:
+        case Uniform(uniform=(low, high)) | LogUniform(loguniform=(low, high)):
+            return isinstance(value, (int, float)) and low <= value <= high
+        case _:
+            return value in (distribution.values() or ())
+
+
 def combinations(space: Space, chosen: Mapping[str, Scalar], *, limit: int = 4096) -> Iterator[dict[str, Scalar]]:
     """Every combination of the probe values of `space` that the conditions admit, at most `limit` of them.
 

@@ -162,6 +162,10 @@ class SearchSpec(Model):
     seed: int = Field(0, ge=0, le=10**12, description="Seed of the search. Trial k of every arm, counted from 0, is "
                       "trained on seed 1000 * seed + k; a trial of a population that goes on from another keeps that "
                       "one's.")
+    points: list[dict[str, Scalar]] = Field(
+        default_factory=list, description="Configurations to begin with, such as [{lr: 1e-3}]: each arm tries what it "
+        "searches of them, in this order, before the search proposes any; what they leave open is proposed."
+    )
     at: dict[str, Scalar] = Field(
         default_factory=dict, description="The cell of the factors that is searched, such as {label_fraction: 0.1}: "
         "each arm's best configuration there is replicated in every cell. By default every cell is searched by itself."

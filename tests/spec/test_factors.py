@@ -81,6 +81,9 @@ def test_a_sweep_without_factors_has_its_arms() -> None:
     ("search.at={label_fraction: 0.1}", "--set: search.at: names a value of every factor; protocol is missing"),
     ("search.at={label_fraction: 0.2, protocol: field}", "--set: search.at.label_fraction: is no value of the factor, "
                                                         "got 0.2; allowed: 0.02, 0.1, 1"),
+    ("search.points=[{lr: 1}]", "--set: search.points.0.lr: is not within space.lr, got 1"),
+    ("search.points=[{lr: 1e-3}, {ls: 1e-3}]", "--set: search.points.1.ls: unknown searched parameter 'ls'"),
+    ("search.points=[{lr: [1]}]", "--set: search.points.0.lr: must be text, a finite number"),
     ("search.at={label_fractin: 0.1}", "--set: search.at.label_fractin: unknown factor 'label_fractin'; did you mean"),
 ])
 def test_mistakes_are_told_with_their_place(override: str, said: str) -> None:

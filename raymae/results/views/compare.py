@@ -184,12 +184,13 @@ def compared(root: str, files: Mapping[str, SweepSpec] | None = None) -> Compare
         test = verdict.test(arm)
         arms.append(ComparedArm(
             arm.arm, arm.kind, arm.n, test.mean if test else None, test.ci95 if test else None, pairs.get(arm.arm),
-            store.manifest.task.published_for(arm.arm, spec.settings),
+            store.manifest.task.published_for(arm.arm, {**spec.settings, **(verdict.cell or {})}),
             unlearned_text(pairs[arm.arm], verdict) if arm.arm in pairs else "",
         ))
     file, changed = _nearest(spec, files or {})
     return ComparedSweep(
-        verdict.sweep, store.root, verdict.task, verdict.data, _settings(spec), file, changed, objective.metric,
+        verdict.sweep, store.root, verdict.task, verdict.data, {**_settings(spec), **(verdict.cell or {})}, file,
+        {**changed, **(verdict.cell or {})}, objective.metric,
         objective.mode, verdict.complete, about, next((pair for pair in verdict.pairs if pair.primary), None),
         tuple(arms), rule_text(verdict), needed_text(verdict.pairs[0], verdict) if verdict.pairs else "",
     )

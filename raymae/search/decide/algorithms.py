@@ -12,7 +12,7 @@ import optuna
 
 from raymae.errors import TrialError
 from raymae.spec.resolve import ArmPlan
-from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform
+from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Uniform, contains
 from raymae.spec.sweep import SearchSpec
 from raymae.spec.task import Objective
 
@@ -71,15 +71,6 @@ def suggest(trial: optuna.Trial, name: str, distribution: Uniform | LogUniform |
             return trial.suggest_categorical(name, values)
 
 
-def contains(distribution: Uniform | LogUniform | IntRange | Choice, value: Scalar) -> bool:
-    """Whether a value could be drawn from a distribution."""
-    match distribution:
-        case Uniform(uniform=(low, high)) | LogUniform(loguniform=(low, high)):
-            return isinstance(value, (int, float)) and low <= value <= high
-        case _:
-            return value in (distribution.values() or ())
-
-
 class ArmStudy:
     """The search of one arm: an Optuna study, asked and told.
 
@@ -104,7 +95,7 @@ class ArmStudy:
         self.num_trials = plan.num_trials(search.num_trials)
         self._by_chance = optuna.create_study(sampler=optuna.samplers.RandomSampler(seed=sampler_seed))
         self._asked: dict[str, optuna.Trial] = {}
-        self._points = self._in_groups() if search.algorithm == "grid" else self._default()
+        self._points = self._in_groups() if search.algorithm == "grid" else self._first(search.points)
         self._is_grid = search.algorithm == "grid"
         if self._is_grid:
             self.num_trials = len(self._points)
@@ -115,6 +106,15 @@ class ArmStudy:
         for point in grid(self.plan):
             groups.setdefault(tuple(item for item in point.items() if item[0] in self.plan.shared), []).append(point)
         return [point for group in groups.values() for point in group]
+
+    def _first(self, given: Iterable[Mapping[str, Scalar]]) -> list[dict[str, Scalar]]:
+        """What is tried before the sampler proposes: what the sweep file gives, then what one would have run."""
+        found: list[dict[str, Scalar]] = []
+        for point in [*({name: value for name, value in one.items() if name in self.plan.space} for one in given),
+                      *self._default()]:
+            if point and point not in found:
+                found.append(point)
+        return found
 
     def _default(self) -> list[dict[str, Scalar]]:
         """The first trial is what one would have run without a search, as far as the space holds it."""

@@ -22,6 +22,7 @@ from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_of
 from raymae.results.verdict.verdict import Verdict, plain
 from raymae.search.decide.algorithms import optuna_distribution
+from raymae.spec.factors import searched
 from raymae.spec.sweep import SweepSpec
 
 ARM = "arm"
@@ -106,6 +107,10 @@ def _trials(store: Store, spec: SweepSpec) -> list[tuple[str, optuna.trial.Froze
         if sampled is None:  # its config was deleted; the row has every parameter, too
             sampled = {name: _plain(row[name]) for name, distribution in spec.space.items()
                        if not _missing(row[name]) and row["arm"] in distribution.when.get("arm", [row["arm"]])}
+        values = plain.get("params") or row
+        sampled = {**sampled, **{name: next(value for value in values_of if str(value) == str(values[name])
+                                            or value == values[name])
+                                 for name, values_of in spec.factors.items() if not _missing(values.get(name))}}
         found.append((row["arm"], _frozen(row, sampled, curves.get(row["trial_id"], {}), spec, metric)))
     return found
 
@@ -124,7 +129,7 @@ def _frozen(row: Mapping[Any, Any], sampled: Mapping[str, Any], curve: Mapping[i
     return optuna.trial.FrozenTrial(
         number=-1, trial_id=-1, state=state, value=None, values=values if complete else None,
         datetime_start=_local(row["started_at"]) or ended or datetime.now(), datetime_complete=ended or datetime.now(),
-        params=dict(sampled), distributions={name: optuna_distribution(spec.space[name]) for name in sampled},
+        params=dict(sampled), distributions={name: optuna_distribution(searched(spec)[name]) for name in sampled},
         user_attrs={key: _plain(value) for key, value in attributes.items() if not _missing(value)}, system_attrs={},
         intermediate_values=dict(curve),
     )

@@ -11,7 +11,9 @@ import optuna
 import pandas as pd
 
 from raymae.results.store.store import Store
-from raymae.search.decide.algorithms import contains, optuna_distribution
+from raymae.search.decide.algorithms import optuna_distribution
+from raymae.spec.factors import searched
+from raymae.spec.space import contains
 
 ENOUGH, MOST, TREES = 4, 200, 24
 
@@ -22,8 +24,9 @@ def importances(store: Store) -> dict[str, dict[str, float]]:
 
     Optuna's fANOVA (Hutter et al. 2014, proceedings.mlr.press/v32/hutter14): the share of the scores' variance that a
     parameter explains alone, in a random forest fitted to the trials. On made-up scores with a known answer it found
-    the order from about thirty trials on, where Optuna's default (PED-ANOVA) needed hundreds. Parameters that not every
-    trial of the arm has are left out. Of more than 200 trials an even sample is used.
+    the order from about thirty trials on, where Optuna's default (PED-ANOVA) needed hundreds. A factor of the sweep
+    counts as a parameter. Parameters that not every trial of the arm has are left out. Of more than 200 trials an even
+    sample is used.
 
     Raises:
         ResultsError: The storage failed.
@@ -33,13 +36,14 @@ def importances(store: Store) -> dict[str, dict[str, float]]:
     scored = trials[(trials["stage"] == "search") & trials["status"].isin(["completed", "stopped"])
                     & trials[column].notna()]
     found: dict[str, dict[str, float]] = {}
+    space = searched(spec)
     for arm in spec.arms:
         rows = scored[scored["arm"] == arm]
         if len(rows) < ENOUGH:
             continue
         rows = rows.iloc[:: math.ceil(len(rows) / MOST)]
-        names = [name for name in spec.space if name in rows and rows[name].notna().all() and rows[name].nunique() > 1]
-        shares = _shares(rows, {name: spec.space[name] for name in names}, column, objective.mode == "min")
+        names = [name for name in space if name in rows and rows[name].notna().all() and rows[name].nunique() > 1]
+        shares = _shares(rows, {name: space[name] for name in names}, column, objective.mode == "min")
         if shares:
             found[arm] = shares
     return found

@@ -10,11 +10,10 @@ from typing import TYPE_CHECKING, Any
 from raymae.errors import ResultsError
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store
-from raymae.search.decide.algorithms import contains
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import Parent
-from raymae.spec.space import Scalar
+from raymae.spec.space import Scalar, contains
 from raymae.spec.trial import TrialConfig
 
 if TYPE_CHECKING:

@@ -54,6 +54,25 @@ def test_proposals_lie_in_the_space_and_respect_conditions(algorithm):
     assert "mask_ratio" not in study(algorithm, "scratch").ask("0")
 
 
+@pytest.mark.parametrize("algorithm", ["tpe", "cmaes", "random", "qmc"])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_the_user_s_points_come_first_and_what_they_leave_open_is_proposed(algorithm):
+    points = "search.points=[{lr: 2e-3, mask_ratio: 0.3}, {patch_size: 24, encoder_depth: 1, lr: 1e-3, dropout: 0.1}]"
+    for arm in ("mae", "scratch"):
+        made = study(algorithm, arm, MSE, points)
+        first, second, third = (made.ask(str(number)) for number in range(3))
+        assert first["lr"] == 2e-3
+        assert first.get("mask_ratio") == (0.3 if arm == "mae" else None), "an arm tries what it searches of a point"
+        assert all(contains(made.plan.space[name], value) for name, value in first.items())
+        assert {name: second[name] for name in ("patch_size", "encoder_depth", "lr", "dropout")} == {
+            "patch_size": 24, "encoder_depth": 1, "lr": 1e-3, "dropout": 0.1}
+        assert third["lr"] == made.plan.fixed["lr"], "then what one would have run"
+        again = study(algorithm, arm, MSE, points)
+        again.add("0", first, "completed", {}, 1.0)
+        again.resume("1", second)
+        assert again.ask("2")["lr"] == made.plan.fixed["lr"], "a sweep that goes on tries none again"
+
+
 @pytest.mark.parametrize("seed", [0, 1, 2])
 def test_a_constraint_that_the_sampler_keeps_breaking_ends_no_search(seed):
     text = TEXT[:TEXT.index("space:")] + """
