@@ -4,16 +4,19 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from xml.etree import ElementTree
 
 import pyarrow as pa
 import pytest
 
+from raymae.results.report.figure import figure
 from raymae.results.store.columns import arrow_schema, checked_row
 from raymae.results.store.opening import described
 from raymae.results.store.scores import score_schema
 from raymae.results.store.store import to_pandas
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_of
+from raymae.results.verdict.matrix import curves, matrix
 from raymae.results.verdict.verdict import Verdict
 from raymae.search.decide.resume import restore, warm_start
 from raymae.spec.factors import cells
@@ -295,3 +298,33 @@ def test_a_search_learns_from_trials_of_the_same_cell(tmp_path):
     studies = {lane: len(study.study.trials) for lane, study in world.made.searches.studies.items()}
     assert studies == {"mae-lf0.02": 0, "mae-lf0.1": 3, "mae-lf1": 0, "scratch-lf0.02": 0, "scratch-lf0.1": 3,
                        "scratch-lf1": 0, "persistence": 1}
+
+
+def test_the_answer_is_a_table_and_a_curve(tmp_path):
+    world = Matrix(tmp_path, "replicates=3").run()
+    verdict = verdict_of(world.made.store)
+    table = matrix(verdict)
+    assert table.factors == ("label_fraction", "horizon")
+    assert (table.a, table.b) == ("mae", "scratch")
+    assert [row.values for row in table.rows] == [
+        (share, steps) for share in ("0.02", "0.1", "1") for steps in ("96", "192")]
+    assert [row.shown for row in table.rows] == [True] + [False] * 5
+    assert {row.plain for row in table.rows[:4]} == {"helps"}
+    found = curves(verdict)
+    assert [(curve.factor, curve.at, curve.log) for curve in found] == [
+        ("label_fraction", "horizon 96", True), ("label_fraction", "horizon 192", True)]
+    for curve in found:
+        [mae] = [line for line in curve.scores if line.arm == "mae"]
+        assert [point.x for point in mae.points] == [0.02, 0.1, 1.0]
+        assert curve.differences[0].arm == "scratch"
+        means = {one.cell["label_fraction"]: one.test(arm).mean for one in verdict.each() for arm in one.arms
+                 if arm.arm == "mae" and f"horizon {one.cell['horizon']}" == curve.at}
+        assert {point.x: point.value for point in mae.points} == means
+    drawn = figure(verdict, list(SCHEMA.arms))
+    ElementTree.fromstring(drawn)
+    assert "label_fraction 0.02, horizon 96" in drawn
+    said = headline(verdict)
+    assert "helps in 4 of 6 cells" in said
+    assert "Trials share pretrained encoders" in said
+    assert not curves(next(iter(verdict.each())))
+    assert matrix(next(iter(verdict.each()))) is None
