@@ -27,7 +27,7 @@ def test_a_folder_of_an_older_version_is_continued(tmp_path: Path):
     assert "continuing: 3 trials are done, 2 were under way" in done.stderr
     store = Store.open(tmp_path / "results" / "cut")
     trials = store.trials()
-    assert len(trials) == 10
+    assert (trials["stage"] != "pretrain").sum() == 10
     assert not trials["trial_id"].duplicated().any()
     kept = trials[trials["trial_id"].isin(before["trial_id"])]
     assert sorted(kept["ended_at"]) == sorted(before["ended_at"]), "ended trials are not run again"

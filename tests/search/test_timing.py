@@ -64,7 +64,7 @@ def test_an_arm_that_cannot_be_measured_keeps_its_epochs_and_the_sweep_goes_on(p
         def __call__(self, cost):
             return Remote(cost)
 
-        def remote(self, config, threads):
+        def remote(self, config, threads, given=None):
             return config.arm
 
     def get(arm):

@@ -108,10 +108,12 @@ def judge(
         scores: The `scores` dataset; without it intervals are over seeds alone.
     """
     looked = [_look(rows, spec, manifest, scores) for rows in rows_by_cell(trials, spec, manifest)]
-    verdicts = [_answer(cell, [other for other in looked if other is not cell], spec, manifest) for cell in looked]
+    family = Family.of([known for cell in looked for *_, known in cell.known], spec.margin)
+    starts = [sum(len(other.known) for other in looked[:index]) for index in range(len(looked))]
+    verdicts = [_answer(cell, family, at, spec, manifest) for cell, at in zip(looked, starts, strict=True)]
     if not spec.factors:
         return verdicts[0]
-    number = sum(one.p() is not None for cell in looked for *_, one in cell.known)
+    number = sum(p is not None for p in family.p)
     answers = tuple(
         CellAnswer(dict(cell.rows.cell), one.arms, one.pairs, one.complete, one.pareto,
                    one.rule and replace(one.rule, comparisons=number))
@@ -152,13 +154,13 @@ def _look(rows: CellRows, spec: SweepSpec, manifest: Manifest, scores: pd.DataFr
                    [one.p() for one in otherwise])
 
 
-def _answer(cell: _Looked, others: Sequence[_Looked], spec: SweepSpec, manifest: Manifest) -> Verdict:
-    """The verdict of a cell, its comparisons adjusted for those of the others."""
+def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: Manifest) -> Verdict:
+    """The verdict of a cell, its comparisons those of a family from `at` on."""
     task, objective, arms = manifest.task, manifest.task.objective, manifest.task.arms
     sample, last, sequential = cell.sample, cell.rows.last, not isinstance(spec.replicates, int)
     pairs = judged(cell.known, objective, spec.margin, units=sample.num_units if sample else 0,
                    seconds={result.arm: result.replicate_s for result in cell.results}, primary=task.primary,
-                   beside=[known for other in others for *_, known in other.known])
+                   family=family, at=at)
     pairs = [replace(pair, p_otherwise=p, n_a=len(cell.sides[pair.a].scores), n_b=len(cell.sides[pair.b].scores))
              for pair, p in zip(pairs, cell.p_otherwise, strict=True)]
     return Verdict(
@@ -190,9 +192,35 @@ def _spent(trials: pd.DataFrame, spec: SweepSpec) -> dict[str, Spent]:
     return found
 
 
+@dataclass(frozen=True)
+class Family:
+    """Comparisons that are adjusted for each other.
+
+    Attributes:
+        p: The p-value of no difference of each; None where there is none.
+        holm: The same, adjusted.
+        equal: The adjusted p-value of a difference that matters; None without a margin.
+    """
+
+    p: Sequence[float | None]
+    holm: Sequence[float | None]
+    equal: Sequence[float | None]
+
+    @classmethod
+    def of(cls, known: Sequence[Evidence], margin: float | None) -> Family:
+        """Adjust comparisons for each other, all at once: it takes a while.
+
+        Args:
+            known: What is known of each.
+            margin: The difference that does not matter, if one was declared.
+        """
+        p = [one.p() for one in known]
+        return cls(p, adjusted(p), adjusted([None if margin is None else one.p_equal(margin) for one in known]))
+
+
 def judged(
     found: Sequence[tuple[str, str, Evidence]], objective: Objective, margin: float | None, *, units: int,
-    seconds: Mapping[str, float | None], primary: tuple[str, str] | None, beside: Sequence[Evidence] = (),
+    seconds: Mapping[str, float | None], primary: tuple[str, str] | None, family: Family | None = None, at: int = 0,
 ) -> list[Pair]:
     """Put into words what is known of several differences, each adjusted for all of them.
 
@@ -203,14 +231,13 @@ def judged(
         units: Test examples.
         seconds: Mean wall time of a replicate by arm.
         primary: The comparison that the task is about.
-        beside: What is known of differences elsewhere that these are adjusted for too.
+        family: The differences that these are adjusted for, where they are more than these.
+        at: Where in the family these begin.
     """
-    family = [*(known for _, _, known in found), *beside]
-    p_values = [known.p() for known in family]
-    p_equal = [None if margin is None else known.p_equal(margin) for known in family]
-    pairs = []
-    for index, ((a, b, known), holm, equal) in enumerate(
-            zip(found, adjusted(p_values), adjusted(p_equal), strict=False)):
+    family = family or Family.of([known for _, _, known in found], margin)
+    p_values, pairs = family.p, []
+    for index, (a, b, known) in enumerate(found, at):
+        holm, equal = family.holm[index], family.equal[index]
         word: Word = "undecided"
         if equal is not None and equal < 1 - LEVEL:
             word = "practically equal"

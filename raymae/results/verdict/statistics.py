@@ -276,14 +276,11 @@ def _pairs(a: Side, b: Side) -> list[tuple[int, int]]:
 
 def adjusted(p_values: Sequence[float | None]) -> list[float | None]:
     """p-values adjusted for how many there are (Holm 1979, jstor:4615733); None stays None."""
-    # statsmodels' multipletests says the same, and collects Python's garbage each time: a second for a cell of factors
-    tested = [(p, index) for index, p in enumerate(p_values) if p is not None]
-    found: list[float | None] = [None] * len(p_values)
-    least = 0.0
-    for place, (p, index) in enumerate(sorted(tested)):
-        least = max(least, min(1.0, (len(tested) - place) * p))
-        found[index] = least
-    return found
+    from statsmodels.stats.multitest import multipletests  # type: ignore[import-untyped,unused-ignore]
+
+    tested = [p for p in p_values if p is not None]
+    found = iter(multipletests(tested, method="holm")[1].tolist() if tested else ())
+    return [None if p is None else float(next(found)) for p in p_values]
 
 
 def holm_level(p_values: Sequence[float | None], index: int) -> float:

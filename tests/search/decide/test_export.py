@@ -148,4 +148,4 @@ def test_the_command(make, tmp_path, monkeypatch):
     assert "exists already" in again.stderr
     nothing = CliRunner().invoke(main, ["export", str(store.root)])
     assert nothing.exit_code == 2
-    assert "--optuna URL, --csv FILE or --tensorboard FOLDER" in nothing.stderr
+    assert "--optuna URL, --csv FILE, --tensorboard FOLDER" in nothing.stderr
