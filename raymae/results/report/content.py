@@ -132,7 +132,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
     params = figures.searched(spec, search)
     failed = last[last["status"] == "failed"]
     places = intervals.places(manifest.task.arms)
-    differences = intervals.cells_panel(verdict) if verdict.cells else intervals.differences_panel(verdict)
+    differences = intervals.cells_panel(verdict, words=False) if verdict.cells else intervals.differences_panel(verdict)
     scores = intervals.arms_panel(verdict)
     curve = curves_figure(verdict, list(manifest.task.arms))
     return ReportContent(

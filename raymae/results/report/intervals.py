@@ -90,8 +90,13 @@ def differences_panel(verdict: Verdict) -> Panel:
                   missing="No difference yet: it takes the test scores of two arms.")
 
 
-def cells_panel(verdict: Verdict) -> Panel:
-    """The difference that a sweep with factors is for, in every cell."""
+def cells_panel(verdict: Verdict, *, words: bool = True) -> Panel:
+    """The difference that a sweep with factors is for, in every cell.
+
+    Args:
+        verdict: What was found.
+        words: Say of each cell what is said of it.
+    """
     objective, rows = verdict.objective, []
     for one in verdict.each():
         for pair in one.pairs[:1]:
@@ -99,7 +104,7 @@ def cells_panel(verdict: Verdict) -> Panel:
             text = number(pair.difference, interval_decimals([pair.ci95])) if share is None else share
             # every cell is the comparison that the sweep is for, if any is
             rows.append(Row(", ".join(map(said, (one.cell or {}).values())), pair.a, pair.difference, pair.ci95,
-                            f"{text}  {pair.verdict}", primary=pair.verdict in ("helps", "hurts"), note=pair.note))
+                            f"{text}  {pair.verdict}" if words else text, primary=pair.verdict in ("helps", "hurts"), note=pair.note))
     first = {pair.a for one in verdict.each() for pair in one.pairs[:1]}
     against = {pair.b for one in verdict.each() for pair in one.pairs[:1]}
     subject = first.pop() if len(first) == 1 and max(map(len, first)) <= SHORT else "first arm"
