@@ -102,9 +102,10 @@ def cells_panel(verdict: Verdict, *, words: bool = True) -> Panel:
         for pair in one.pairs[:1]:
             share = per_cent(pair, one)
             text = number(pair.difference, interval_decimals([pair.ci95])) if share is None else share
-            # every cell is the comparison that the sweep is for, if any is
-            rows.append(Row(", ".join(map(said, (one.cell or {}).values())), pair.a, pair.difference, pair.ci95,
-                            f"{text}  {pair.verdict}" if words else text, primary=pair.verdict in ("helps", "hurts"), note=pair.note))
+            label = ", ".join(map(said, (one.cell or {}).values()))
+            # every cell is the comparison that the sweep is for; those that are shown to differ stand out
+            rows.append(Row(label, pair.a, pair.difference, pair.ci95, f"{text}  {pair.verdict}" if words else text,
+                            primary=pair.verdict in ("helps", "hurts"), note=pair.note))
     first = {pair.a for one in verdict.each() for pair in one.pairs[:1]}
     against = {pair.b for one in verdict.each() for pair in one.pairs[:1]}
     subject = first.pop() if len(first) == 1 and max(map(len, first)) <= SHORT else "first arm"
