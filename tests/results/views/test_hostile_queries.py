@@ -78,7 +78,7 @@ ENDLESS = [
     "WITH RECURSIVE t(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM t) SELECT count(*) FROM t",
     "SELECT count(*) FROM range(1000000000000)",
     "SELECT sum(a.range * b.range) FROM range(1000000) a, range(1000000) b",
-    "SELECT count(*) FROM trials a, trials b, trials c, trials d, range(100000000) WHERE hash(range) = 0",
+    "SELECT count(*) FROM trials a, trials b, trials c, trials d, range(100000000000) WHERE hash(range) = 0",
     "SELECT levenshtein(repeat('a', 100000), repeat('b', 100000))", "SELECT list_sort(range(30000000))[1]",
 ]
 
