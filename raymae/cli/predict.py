@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import click
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
               help="Whose model. Default: the best arm of the verdict that has one.")
 @click.option("--ensemble", is_flag=True, help="Average over all replicates of the arm; by default the one that is "
                                                "best on validation.")
+@click.option("--cell", "cells", metavar="FACTOR=VALUE", multiple=True,
+              help="Of a sweep with factors: whose model, by a factor's value. Default: the best on validation.")
 @click.option("--device", metavar="DEVICE", default=None,
               help="cpu, cuda, cuda:1, …. Default: a GPU where there is one.")
 @click.option("--backtest", is_flag=True,
@@ -37,8 +39,8 @@ raymae predict results/imagenet photos/ --to classes.csv --arm mae --ensemble
 raymae predict results/camvid photos/ --to masks/ --device cpu
 """)
 def predict(
-    directory: str, source: Path, to: Path, arm: str | None, ensemble: bool, device: str | None, backtest: bool,
-    figure: Path | None, as_json: bool,
+    directory: str, source: Path, to: Path, arm: str | None, ensemble: bool, cells: tuple[str, ...],
+    device: str | None, backtest: bool, figure: Path | None, as_json: bool,
 ) -> None:
     """Predict for INPUT, a file or a folder of files, by a model that the sweep in DIR has kept.
 
@@ -55,7 +57,7 @@ def predict(
     from raymae.inference.load import load_model
     from raymae.inference.predict import predict_files, usable_device
 
-    model = load_model(directory, arm, ensemble=ensemble, device=usable_device(device))
+    model = load_model(directory, arm, ensemble=ensemble, device=usable_device(device), cell=_cell(cells))
     with _Progress() as progress:
         found = predict_files(model, source, to, options=("backtest",) if backtest else (), figure=figure,
                               told=progress.told)
@@ -68,6 +70,22 @@ def predict(
         click.echo(_summary(found, to, f"{model.arm} ({', '.join(trials)})"))
     if found.failed:
         raise click.exceptions.Exit(1)
+
+
+def _cell(given: tuple[str, ...]) -> dict[str, Any]:
+    """Factors by name, their values as YAML has them."""
+    import yaml
+
+    cell = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            cell[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not (name and equals and isinstance(cell.get(name), str | int | float | bool | None)):
+            raise click.BadParameter(f"{text!r}: say FACTOR=VALUE, such as label_fraction=0.1", param_hint="--cell")
+    return cell
 
 
 def _summary(found: Predicted, to: Path, model: str) -> str:

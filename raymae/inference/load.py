@@ -20,7 +20,8 @@ from raymae.models.mae import expect_positions
 from raymae.results.store.cards import ModelCard
 from raymae.results.store.folder import Folder
 from raymae.results.store.store import Store
-from raymae.results.views.models import models_of
+from raymae.results.views.models import in_one_cell, models_of
+from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig
 from raymae.tasks import TASKS, task_class
 from raymae.tasks.base import Task
@@ -171,7 +172,7 @@ class KeptModel:
 
 def load_model(
     folder: str | os.PathLike[str], arm: str | None = None, *, ensemble: bool = False,
-    device: torch.device | str | None = None,
+    device: torch.device | str | None = None, cell: Mapping[str, Scalar] | None = None,
 ) -> KeptModel:
     """Load a model that a sweep has kept.
 
@@ -180,13 +181,15 @@ def load_model(
         arm: Whose; by default the verdict's best arm that has a model.
         ensemble: Average over all replicates of the arm; by default the one that is best on validation.
         device: Where to compute; this process's GPU if it has one, by default.
+        cell: Of a sweep with factors, some of their values, such as `{"label_fraction": 0.1}`; by default those of the
+            network that is best on validation. Networks of different values are never averaged.
 
     Raises:
         ResultsError: There is no sweep.
         ModelError: There is no such model; says how to get one.
     """
     store = Store.open(folder)
-    cards = models_of(store).of(arm)
+    cards = in_one_cell(models_of(store).of(arm), store.spec().factors, cell or {})
     chosen = pick_device() if device is None else torch.device(device)
     return KeptModel(ModelShelf.of_sweep(store.location), cards if ensemble else cards[:1], chosen)
 

@@ -15,7 +15,7 @@ from raymae.results.store.layout import DRIVER_LOG, ENCODERS, TRIALS
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
-from raymae.results.views.models import models_of
+from raymae.results.views.models import cell_of, in_one_cell, models_of
 from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
@@ -114,11 +114,14 @@ def _encoders(plan: Plan, store: Store) -> Encoders:
 
 
 def _leave_best(store: Store, verdict: Verdict, conductor: Conductor) -> None:
-    """Delete all models of a finished sweep but that of each arm's replicate which is best on validation."""
+    """Delete all models of a finished sweep but that of each arm's replicate which is best on validation, in every cell
+    of the sweep's factors."""
     shelf = ModelShelf.of_sweep(store.location)
     try:
         models = models_of(store, verdict)
-        best = {cards[0].trial_id for cards in models.by_arm.values()}
+        factors = conductor.spec.factors
+        best = {in_one_cell(cards, factors, cell_of(card, factors))[0].trial_id
+                for cards in models.by_arm.values() for card in cards}
         for trial_id in (shelf.ids() if best else set()) - best:
             shelf.forget(trial_id)
     except (OSError, ModelError) as error:  # they take space, no more

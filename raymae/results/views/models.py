@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -15,6 +15,8 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.cells import counted
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import Verdict
+from raymae.spec.factors import Cell, Factors, told
+from raymae.spec.space import Scalar
 
 if TYPE_CHECKING:
     import pandas as pd  # type: ignore[import-untyped,unused-ignore]
@@ -159,6 +161,35 @@ def rows(models: Models) -> list[dict[str, Any]]:
 def best_first(cards: Iterable[ModelCard]) -> tuple[ModelCard, ...]:
     """Cards of one arm, the best on validation first."""
     return tuple(sorted(cards, key=lambda card: card.rank))
+
+
+def cell_of(card: ModelCard, factors: Factors) -> dict[str, Scalar]:
+    """The values of a sweep's factors that a model was trained with."""
+    params = card.config.get("params")
+    return {name: params[name] for name in factors if isinstance(params, dict) and name in params}
+
+
+def in_one_cell(cards: Sequence[ModelCard], factors: Factors, cell: Cell) -> Sequence[ModelCard]:
+    """Those of a sweep's models that are of the same values of its factors, the best on validation first.
+
+    Args:
+        cards: Models of an arm, the best first.
+        factors: The sweep's.
+        cell: What some of the factors have to be.
+
+    Raises:
+        ModelError: There are no such factors, or no model has these values.
+    """
+    for name in cell:
+        if name not in factors:
+            raise ModelError(f"cell: {unknown('factor', name, factors)}" if factors else
+                             f"cell: {name}: the sweep has no factors; leave it out")
+    kept = [card for card in cards if all(cell_of(card, factors).get(name, value) == value
+                                          for name, value in cell.items())]
+    if not kept:
+        there = "; ".join(dict.fromkeys(told(cell_of(card, factors)) for card in cards))
+        raise ModelError(f"cell: no model with {told(cell)}; there are those with {there}")
+    return [card for card in kept if cell_of(card, factors) == cell_of(kept[0], factors)]
 
 
 def size(num_bytes: float) -> str:
