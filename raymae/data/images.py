@@ -10,7 +10,6 @@ Shape suffixes: N images, H and W pixels.
 from __future__ import annotations
 
 import contextlib
-import io
 import json
 import os
 import shutil
@@ -28,7 +27,7 @@ from raymae.data.class_folders import LabelledFile, class_folders, left_out
 from raymae.data.file_trees import FileTree, open_tree
 from raymae.data.find.locate import Located, cache_folder
 from raymae.data.kept import built_once
-from raymae.data.pixels import as_rgb, content_of
+from raymae.data.pixels import as_rgb, content_of, read_image
 from raymae.errors import DataError
 
 SPLITS = ("train", "val", "test")
@@ -196,12 +195,7 @@ def decoded(content: bytes, name: str, size: int, *, exact: bool = False) -> np.
     """
     from PIL import Image, ImageOps
 
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            image = as_rgb(opened)
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        reason = "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
-        raise DataError(f"{name}: damaged image of {len(content)} bytes: {reason}; restore or delete it") from None
+    image = read_image(content, name, as_rgb)
     if exact and image.size != (size, size):
         raise DataError(f"{name}: {image.size[0]} x {image.size[1]} pixels; every image of Tiny ImageNet is "
                         f"{size} x {size}. For images of other sizes use a folder per class without wnids.txt")

@@ -42,7 +42,7 @@ def files_of(source: Path, wanted: Callable[[str], bool], what: str) -> list[tup
     return [(name, source / name) for name in names]
 
 
-def content_of(path: Path) -> bytes:
+def bytes_of(path: Path) -> bytes:
     """The bytes of a file.
 
     Raises:

@@ -62,11 +62,29 @@ def kept(
         what: Examples are, in the plural.
         note: What else has to be said of the corpus, or "".
     """
-    new = [row for row, key in enumerate(keys) if key not in scored]
-    rows = [row for row in new if is_apart(names[row])]
-    told = [f"{len(rows):,} {what} of {corpus}"]
-    told += [f"{len(keys) - len(new):,} left out, as val or test has the same"] if len(new) < len(keys) else []
-    told += [f"{len(new) - len(rows):,} left out, as their group is in val or test"] if len(rows) < len(new) else []
+    rows, told = unseen(keys, scored, [is_apart(name) for name in names])
     told += [note] if note else []
-    more = f" ({'; '.join(told[1:])})" if len(told) > 1 else ""
-    return Guarded(np.array(rows, np.int64), tuple(f"{corpus}/{names[row]}" for row in rows), told[0] + more)
+    more = f" ({'; '.join(told)})" if told else ""
+    return Guarded(rows, tuple(f"{corpus}/{names[row]}" for row in rows.tolist()),
+                   f"{len(rows):,} {what} of {corpus}{more}")
+
+
+def unseen(
+    keys: Sequence[Hashable], scored: Collection[Hashable], is_apart: Sequence[bool]
+) -> tuple[np.ndarray, list[str]]:
+    """The rule itself: which examples are no copies of what is selected or scored on, and of nobody who is in it.
+
+    Args:
+        keys: Of each example what is equal for copies.
+        scored: The same of what is selected or scored on.
+        is_apart: Whether nobody of an example's group is in it.
+
+    Returns:
+        Which they are, int64, ascending; and what has to be said of the others.
+    """
+    new_N = np.array([key not in scored for key in keys], bool)
+    kept_N = new_N & np.asarray(is_apart, bool)
+    copies, others = int((~new_N).sum()), int((new_N & ~kept_N).sum())
+    told = [f"{copies:,} left out, as val or test has the same"] if copies else []
+    told += [f"{others:,} left out, as their group is in val or test"] if others else []
+    return np.flatnonzero(kept_N), told

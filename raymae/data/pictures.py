@@ -8,7 +8,6 @@ Shape suffixes: N pictures, H and X rows and columns, C colours, S edge of squar
 from __future__ import annotations
 
 import hashlib
-import io
 import json
 import os
 import shutil
@@ -27,7 +26,7 @@ from raymae.data.file_trees import open_tree
 from raymae.data.find.locate import Located, cache_folder
 from raymae.data.images import ImageSet
 from raymae.data.kept import built_once
-from raymae.data.pixels import SUFFIXES, as_rgb, content_of, is_picture, upright_size
+from raymae.data.pixels import SUFFIXES, as_rgb, content_of, is_picture, read_image, upright_size
 from raymae.errors import DataError
 
 if TYPE_CHECKING:
@@ -98,7 +97,7 @@ def read_pictures(found: Located, size: int, *, square: bool) -> Pictures:
         content_N = np.zeros(len(names), np.uint64)
 
         def decode(row: int) -> None:
-            image = _rgb(tree.read(names[row]), f"{path}/{names[row]}")
+            image = read_image(tree.read(names[row]), f"{path}/{names[row]}", as_rgb)
             pixels = _fitted(image, (int(sizes[row, 0]), int(sizes[row, 1])))
             content_N[row] = content_of(np.asarray(image))
             store[ends[row] - pixels.size : ends[row]] = pixels.ravel()
@@ -152,25 +151,9 @@ def _each(items: Iterable[Item], make: Callable[[Item], Made]) -> Iterator[Made]
 
 def _size(content: bytes, name: str, size: int) -> tuple[int, int]:
     """Rows and columns of a picture whose shorter side gets this length; only its header is read."""
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            columns, rows = upright_size(opened)
-    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
-        raise _damaged(name, error) from None
+    columns, rows = read_image(content, name, upright_size)
     scale = size / min(rows, columns)
     return max(1, round(rows * scale)), max(1, round(columns * scale))
-
-
-def _rgb(content: bytes, name: str) -> Image.Image:
-    from PIL import Image
-
-    try:
-        with Image.open(io.BytesIO(content)) as opened:
-            return as_rgb(opened)
-    except Exception as error:  # see `_size`
-        raise _damaged(name, error) from None
 
 
 def _fitted(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
@@ -181,11 +164,6 @@ def _fitted(image: Image.Image, size: tuple[int, int]) -> np.ndarray:
     if image.size != (columns, rows):
         image = ImageOps.fit(image, (columns, rows), Image.Resampling.BICUBIC)
     return np.asarray(image)
-
-
-def _damaged(name: str, error: Exception) -> DataError:
-    reason = "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
-    return DataError(f"{name}: damaged image: {reason}; restore or delete it")
 
 
 # -- what is scored ----------------------------------------------------------------------------------------------------
@@ -201,7 +179,7 @@ def content_of_set(found: Located, images: ImageSet) -> np.ndarray:
 
     def hashes() -> list[int]:
         read = open_tree(path).read
-        return [*_each(images.names, lambda name: content_of(np.asarray(_rgb(read(name), f"{path}/{name}"))))]
+        return [*_each(images.names, lambda name: _content(read(name), f"{path}/{name}"))]
 
     return _hashes(f"{found.fingerprint.partition(':')[2]}-{len(images.names)}", hashes)
 
@@ -215,7 +193,12 @@ def content_of_files(paths: Sequence[Path]) -> np.ndarray:
     stats = [path.stat() for path in paths]
     lines = [f"{path} {stat.st_size} {stat.st_mtime_ns}" for path, stat in zip(paths, stats, strict=True)]
     return _hashes(hashlib.sha256("\n".join(lines).encode()).hexdigest()[:16],
-                   lambda: [*_each(paths, lambda path: content_of(np.asarray(_rgb(path.read_bytes(), str(path)))))])
+                   lambda: [*_each(paths, lambda path: _content(path.read_bytes(), str(path)))])
+
+
+def _content(content: bytes, name: str) -> int:
+    """The hash of a file's pixels."""
+    return content_of(np.asarray(read_image(content, name, as_rgb)))
 
 
 def _hashes(key: str, make: Callable[[], list[int]]) -> np.ndarray:

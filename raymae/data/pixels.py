@@ -9,13 +9,19 @@ Shape suffixes: H and X rows and columns.
 from __future__ import annotations
 
 import hashlib
-from typing import TYPE_CHECKING
+import io
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, TypeVar
 
 import numpy as np
+
+from raymae.errors import DataError
 
 if TYPE_CHECKING:
     from PIL import Image
 
+Made = TypeVar("Made")
 SUFFIXES = (  # of what Pillow reads without further programs
     ".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff", ".gif", ".jfif", ".jpe", ".mpo", ".apng", ".dib", ".ppm",
     ".pgm", ".pbm", ".pnm", ".jp2", ".j2k", ".jpx", ".avif", ".tga", ".ico", ".pcx", ".psd", ".dds", ".sgi", ".xbm",
@@ -69,6 +75,37 @@ def upright(opened: Image.Image) -> Image.Image:
     tag = orientation(opened)
     opened.load()
     return turned(opened, tag)
+
+
+@contextmanager
+def decoding(what: str, advice: str = "") -> Iterator[None]:
+    """Decode an image in a `with` block.
+
+    Args:
+        what: What cannot be decoded, for messages.
+        advice: What to do about it.
+
+    Raises:
+        DataError: Whatever Pillow raises on damaged files.
+    """
+    try:
+        yield
+    except Exception as error:  # PIL raises OSError, SyntaxError, ValueError, struct.error, ... on damaged files
+        reason = "not an image" if "cannot identify" in str(error) else str(error) or type(error).__name__
+        raise DataError(f"{what}: {reason}{advice}") from None
+
+
+def read_image(content: bytes, name: str, decode: Callable[[Image.Image], Made]) -> Made:
+    """What `decode` makes of the contents of an image's file.
+
+    Raises:
+        DataError: It is damaged, or no image; names it.
+    """
+    from PIL import Image
+
+    with decoding(f"{name}: damaged image of {len(content)} bytes", "; restore or delete it"), \
+            Image.open(io.BytesIO(content)) as opened:
+        return decode(opened)
 
 
 def as_rgb(opened: Image.Image) -> Image.Image:

@@ -99,11 +99,9 @@ class EncoderShelf(Shelf):
         Raises:
             OSError: The storage kept failing.
         """
-        import safetensors.torch
+        from raymae.models.tensor_file import saved
 
-        weights = {name: value.detach().cpu().contiguous().clone()
-                   for name, value in report.state().phase.model.items()}
-        data = safetensors.torch.save(weights, {"encoder_id": ref.encoder_id})
+        data = saved(report.state().phase.model, {"encoder_id": ref.encoder_id})
         card = Card(ref.encoder_id, config.to_json(), ref.fingerprint, dict(report.pretext), report.epoch,
                     report.seconds, report.num_parameters, hashlib.sha256(data).hexdigest(), len(data),
                     versions=dict(versions or {}))

@@ -2,20 +2,19 @@
 
 from __future__ import annotations
 
-import json
+import hashlib
 import os
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
-
-from torch import Tensor
 
 from raymae.errors import EncoderError, ResultsError
 from raymae.inference.encoders import Card
 from raymae.inference.source import encoder_of_sweep
 from raymae.models.given import Given
+from raymae.models.tensor_file import saved
 from raymae.models.vit_hf import to_hf
 from raymae.models.vit_timm import to_timm
+from raymae.results.store.folder import json_bytes
 from raymae.tasks.colours import MEAN, SD
 
 Kind = Literal["timm", "hf", "torch"]
@@ -113,8 +112,8 @@ def _files(given: Given, card: Card, kind: Kind) -> dict[str, bytes]:
     """The files of an export, by name."""
     about: dict[str, Any] = {"name": card.encoder_id}
     if kind == "torch":
-        return {f"{card.encoder_id}.safetensors": _tensors(given.weights, {"encoder_id": card.encoder_id}),
-                f"{card.encoder_id}.json": _json({**vars(card), **_proof(given, card)}),
+        return {f"{card.encoder_id}.safetensors": saved(given.weights, {"encoder_id": card.encoder_id}),
+                f"{card.encoder_id}.json": json_bytes({**vars(card), **_proof(given, card)}),
                 "README.md": _readme(given, card, _TORCH.format(**about))}
     if given.vit is None:
         raise EncoderError(f"{given.source}: the encoder of {card.config['task']} is no vision transformer of images, "
@@ -124,7 +123,7 @@ def _files(given: Given, card: Card, kind: Kind) -> dict[str, bytes]:
               "patch": vit.grid.patch_size[0]}
     if kind == "timm":
         config, weights = to_timm(vit, MEAN, SD)
-        return {"config.json": _json(config), "model.safetensors": _tensors(weights, {"format": "pt"}),
+        return {"config.json": json_bytes(config), "model.safetensors": saved(weights, {"format": "pt"}),
                 "README.md": _readme(given, card, _TIMM.format(**about))}
     params = card.config["params"]
     config, weights = to_hf(vit, mask_ratio=float(params.get("mask_ratio", 0.75)),
@@ -132,27 +131,15 @@ def _files(given: Given, card: Card, kind: Kind) -> dict[str, bytes]:
     images = {"image_processor_type": "ViTImageProcessor", "do_resize": True, "do_rescale": True,
               "rescale_factor": 1 / 255, "do_normalize": True, "image_mean": list(MEAN), "image_std": list(SD),
               "resample": 2, "size": {"height": vit.grid.size[0], "width": vit.grid.size[1]}}
-    return {"config.json": _json(config), "preprocessor_config.json": _json(images),
-            "model.safetensors": _tensors(weights, {"format": "pt"}),
+    return {"config.json": json_bytes(config), "preprocessor_config.json": json_bytes(images),
+            "model.safetensors": saved(weights, {"format": "pt"}),
             "README.md": _readme(given, card, _HF.format(**about))}
 
 
 def _proof(given: Given, card: Card) -> dict[str, object]:
     """What a card says of its file, of the file that is written here."""
-    import hashlib
-
-    data = _tensors(given.weights, {"encoder_id": card.encoder_id})
+    data = saved(given.weights, {"encoder_id": card.encoder_id})
     return {"sha256": hashlib.sha256(data).hexdigest(), "num_bytes": len(data)}
-
-
-def _tensors(weights: Mapping[str, Tensor], about: dict[str, str]) -> bytes:
-    import safetensors.torch
-
-    return safetensors.torch.save({name: value.contiguous() for name, value in weights.items()}, about)
-
-
-def _json(value: Mapping[str, object]) -> bytes:
-    return (json.dumps(value, indent=2, sort_keys=True) + "\n").encode()
 
 
 def _readme(given: Given, card: Card, code: str) -> bytes:

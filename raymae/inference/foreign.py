@@ -16,11 +16,11 @@ from typing import Any
 from torch import Tensor
 
 from raymae.errors import EncoderError, one_line, shorten
+from raymae.models.tensor_file import header_length
 
 CONFIG = "config.json"
 WEIGHTS = "model.safetensors"
 MAX_CONFIG = 1_000_000  # bytes
-MAX_HEADER = 25_000_000  # bytes, of a hundred thousand tensors
 MAX_TENSOR_AXES = 8
 PICKLES = (".bin", ".pt", ".pth", ".pkl", ".pickle", ".ckpt", ".tar")
 
@@ -57,10 +57,10 @@ def _check_header(path: Path) -> None:
             first = file.read(8)
     except OSError as error:
         raise EncoderError(f"{path}: cannot be read: {error.strerror or error}") from None
-    length = int.from_bytes(first, "little")
-    if len(first) < 8 or first[:2] in (b"PK", b"\x80\x02") or not 2 <= length <= min(MAX_HEADER, size - 8):
-        raise EncoderError(f"{path}: not a whole safetensors file: {size:,} bytes that begin with a header of "
-                           f"{length:,}; a header has at most {MAX_HEADER:,} bytes, and fits in its file")
+    try:
+        header_length(first, size)
+    except ValueError as error:
+        raise EncoderError(f"{path}: {error}") from None
 
 
 def _size(path: Path) -> int:

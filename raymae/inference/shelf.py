@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from raymae.data.find.registry import DATASETS
 from raymae.errors import ModelError, shorten
 from raymae.models.mae import expect_positions
+from raymae.models.tensor_file import MAX_HEADER, header_length, saved
 from raymae.results.store import layout
 from raymae.results.store.cards import ModelCard, read_card, read_cards
 from raymae.results.store.folder import Folder, json_bytes
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
 
     from raymae.train.trial import Report
 
-MAX_HEADER = 25_000_000  # bytes, of a hundred thousand tensors
 WIDEST = 8  # bytes of a value
 
 
@@ -82,13 +82,9 @@ class ModelShelf(Shelf):
             ValueError: What the task says of it holds NaN or an infinite number.
             TypeError: Likewise, something that is no plain value.
         """
-        import safetensors.torch
-
         if not report.num_parameters:
             return None
-        weights = {name: value.detach().cpu().contiguous().clone()
-                   for name, value in report.state().phase.model.items()}
-        data = safetensors.torch.save(weights, {"trial_id": trial_id})
+        data = saved(report.state().phase.model, {"trial_id": trial_id})
         known = DATASETS.get(config.data.name) if config.data.where.path is None else None
         about = {"name": config.data.name, "source": str(config.data.source),
                  "licence": known.licence if known is not None and config.data.source == "real" else None}
@@ -164,10 +160,10 @@ class ModelShelf(Shelf):
             if not self._folder.holds(name):
                 raise ModelError(f"{where}: there is no such file in the folder itself")
             size = self._folder.size(name)
-            length = int.from_bytes(self._folder.head(name, 8), "little")
-            if not 2 <= length <= min(MAX_HEADER, size - 8):
-                raise ModelError(f"{where}: not a whole safetensors file: {size:,} bytes with a header of {length:,}; "
-                                 f"it has at most {MAX_HEADER:,}")
+            try:
+                length = header_length(self._folder.head(name, 8), size)
+            except ValueError as error:
+                raise ModelError(f"{where}: {error}") from None
             header = json.loads(self._folder.head(name, 8 + length)[8:])
             return {key: tuple(map(int, tensor["shape"])) for key, tensor in header.items() if key != "__metadata__"}
         except OSError as error:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from raymae.errors import EncoderError, one_line
 from raymae.models.start import Start, start_from, start_from_same
+from raymae.models.tensor_file import saved
 from raymae.models.tokens import TokenGrid
 from raymae.models.vit import Vit, Weights
 
@@ -43,13 +44,10 @@ class Given:
     @cached_property
     def data(self) -> bytes:
         """The file of weights: the same bytes for the same weights, wherever they were found."""
-        import safetensors.torch
-
         about = {} if self.vit is None else {ABOUT: json.dumps({
             "size": self.vit.grid.size, "patch_size": self.vit.grid.patch_size, "in_channels":
             self.vit.grid.in_channels, "heads": self.vit.heads, "decoder_heads": self.vit.decoder_heads})}
-        tensors = {name: self.weights[name].detach().cpu().contiguous().clone() for name in sorted(self.weights)}
-        return safetensors.torch.save(tensors, about)
+        return saved({name: self.weights[name] for name in sorted(self.weights)}, about)
 
     @cached_property
     def sha256(self) -> str:

@@ -103,7 +103,7 @@ def test_nothing_of_validation_and_test_comes_back_as_another_class(
         assert not bytes_of & {part.numpy().tobytes() for part in held.data.pixels(held.rows_N)}
     assert scored
     line = Classification.pretrains_on(task.config.data, task.config.params)
-    assert line == "36 training images and 80 of 4 further classes; 2 more left out, as val or test has the same"
+    assert line == "36 training images and 80 of 4 further classes; 2 left out, as val or test has the same"
 
 
 def test_nobody_of_validation_and_test_is_pretrained_on(make_config: MakeConfig, folder: dict[str, str]) -> None:

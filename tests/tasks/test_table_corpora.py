@@ -97,7 +97,7 @@ def test_nobody_who_is_scored_is_seen(make_config: MakeConfig, own: dict[str, An
     assert len(task.load("pretrain")) == len(probe.load("pretrain")) + 15
     units = task.units("pretrain")
     assert not {*(units.groups or ())} & {*(task.units("val").groups or ()), *(task.units("test").groups or ())}
-    assert "5 left out, as they are empty or their group is in val or test" in told(task)
+    assert "5 left out, as their group is in val or test" in told(task)
 
 
 def test_other_categories_are_missing_and_other_columns_refused(

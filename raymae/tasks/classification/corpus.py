@@ -18,7 +18,7 @@ from torch import Tensor
 from raymae.data.find.locate import Located
 from raymae.data.groups import named_groups
 from raymae.data.images import SPLITS, ImageSet
-from raymae.data.leaks import guard
+from raymae.data.leaks import guard, unseen
 from raymae.data.pictures import content_of_set, read_pictures
 from raymae.data.shelf import WORKER
 from raymae.data.subsets import rank_within_class
@@ -151,16 +151,11 @@ def _of_further_classes(
         label_N = np.unique(images.labels_N[rows], return_inverse=True)[1]
         groups = _groups(images, rows, group, "") if group else None
         rows = rows[rank_within_class(label_N, SUBSET_SEED, groups)[0] < per_class]
-    num_found, notes = len(rows), []
-    if images.content_N is not None:
-        rows = rows[[content not in data.scored.content for content in images.content_N[rows].tolist()]]
-        if num_found > len(rows):
-            notes.append(f"{num_found - len(rows):,} more left out, as val or test has the same")
-    if group and data.scored.groups:
-        alone = len(rows)
-        rows = rows[[of not in data.scored.groups for of in _groups(images, rows, group, "")]]
-        if alone > len(rows):
-            notes.append(f"{alone - len(rows):,} more left out, as their group is in val or test")
+    keys = rows.tolist() if images.content_N is None else images.content_N[rows].tolist()
+    known = group and data.scored.groups
+    apart = [of not in data.scored.groups for of in _groups(images, rows, group, "")] if known else [True] * len(rows)
+    kept, notes = unseen(keys, data.scored.content, apart)
+    rows = rows[kept]
     if pretrain_classes > len(images.classes):
         notes.append(f"pretrain_classes={pretrain_classes}, but there are only {len(images.classes)} classes")
     told = f"{len(rows):,} of {len(classes):,} further classes" if len(classes) else ""

@@ -15,8 +15,8 @@ import torch
 from torch import Tensor, nn
 
 from raymae.data.images import decoded
-from raymae.data.inputs import content_of, files_of
-from raymae.data.pixels import is_picture
+from raymae.data.inputs import bytes_of, files_of
+from raymae.data.pixels import as_rgb, decoding, is_picture
 from raymae.errors import DataError
 from raymae.models.heads import PooledHead
 from raymae.models.tokens import TokenGrid
@@ -59,7 +59,7 @@ class ClassificationPredictor(Predictor):
 
     def read(self, path: Path) -> np.ndarray:
         """An image as training has it before it is augmented: uint8 `[H, W, 3]`."""
-        return self._fitted(decoded(content_of(path), str(path), int(self.state["decoded_size"])))
+        return self._fitted(decoded(bytes_of(path), str(path), int(self.state["decoded_size"])))
 
     def _fitted(self, image_HWC: np.ndarray) -> np.ndarray:
         return resized(image_HWC[None].copy(), self.params.image_size)[0]
@@ -81,8 +81,6 @@ class ClassificationPredictor(Predictor):
     def _image(self, one: Any) -> np.ndarray:
         from PIL import Image, ImageOps
 
-        from raymae.data.pixels import as_rgb
-
         if isinstance(one, (str, Path)):
             return self.read(Path(one))
         size = self.params.image_size
@@ -94,10 +92,8 @@ class ClassificationPredictor(Predictor):
                 return one
             one = Image.fromarray(one)
         edge = int(self.state["decoded_size"])
-        try:
+        with decoding("the image cannot be decoded"):
             return self._fitted(np.asarray(ImageOps.fit(as_rgb(one), (edge, edge), Image.Resampling.BICUBIC)))
-        except Exception as error:  # whatever Pillow raises on what is damaged
-            raise DataError(f"the image cannot be decoded: {error}") from None
 
     @torch.no_grad()
     def scores(self, model: nn.Module, prepared: Tensor) -> np.ndarray:

@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from raymae.data.find.locate import Located
+from raymae.data.leaks import unseen
 from raymae.data.shelf import WORKER
 from raymae.data.tables import read_table
 from raymae.errors import DataError
@@ -113,15 +114,12 @@ def _read(name: str, path: str, reading: Reading, group: str, table: IncompleteT
                 if unknown else []
             units_RC[:, column] = coded_R
     scored = np.concatenate([table.rows["val"], table.rows["test"]])
-    keys = {*_keys(own.values_RC[scored])}
-    new_R = np.array([key not in keys for key in _keys(units_RC)], bool)
     apart = {*(table.groups(scored) or ())}
     groups = read.groups or tuple(f"{name}/{row + 1}" for row in range(len(units_RC)))
-    kept_R = new_R & np.array([one not in apart for one in groups], bool) & ~np.isnan(units_RC).all(axis=1)
-    told = [f"{int((~new_R).sum()):,} left out, as val or test has the same"] if not new_R.all() else []
-    told += [f"{int((new_R & ~kept_R).sum()):,} left out, as they are empty or their group is in val or test"] \
-        if (new_R & ~kept_R).any() else []
-    rows = np.flatnonzero(kept_R)
+    rows, told = unseen(_keys(units_RC), {*_keys(own.values_RC[scored])}, [one not in apart for one in groups])
+    empty_R = np.isnan(units_RC[rows]).all(axis=1)
+    told += [f"{int(empty_R.sum()):,} left out, as they are empty"] if empty_R.any() else []
+    rows = rows[~empty_R]
     more = f" ({'; '.join([*told, *notes])})" if told or notes else ""
     return MoreRows(units_RC[rows], tuple(f"{name}/{row + 1}" for row in rows), tuple(groups[row] for row in rows),
                     f"{len(rows):,} rows of {name}{more}")

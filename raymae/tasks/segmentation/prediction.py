@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.inputs import files_of
-from raymae.data.pixels import as_rgb, is_picture
+from raymae.data.pixels import as_rgb, decoding, is_picture
 from raymae.data.scenes import fitted_scene, read_scene
 from raymae.errors import DataError
 from raymae.models.tokens import TokenGrid
@@ -95,10 +95,8 @@ class SegmentationPredictor(Predictor):
         if isinstance(inputs, (str, Path)):
             return read_scene(Path(inputs))
         if not isinstance(inputs, np.ndarray):
-            try:
+            with decoding("the image cannot be decoded"):
                 return np.asarray(as_rgb(inputs))
-            except Exception as error:  # whatever Pillow raises on what is damaged
-                raise DataError(f"the image cannot be decoded: {error}") from None
         if inputs.dtype != np.uint8 or inputs.ndim != 3 or inputs.shape[2] != 3 or 0 in inputs.shape:
             raise DataError(f"an image must be uint8 with shape (rows, columns, 3), got {inputs.dtype} with shape "
                             f"{inputs.shape}")
