@@ -14,13 +14,12 @@ from collections.abc import Iterable
 from typing import Any, NamedTuple
 
 import torch
-from timm.models.vision_transformer import Block
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from raymae.models.block import NORM_EPS, Block, take
 from raymae.models.tokens import sincos_positions
 
-NORM_EPS = 1e-6  # timm's in a block, and He et al.'s in all of MAE; torch's own default is ten times it
 
 def init_weights(module: nn.Module) -> None:
     """MAE's initialisation: Xavier-uniform linear layers, zero biases."""
@@ -97,11 +96,6 @@ class PatchEmbedding(Placed):
         return self.project(take(tokens_BNP, index_BV)) + self.positions_ND[index_BV]
 
 
-def take(x_BND: Tensor, index_BV: Tensor) -> Tensor:
-    """Tokens at indices: `[B, N, D]` → `[B, V, D]`."""
-    return x_BND.gather(1, index_BV.unsqueeze(-1).expand(-1, -1, x_BND.shape[-1]))
-
-
 def visible_first(hidden_BN: Tensor, num_visible: int | None = None) -> tuple[Tensor, Tensor | None]:
     """Where visible tokens are, in their order.
 
@@ -125,13 +119,6 @@ def visible_first(hidden_BN: Tensor, num_visible: int | None = None) -> tuple[Te
 def attention_bias(padded_BV: Tensor | None) -> Tensor | None:
     """A boolean attention mask `[B, 1, 1, V]` (True: may be attended to), or None where nothing is padded."""
     return None if padded_BV is None else ~padded_BV[:, None, None, :]
-
-
-def _wanted_of(block: Block, x_BND: Tensor, wanted_BH: Tensor) -> Tensor:
-    """A block whose output is read at the wanted tokens only: they attend to all, its MLP sees them alone."""
-    x_BND = x_BND + block.drop_path1(block.ls1(block.attn(block.norm1(x_BND))))
-    x_BHD = take(x_BND, wanted_BH)
-    return x_BHD + block.drop_path2(block.ls2(block.mlp(block.norm2(x_BHD))))
 
 
 class Visible(NamedTuple):
@@ -172,7 +159,7 @@ class Encoder(nn.Module):
         )
         rates = [drop_path * index / max(depth - 1, 1) for index in range(depth)]
         self.blocks = nn.ModuleList(
-            Block(self.dim, heads, mlp_ratio, qkv_bias=True, proj_drop=dropout, drop_path=rate) for rate in rates
+            Block(self.dim, heads, mlp_ratio, dropout=dropout, drop_path=rate) for rate in rates
         )
         self.norm = nn.LayerNorm(self.dim, eps=NORM_EPS)
         self.apply(init_weights)
@@ -204,7 +191,7 @@ class Encoder(nn.Module):
         x_BVD = self.embedding(tokens_BNP, index_BV)
         mask = attention_bias(padded_BV)
         for block in self.blocks:
-            x_BVD = block(x_BVD) if mask is None else block(x_BVD, attn_mask=mask)
+            x_BVD = block(x_BVD, mask)
         return Visible(self.norm(x_BVD), index_BV, padded_BV)
 
 
@@ -231,7 +218,7 @@ class MaskedAutoencoder(Placed):
         self.norm_target = norm_target
         self.bridge = nn.Linear(encoder.dim, decoder_dim)
         self.mask_token = nn.Parameter(torch.zeros(decoder_dim))
-        self.decoder = nn.ModuleList(Block(decoder_dim, decoder_heads, qkv_bias=True) for _ in range(decoder_depth))
+        self.decoder = nn.ModuleList(Block(decoder_dim, decoder_heads) for _ in range(decoder_depth))
         self.norm = nn.LayerNorm(decoder_dim, eps=NORM_EPS)
         self.predict = predict or nn.Linear(decoder_dim, target_dim or encoder.token_dim)
         for part in (self.bridge, self.decoder, self.predict):
@@ -262,7 +249,7 @@ class MaskedAutoencoder(Placed):
         for block in self.decoder[:-1]:
             full_BND = block(full_BND)
         for block in self.decoder[-1:]:
-            full_BND = block(full_BND) if wanted_BH is None else _wanted_of(block, full_BND, wanted_BH)
+            full_BND = block(full_BND, wanted_BH=wanted_BH)
         return self.predict(self.norm(full_BND))
 
     @staticmethod

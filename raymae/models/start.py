@@ -11,7 +11,6 @@ from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import torch
-from timm.layers import resample_patch_embed
 from torch import Tensor, nn
 
 from raymae.errors import EncoderError
@@ -57,7 +56,7 @@ def start_from(vit: Vit, model: nn.Module) -> Start:
     notes, kernel = list(vit.notes), vit.kernel()
     if tuple(vit.grid.patch_size) != (side, side):
         notes.append(f"patches of {vit.grid.patch_size[0]} x {vit.grid.patch_size[1]} are resampled to {side} x {side}")
-        kernel = resample_patch_embed(kernel, [side, side])
+        kernel = _resampled(kernel, side)
     made = {name: value for name, value in vit.weights.items() if name.startswith("encoder.") and name != POSITIONS}
     made[f"{PROJECT}.weight"] = kernel.flatten(1)
     if POSITIONS in vit.weights or vit.grid.shape != embedding.shape:
@@ -74,6 +73,13 @@ def start_from(vit: Vit, model: nn.Module) -> Start:
         notes.append("its decoder is of another shape and is left out")
     model.load_state_dict({**model.state_dict(), **made})
     return Start(with_decoder, tuple(notes))
+
+
+def _resampled(kernel_DCpp: Tensor, side: int) -> Tensor:
+    """A patch embedding for patches of another side, by pseudo-inverse (Beyer et al. 2022, arXiv:2212.08013)."""
+    from timm.layers import resample_patch_embed
+
+    return resample_patch_embed(kernel_DCpp, [side, side])
 
 
 def start_from_same(weights: Weights, model: nn.Module) -> Start:

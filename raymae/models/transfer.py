@@ -10,7 +10,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
-from timm.layers import resample_abs_pos_embed
 from torch import Tensor, nn
 
 from raymae.errors import TransferError
@@ -99,4 +98,6 @@ def stretched(positions_ND: Tensor, old: tuple[int, ...], new: tuple[int, ...]) 
         return positions_ND
     if len(old) != 2 or len(new) != 2:
         raise TransferError(f"positions of a grid {old} cannot be stretched over {new}: only those of images can")
+    from timm.layers import resample_abs_pos_embed
+
     return resample_abs_pos_embed(positions_ND[None], list(new), list(old), num_prefix_tokens=0)[0]

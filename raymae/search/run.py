@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 from contextlib import ExitStack
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
@@ -30,7 +31,8 @@ from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.state_file import beating
 from raymae.search.plan import Plan, shelf_of
-from raymae.search.timing import measured
+from raymae.search.precision import computing_in, fastest, is_open
+from raymae.search.timing import lengthened, measured
 from raymae.spec.sweep import SweepSpec
 
 # where data and results are; the right to read them is every machine's own
@@ -73,7 +75,9 @@ def run_sweep(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
             observers=[display], encoders=_encoders(plan, store), extended=extend,
         )
-        conductor.lengthen(store.manifest.times_epochs or {})
+        if store.manifest.precision is not None:
+            conductor.use_plans(computing_in(conductor.plans, store.manifest.precision))
+        conductor.use_plans(lengthened(conductor.plans, store.manifest.times_epochs or {}))
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         ended, interrupted = restore(conductor, retry_failed=retry_failed)
@@ -155,14 +159,26 @@ def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
             display.waiting(cluster.room(spec.resources), conductor.slots)
         conductor.connected(cluster.dashboard)
         display.connected(cluster.dashboard, conductor.store.location)
-        if spec.fair.by != "epochs" and conductor.store.manifest.times_epochs is None:
-            display.equalising(spec.fair.by)
-            times_epochs = measured(plan, conductor.warn)
-            conductor.store.keep_times(times_epochs)
-            conductor.lengthen(times_epochs)
-            display.equalised(times_epochs)
+        _measure(conductor, plan, display)
         conductor.add_observer(Metrics(spec.name, conductor.warn))
         _tune(conductor, cluster, spec, alone=plan.address is None)
+
+
+def _measure(conductor: Conductor, plan: Plan, display: Display) -> None:
+    """Find out and keep what a sweep's file leaves open: what is computed in, and how many epochs make arms equal."""
+    store = conductor.store
+    if is_open(conductor.plans):
+        display.timing()
+        precision, times = fastest(plan, conductor.warn)
+        store.keep_precision(precision)
+        conductor.use_plans(computing_in(conductor.plans, precision))
+        display.computing_in(precision, times)
+    if plan.spec.fair.by != "epochs" and store.manifest.times_epochs is None:
+        display.equalising(plan.spec.fair.by)
+        times_epochs = measured(replace(plan, arms=conductor.plans), conductor.warn)
+        store.keep_times(times_epochs)
+        conductor.use_plans(lengthened(conductor.plans, times_epochs))
+        display.equalised(times_epochs)
 
 
 def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: bool) -> None:

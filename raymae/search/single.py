@@ -6,8 +6,11 @@ from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
+import torch
+
 from raymae.errors import Problem, SpecError, unknown
 from raymae.search.plan import example_config, make_plan
+from raymae.search.precision import chosen, is_open, settled, step_seconds
 from raymae.spec.sweep import SweepSpec
 from raymae.train.trial import run_trial
 
@@ -30,6 +33,9 @@ def train_one(spec: SweepSpec, arm: str, *, seed: int | None = None, test: bool 
     plan = make_plan(spec)
     config = example_config(plan, arm)
     config = replace(config, seed=config.seed if seed is None else seed, stage="replicate" if test else "search")
+    if is_open(plan.arms):
+        precision, _ = chosen(step_seconds(config, torch.get_num_threads(), plan.given.get(arm)))
+        config = replace(config, params=settled(config.params, precision))
     yield {"config": config.to_json(), "text": "\n".join(f"{k} = {v}" for k, v in sorted(config.params.items()))}
     for report in run_trial(config, given=plan.given.get(arm)):
         metrics = "  ".join(f"{name} {value:.4g}" for name, value in report.metrics.items())

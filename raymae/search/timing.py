@@ -88,6 +88,11 @@ def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) ->
     return {name: round(min(value, MOST_TIMES), 3) for name, value in times.items() if value > 1}
 
 
+def lengthened(arms: Mapping[str, ArmPlan], times_epochs: Mapping[str, float]) -> dict[str, ArmPlan]:
+    """The lanes with so many times their epochs of fine-tuning."""
+    return {lane: replace(arm, times_epochs=times_epochs.get(lane, arm.times_epochs)) for lane, arm in arms.items()}
+
+
 def _seconds(config: TrialConfig, threads: int, given: Given | None = None) -> EpochCost:
     import torch
 

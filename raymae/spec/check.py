@@ -17,7 +17,7 @@ from raymae.spec.factors import factor_problems
 from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plans
 from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, contains, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
-from raymae.spec.task import TaskSchema, TrainingParams, is_live
+from raymae.spec.task import AUTO, PRECISIONS, TaskSchema, TrainingParams, is_live
 
 Finding = tuple[str, str]
 
@@ -102,8 +102,16 @@ def _fixed_and_searched(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding
             yield f"space.{name}", f"is also fixed under {where}.{name}; keep one of the two"
 
 
+_ONE_PRECISION = f"{AUTO} is one value for a whole sweep; put it under `training`, or list float32 and bfloat16"
+
+
 def _space(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
     known = TRAINING | _own(schema)
+    for name in PRECISIONS:
+        if AUTO in (spec.space[name].values() or () if name in spec.space else ()):
+            yield f"space.{name}", _ONE_PRECISION
+        if AUTO in spec.factors.get(name, ()):
+            yield f"factors.{name}", _ONE_PRECISION
     for name, distribution in spec.space.items():
         if name not in known:
             yield f"space.{name}", unknown("parameter", name, known)

@@ -98,6 +98,11 @@ class Published:
     settings: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+AUTO = "auto"
+PRECISIONS = ("precision", "pretrain_precision")
+"""Parameters whose value `AUTO` a sweep replaces before its first trial."""
+
+
 def param(
     default: Any, about: str, *, unit: str = "", arms: tuple[str, ...] = (), kinds: tuple[ArmKind, ...] = (),
     live: bool = False, phase: Phase = "both", formerly: str = "", **bounds: Any,
@@ -159,8 +164,9 @@ class TrainingParams(BaseModel):
         1.0, "gradient norm is clipped to this while pretraining; 0 is off", kinds=("pretrained",), phase="pretrain",
         formerly="clip_norm", ge=0,
     )
-    pretrain_precision: Literal["float32", "bfloat16"] = param(
-        "float32", "autocast to this while pretraining", kinds=("pretrained",), phase="pretrain", formerly="precision"
+    pretrain_precision: Literal["float32", "bfloat16", "auto"] = param(
+        "float32", "autocast to this while pretraining; auto is what a sweep times as faster", kinds=("pretrained",),
+        phase="pretrain", formerly="precision",
     )
     pretrain_eval_every: int = param(
         1, "epochs between evaluations of pretraining", unit="epochs", kinds=("pretrained",), phase="pretrain",
@@ -204,8 +210,9 @@ class TrainingParams(BaseModel):
         1.0, "share of the labelled training set that fine-tuning sees; pretraining sees every input",
         kinds=("pretrained", "trained"), phase="finetune", gt=0, le=1,
     )
-    precision: Literal["float32", "bfloat16"] = param(
-        "float32", "autocast to this while training", kinds=("pretrained", "trained"), phase="finetune"
+    precision: Literal["float32", "bfloat16", "auto"] = param(
+        "float32", "autocast to this while training; auto is what a sweep times as faster",
+        kinds=("pretrained", "trained"), phase="finetune",
     )
 
 

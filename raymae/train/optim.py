@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from typing import Any
 
 import torch
-from timm.optim import param_groups_layer_decay, param_groups_weight_decay
 from torch import Tensor, nn
 
 
@@ -18,16 +18,24 @@ def make_optimiser(
     Layer decay needs the model to offer timm's `group_matcher`. Each group holds `lr_scale`, which `set_lr` honours,
     and `decays`, which `set_weight_decay` does.
     """
-    if layer_decay < 1:
-        groups = param_groups_layer_decay(model, weight_decay=1.0, layer_decay=layer_decay)
-    else:
-        groups = param_groups_weight_decay(model, weight_decay=1.0)
-    for group in groups:
+    for group in (groups := _groups(model, layer_decay)):
         group.setdefault("lr_scale", 1.0)
         group["decays"] = group["weight_decay"] > 0
         group["weight_decay"] = weight_decay if group["decays"] else 0.0
         group.pop("param_names", None)
     return torch.optim.AdamW(groups, lr=lr, betas=betas, fused=True)
+
+
+def _groups(model: nn.Module, layer_decay: float) -> list[dict[str, Any]]:
+    """Parameters by whether they decay, and by layer where layers differ."""
+    if layer_decay < 1:
+        from timm.optim import param_groups_layer_decay
+
+        return param_groups_layer_decay(model, weight_decay=1.0, layer_decay=layer_decay)
+    trained = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    vectors = [parameter for parameter in trained if parameter.ndim <= 1]  # biases, and weights of norms
+    others = [parameter for parameter in trained if parameter.ndim > 1]
+    return [{"params": vectors, "weight_decay": 0.0}, {"params": others, "weight_decay": 1.0}]
 
 
 def cosine_lr(step: int, *, peak: float, total: int, warmup: float) -> float:

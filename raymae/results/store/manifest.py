@@ -14,6 +14,8 @@ from raymae.spec import Arm, Objective, SweepSpec
 from raymae.spec.read import Tree
 from raymae.spec.task import Published
 
+Precision = Literal["float32", "bfloat16"]
+
 _OLD_PRIMARY = ("mae", "scratch")
 """The comparison that every task was about before a task could say so itself."""
 
@@ -78,6 +80,7 @@ class Manifest:
         columns: From dataset to column to its type.
         times_epochs: By trained arm how many times the epochs it gets, so that arms are equal in what `fair` says;
             None until that was measured.
+        precision: What is computed in where the sweep file says `auto`; None where it does not, or not yet.
         looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
         pretrains_on: What pretraining sees where that is not the training split alone, and what was left out; or "".
         factors: By arm the factors of the sweep that it has; empty where the sweep has none.
@@ -90,6 +93,7 @@ class Manifest:
     task: SweepTask
     columns: Mapping[str, Mapping[str, str]]
     times_epochs: Mapping[str, float] | None = None
+    precision: Precision | None = None
     looked_before: bool = False
     pretrains_on: str = ""
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
@@ -146,7 +150,7 @@ class Manifest:
                 published={arm: tuple(Published(**number) for number in numbers)
                            for arm, numbers in task.get("published", {}).items()},
             ),
-            columns=plain["columns"], times_epochs=plain.get("times_epochs"),
+            columns=plain["columns"], times_epochs=plain.get("times_epochs"), precision=plain.get("precision"),
             looked_before=plain.get("looked_before", False),
             pretrains_on=plain.get("pretrains_on", ""),
             factors={arm: tuple(names) for arm, names in plain.get("factors", {}).items()},

@@ -118,16 +118,12 @@ def read_configs(folder: Folder) -> dict[str, Tree]:
                 if config is not None}
 
 
-def with_times(folder: Folder, manifest: Manifest, times_epochs: Mapping[str, float]) -> Manifest:
-    """Write down how many times the epochs each arm gets.
-
-    Returns:
-        The manifest that says so.
+def written(folder: Folder, manifest: Manifest) -> Manifest:
+    """Write a manifest of which more is known now, and return it.
 
     Raises:
         ResultsError: It could not be written.
     """
-    manifest = replace(manifest, times_epochs=dict(times_epochs))
     try:
         folder.write(SWEEP, json_bytes(manifest.to_json()))
     except OSError as error:

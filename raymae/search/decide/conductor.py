@@ -9,7 +9,6 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import UTC, datetime
 
 from raymae.results.store.store import Store
@@ -115,12 +114,12 @@ class Conductor:
             self._rounds.catch_up()
             self.budget.forget_earlier()
 
-    def lengthen(self, times_epochs: Mapping[str, float]) -> None:
-        """Let lanes fine-tune so many times the epochs; before anything is proposed."""
+    def use_plans(self, plans: Mapping[str, ArmPlan]) -> None:
+        """Run lanes by other plans; before anything is proposed."""
         with self._lock:
-            for lane, times in times_epochs.items():
-                self.plans[lane] = replace(self.plans[lane], times_epochs=times)
-                self.searches.change_plan(lane, self.plans[lane])
+            for lane, plan in plans.items():
+                self.plans[lane] = plan
+                self.searches.change_plan(lane, plan)
 
     def connected(self, dashboard: str) -> None:
         """Ray is up, with a dashboard or ""."""

@@ -100,6 +100,17 @@ class Display:
         self._note = STARTING
         self._print(self._note)
 
+    def timing(self) -> None:
+        """A step is timed in float32 and in bfloat16."""
+        self._note = "workers start; timing a step of every arm in float32 and in bfloat16"
+        self._print(self._note)
+
+    def computing_in(self, precision: str, times: float) -> None:
+        """It is known what is computed in, and how many times as fast bfloat16 is."""
+        self._note = STARTING
+        self._print(f"precision: {precision}; a step in bfloat16 is {times:.2f} times as fast as in float32",
+                    always=True)
+
     def equalising(self, by: str) -> None:
         """The arms' epochs are timed, or their steps counted."""
         self._note = f"workers start; measuring the arms: trained ones get as many epochs as make them equal in {by}"
