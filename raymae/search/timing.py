@@ -12,16 +12,23 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from typing import TYPE_CHECKING
 
 from raymae.errors import one_line
 from raymae.models.given import Given
 from raymae.search.plan import Plan, example_config
 from raymae.spec.factors import cells
 from raymae.spec.resolve import ArmPlan
+from raymae.spec.task import encoder_params
 from raymae.spec.trial import TrialConfig
 
+if TYPE_CHECKING:
+    from raymae.tasks.base import Task
+    from raymae.train.phase import Phase
+
 MOST_TIMES = 20.0  # a linear layer would get a thousand times its epochs, and has converged long before
-NUM_TIMED = 4  # evaluations of a phase; the shortest time between two counts, since other work can only add to it
+NUM_TIMED = 4  # evaluations of a phase; the shortest time of one counts, since other work can only add to it
+ENOUGH_S = 20.0  # a phase that has been timed for so long is timed no more
 
 
 @dataclass(frozen=True)
@@ -57,9 +64,13 @@ def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
         return {}
     threads = max(1, int(resources.cpus_per_worker))
     costs: dict[str, EpochCost] = {}
+    pretrains: dict[str, float] = {}  # cells that share an encoder share what it costs
     for name in trained:  # one at a time, or they would slow each other down
+        config, given = example_config(plan, name), plan.given.get(plan.arms[name].name)
+        encoder = f"{config.arm} {sorted(encoder_params(plan.schema.params, config.params).items())}"
         try:
-            costs[name] = ray.get(remote.remote(example_config(plan, name), threads, plan.given.get(name)))
+            costs[name] = ray.get(remote.remote(config, threads, given, pretrains.get(encoder)))
+            pretrains[encoder] = costs[name].pretrain
         except ray.exceptions.RayTaskError as error:
             warn(f"arm {name} could not be measured and keeps its epochs: {one_line(error.cause or error, 0)}")
     times: dict[str, float] = {}
@@ -93,28 +104,56 @@ def lengthened(arms: Mapping[str, ArmPlan], times_epochs: Mapping[str, float]) -
     return {lane: replace(arm, times_epochs=times_epochs.get(lane, arm.times_epochs)) for lane, arm in arms.items()}
 
 
-def _seconds(config: TrialConfig, threads: int, given: Given | None = None) -> EpochCost:
+def _seconds(
+    config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None
+) -> EpochCost:
+    """Time an epoch of each phase.
+
+    Args:
+        config: A trial.
+        threads: Of torch.
+        given: The weights that its arm starts from.
+        pretrain: What an epoch of pretraining is known to cost.
+    """
     import torch
 
-    from raymae.train.trial import run_trial
+    from raymae.tasks import task_class
+    from raymae.train.device import pick_device
+    from raymae.train.phases import Finetune, Pretrain
 
     torch.set_num_threads(threads)
-    # on a CPU the process's own time: other work on the machine makes a phase last longer, and not the other one
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
     every = {"finetune": int(config.params["eval_every"] or 1),
              "pretrain": int(config.params.get("pretrain_eval_every") or 1)}
     params = {**config.params, "epochs": NUM_TIMED * every["finetune"], "patience": 0}
     if "pretrain_epochs" in params:
         params |= {"pretrain_epochs": NUM_TIMED * every["pretrain"], "pretrain_patience": 0}
-    at: dict[str, list[float]] = {"pretrain": [], "finetune": []}
-    for report in run_trial(replace(config, params=params), given=given):
-        at[report.phase].append(clock())
-    shortest = {phase: min((b - a for a, b in pairwise(seconds)), default=0.0)
-                for phase, seconds in at.items()}
-    return EpochCost(*(shortest[phase] / every[phase] for phase in ("pretrain", "finetune")))
+    task = task_class(config.task)(replace(config, params=params), pick_device())
+    if pretrain is None:
+        pretrains = task.pretraining() is not None and not config.adopts
+        pretrain = _evaluated(task, Pretrain(task, given)) / every["pretrain"] if pretrains else 0.0
+    # from random weights: what is trained costs the same
+    return EpochCost(pretrain, _evaluated(task, Finetune(task)) / every["finetune"])
 
 
-def _steps(config: TrialConfig, threads: int, given: Given | None = None) -> EpochCost:
+def _evaluated(task: Task, phase: Phase) -> float:
+    """Seconds from one evaluation of a phase to the next: the shortest of a few."""
+    import torch
+
+    for split in ("pretrain", "pretext") if phase.name == "pretrain" else ("train", "val"):
+        task.load(split)  # what is read for the first time is none of an epoch's
+    # on a CPU the process's own time: other work on the machine makes a phase last longer, and not the other one
+    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    at = [clock()]
+    for _ in phase.run():
+        at.append(clock())
+        if at[-1] - at[0] > ENOUGH_S:
+            break
+    return min(b - a for a, b in pairwise(at))
+
+
+def _steps(
+    config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None
+) -> EpochCost:
     from raymae.tasks import task_class
     from raymae.train.device import pick_device
 

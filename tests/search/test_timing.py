@@ -64,7 +64,7 @@ def test_an_arm_that_cannot_be_measured_keeps_its_epochs_and_the_sweep_goes_on(p
         def __call__(self, cost):
             return Remote(cost)
 
-        def remote(self, config, threads, given=None):
+        def remote(self, config, threads, given, pretrain):
             return config.arm
 
     def get(arm):
@@ -78,3 +78,61 @@ def test_an_arm_that_cannot_be_measured_keeps_its_epochs_and_the_sweep_goes_on(p
     warnings = []
     assert measured(plan, warnings.append) == {"scratch": 4.2}
     assert warnings == ["arm gru could not be measured and keeps its epochs: boom"]
+
+
+def test_cells_that_share_an_encoder_have_its_cost_measured_once(monkeypatch):
+    factors = TEXT + "factors: {label_fraction: [0.2, 0.5, 1.0], patch_size: [6, 12]}\n"
+    plan = make_plan(parse_sweep(factors, "fair.yaml", schema_of=schema_of))
+    asked = []
+
+    class Remote:
+        def __init__(self, cost=None):
+            pass
+
+        def __call__(self, cost):
+            return self
+
+        def remote(self, config, threads, given, pretrain):
+            asked.append((config.arm, config.params.get("patch_size"), pretrain))
+            return EpochCost({6: 2.0, 12: 1.0}[config.params["patch_size"]] if config.arm == "mae" else 0.0, 1.0)
+
+    ray = SimpleNamespace(remote=lambda **_: Remote(), get=lambda cost: cost,
+                          exceptions=SimpleNamespace(RayTaskError=ZeroDivisionError))
+    monkeypatch.setitem(sys.modules, "ray", ray)
+    times = measured(plan, print)
+    measured_anew = [(arm, patch) for arm, patch, pretrain in asked if arm == "mae" and pretrain is None]
+    assert measured_anew == [("mae", 6), ("mae", 12)]
+    assert sum(arm == "mae" for arm, *_ in asked) == 6
+    assert {round(times[lane], 3) for lane in times if lane.startswith("scratch")} == {4.2, 2.6}
+
+
+def test_what_is_known_of_pretraining_is_not_timed_again(plan, monkeypatch):
+    from raymae.train import phases
+
+    def never(*_):
+        raise AssertionError("pretrained")
+
+    monkeypatch.setattr(phases, "Pretrain", never)
+    assert _seconds(example_config(plan, "mae"), 1, None, 7.0).pretrain == 7.0
+
+
+def test_a_phase_that_takes_long_is_timed_once(plan, monkeypatch):
+    from raymae.search import timing
+
+    monkeypatch.setattr(timing, "ENOUGH_S", 0.0)
+    seen = []
+
+    class Phase:
+        name = "finetune"
+
+        def run(self):
+            for epoch in range(5):
+                seen.append(epoch)
+                yield epoch
+
+    class Task:
+        def load(self, split):
+            assert split in ("train", "val")
+
+    assert timing._evaluated(Task(), Phase()) >= 0
+    assert seen == [0]
