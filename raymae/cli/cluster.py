@@ -25,10 +25,10 @@ def cluster() -> None:
 @as_json
 @example("raymae cluster check cluster/aws.yaml")
 def cluster_check(file: str, as_json: bool) -> None:
-    """Check a file for `ray up`, or Kubernetes manifests, without asking any cloud.
+    """Check a file for `ray up`, Kubernetes or `docker compose`, or a policy of AWS's, without asking any cloud.
 
     Against Ray's own schema, and rules of ours: nothing open but SSH, a token, no trial drivers on machines that come
-    and go, known machines, encrypted volumes. Prints what an hour costs.
+    and go, known machines, encrypted volumes, no rights to everything. Prints what an hour costs.
     """
     from raymae.launch.check import check_cluster
 

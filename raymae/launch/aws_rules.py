@@ -31,11 +31,13 @@ def aws_rules(document: Document, filled: Document) -> Iterator[Finding]:
     if not provider.get("region"):
         yield "provider", "needs a region"
     for index, rule in enumerate((provider.get("security_group") or {}).get("IpPermissions") or []):
-        ports = (rule.get("FromPort"), rule.get("ToPort"))
-        if ports != (22, 22):
-            yield (f"provider.security_group.IpPermissions.{index}",
-                   f"opens ports {ports[0]} to {ports[1]}; nothing but SSH (22) may be open, the dashboard is reached "
-                   "through `ray dashboard`")
+        at, ports = f"provider.security_group.IpPermissions.{index}", (rule.get("FromPort"), rule.get("ToPort"))
+        if str(rule.get("IpProtocol", "tcp")) not in ("tcp", "6"):
+            yield at, (f"opens every port (protocol {rule['IpProtocol']}); nothing but SSH (tcp, 22) may be open, the "
+                       "dashboard is reached through `ray dashboard`")
+        elif ports != (22, 22):
+            yield at, (f"opens ports {ports[0]} to {ports[1]}; nothing but SSH (22) may be open, the dashboard is "
+                       "reached through `ray dashboard`")
     for name, node in filled["available_node_types"].items():
         for key, message in _node(node["node_config"], head=name == filled["head_node_type"]):
             yield f"available_node_types.{name}.node_config{key}", message

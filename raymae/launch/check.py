@@ -15,6 +15,7 @@ import yaml
 
 from raymae.errors import Problem, SpecError, line_of, one_line
 from raymae.launch import Finding
+from raymae.launch.doors import compose_problems, policy_problems
 from raymae.launch.kubernetes import manifest_problems
 from raymae.launch.prices import REGIONS, Node, nodes_of, price_range
 from raymae.launch.rules import broken_rules
@@ -28,7 +29,7 @@ class CheckedCluster:
 
     Attributes:
         file: Its path.
-        provider: `aws`, `gcp`, `azure`, `local`, or `kubernetes`.
+        provider: `aws`, `gcp`, `azure`, `local`, `kubernetes`, `compose`, or `policy`.
         problems: Everything that is wrong, in file order; empty if it may be used.
         nodes: Its node types, the head first; empty where machines have no price.
         usd_per_hour: With no trial waiting and at most, about, on demand; None if it is not known.
@@ -70,7 +71,8 @@ class CheckedCluster:
 
 
 def check_cluster(path: str | os.PathLike[str], *, unset: Sequence[str] = ()) -> CheckedCluster:
-    """Check a cluster file: a launcher's (`ray up`), or Kubernetes manifests.
+    """Check a cluster file: a launcher's (`ray up`), Kubernetes manifests, one for `docker compose`, or a policy of
+    AWS's.
 
     Args:
         path: The YAML file.
@@ -102,6 +104,9 @@ def check_cluster(path: str | os.PathLike[str], *, unset: Sequence[str] = ()) ->
         found = [one for number, document in enumerate(documents)
                  for one in problems(manifest_problems(document, documents), number)]
         return CheckedCluster(name, "kubernetes", tuple(found))
+    for key, kind, rule in (("services", "compose", compose_problems), ("Statement", "policy", policy_problems)):
+        if key in documents[0] and "provider" not in documents[0]:
+            return CheckedCluster(name, kind, tuple(problems(rule(documents[0]), 0)))
     if len(documents) > 1:
         raise SpecError([Problem(name, "", f"a file for `ray up` is one document, this holds {len(documents)}")])
     (document,) = documents

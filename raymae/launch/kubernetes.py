@@ -8,9 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 from raymae.launch import Document, Finding
+from raymae.launch.doors import open_ranges, token_off
 from raymae.search.engine.connection import TRIAL_DRIVER
 
 RAY_API = "ray.io/v1"
+OUTWARD = {"Ingress": "an Ingress", "Gateway": "a Gateway", "HTTPRoute": "an HTTPRoute", "TCPRoute": "a TCPRoute",
+           "Route": "a Route"}
 
 
 def manifest_problems(document: Document, all_documents: Sequence[Document]) -> Iterator[Finding]:
@@ -21,6 +24,8 @@ def manifest_problems(document: Document, all_documents: Sequence[Document]) -> 
         all_documents: It and its neighbours in the file.
     """
     kind = document.get("kind")
+    yield from token_off(document)
+    yield from open_ranges(document)
     if "name" not in (document.get("metadata") or {}):
         yield "metadata", "needs a name"
     if document.get("apiVersion") == RAY_API and kind in ("RayCluster", "RayJob"):
@@ -35,14 +40,49 @@ def manifest_problems(document: Document, all_documents: Sequence[Document]) -> 
             yield "spec", "a RayJob needs an entrypoint"
         if kind == "RayJob" and spec.get("submitterPodTemplate"):
             yield from _pod(spec["submitterPodTemplate"], "spec.submitterPodTemplate")
-    elif kind == "Service" and (document.get("spec") or {}).get("type") in ("LoadBalancer", "NodePort"):
-        yield "spec.type", f"{document['spec']['type']} opens ports to the outside; use `kubectl port-forward`"
-    elif kind == "Ingress":
-        yield "kind", "an Ingress opens ports to the outside; use `kubectl port-forward`"
+    elif kind == "Service":
+        yield from _service(document.get("spec") or {})
+    elif kind in OUTWARD:
+        yield "kind", f"{OUTWARD[kind]} opens ports to the outside; use `kubectl port-forward`"
+    elif kind == "NetworkPolicy":
+        yield from _network_policy(document.get("spec") or {})
+    elif kind in ("Role", "ClusterRole", "RoleBinding", "ClusterRoleBinding"):
+        yield from _rights(document)
+    elif kind == "Pod":
+        yield from _pod(document, "")
+    elif kind in ("Deployment", "StatefulSet", "DaemonSet", "ReplicaSet", "Job"):
+        yield from _pod((document.get("spec") or {}).get("template") or {}, "spec.template")
     elif kind == "Secret" and any((document.get(part) or {}) for part in ("data", "stringData")):
         yield "kind", "a secret does not belong in a file; KubeRay makes the token (authOptions: {mode: token})"
     if kind == "RayCluster" and not any(one.get("kind") == "NetworkPolicy" for one in all_documents):
         yield "kind", "needs a NetworkPolicy beside it: without one every pod there is reaches Ray's ports"
+
+
+def _service(spec: Document) -> Iterator[Finding]:
+    if spec.get("type") in ("LoadBalancer", "NodePort"):
+        yield "spec.type", f"{spec['type']} opens ports to the outside; use `kubectl port-forward`"
+    if spec.get("externalIPs"):
+        yield "spec.externalIPs", "opens ports to the outside; use `kubectl port-forward`"
+
+
+def _network_policy(spec: Document) -> Iterator[Finding]:
+    for index, rule in enumerate(spec.get("ingress") or []):
+        if not rule or not rule.get("from"):
+            yield f"spec.ingress.{index}", "lets everybody in: a rule without `from`; name the pods that need it"
+        for number, peer in enumerate((rule or {}).get("from") or []):
+            selectors = [peer.get(key) for key in ("podSelector", "namespaceSelector") if key in peer]
+            if selectors and not any(selectors):
+                yield f"spec.ingress.{index}.from.{number}", "lets every pod in; name those that need it by a label"
+
+
+def _rights(document: Document) -> Iterator[Finding]:
+    for index, rule in enumerate(document.get("rules") or []):
+        for key in ("verbs", "resources", "apiGroups"):
+            if "*" in (rule.get(key) or []):
+                yield f"rules.{index}.{key}", "gives a right to everything; list what is needed"
+    role = (document.get("roleRef") or {}).get("name")
+    if role in ("cluster-admin", "admin", "edit"):
+        yield "roleRef.name", f"{role} may do everything here; bind a role that lists what is needed"
 
 
 def _cluster(cluster: Document, at: str) -> Iterator[Finding]:
@@ -73,31 +113,45 @@ def _cluster(cluster: Document, at: str) -> Iterator[Finding]:
 
 
 def _pod(template: Document, at: str, *, gpus_allowed: bool = True) -> Iterator[Finding]:
-    spec = template.get("spec") or {}
+    spec, at = template.get("spec") or {}, f"{at}.spec".lstrip(".")
     for key in ("hostNetwork", "hostPID", "hostIPC"):
         if spec.get(key):
-            yield f"{at}.spec.{key}", "must not be true: it opens the machine to the pod"
+            yield f"{at}.{key}", "must not be true: it opens the machine to the pod"
     if (spec.get("securityContext") or {}).get("runAsNonRoot") is not True:
-        yield f"{at}.spec", "needs securityContext: {runAsNonRoot: true}"
+        yield at, "needs securityContext: {runAsNonRoot: true}"
     containers = spec.get("containers") or []
     if not containers:
-        yield f"{at}.spec", "holds no containers"
-    for index, container in enumerate(containers):
-        where = f"{at}.spec.containers.{index}"
-        image = str(container.get("image", ""))
-        if "@sha256:" not in image and (":" not in image.rpartition("/")[2] or image.endswith(":latest")):
-            yield f"{where}.image", f"must be pinned to a version, got {image!r}"
-        context = container.get("securityContext") or {}
-        if context.get("privileged") or context.get("allowPrivilegeEscalation") is not False:
-            yield f"{where}.securityContext", "must say allowPrivilegeEscalation: false, and not privileged"
-        resources = container.get("resources") or {}
-        requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
-        if not {"cpu", "memory"} <= set(requests) or "memory" not in limits:
-            yield f"{where}.resources", "needs requests of cpu and memory, and a limit of memory"
-        if not gpus_allowed and "nvidia.com/gpu" in limits:
-            yield f"{where}.resources", "the head runs all the time and trains nothing: no GPU for it"
-        for number, variable in enumerate(container.get("env") or []):
-            if variable.get("name") == "RAY_AUTH_TOKEN" and "value" in variable:
-                yield f"{where}.env.{number}", "a secret does not belong in a file; take it with valueFrom"
-            if variable.get("name") == "RAY_AUTH_MODE" and variable.get("value") != "token":
-                yield f"{where}.env.{number}", "switches the token off"
+        yield at, "holds no containers"
+    for index, volume in enumerate(spec.get("volumes") or []):
+        if "hostPath" in volume:
+            yield f"{at}.volumes.{index}", "must not be a hostPath: it opens the machine's files to the pod"
+    for key in ("containers", "initContainers"):
+        for index, container in enumerate(spec.get(key) or []):
+            yield from _container(container, f"{at}.{key}.{index}", gpus_allowed=gpus_allowed)
+
+
+def _container(container: Document, where: str, *, gpus_allowed: bool) -> Iterator[Finding]:
+    image = str(container.get("image", ""))
+    if "@sha256:" not in image and (":" not in image.rpartition("/")[2] or image.endswith(":latest")):
+        yield f"{where}.image", f"must be pinned to a version, got {image!r}"
+    context = container.get("securityContext") or {}
+    if context.get("privileged") or context.get("allowPrivilegeEscalation") is not False:
+        yield f"{where}.securityContext", "must say allowPrivilegeEscalation: false, and not privileged"
+    added = {str(one).upper().removeprefix("CAP_") for one in (context.get("capabilities") or {}).get("add") or []}
+    if added & {"ALL", "SYS_ADMIN", "NET_ADMIN"}:
+        yield (f"{where}.securityContext.capabilities",
+               f"must not add {', '.join(sorted(added))}: it is as good as privileged")
+    for number, port in enumerate(container.get("ports") or []):
+        if port.get("hostPort"):
+            yield f"{where}.ports.{number}", "must not have a hostPort: it opens the machine's port to everybody"
+    resources = container.get("resources") or {}
+    requests, limits = resources.get("requests") or {}, resources.get("limits") or {}
+    if not {"cpu", "memory"} <= set(requests) or "memory" not in limits:
+        yield f"{where}.resources", "needs requests of cpu and memory, and a limit of memory"
+    if not gpus_allowed and "nvidia.com/gpu" in limits:
+        yield f"{where}.resources", "the head runs all the time and trains nothing: no GPU for it"
+    for number, variable in enumerate(container.get("env") or []):
+        if variable.get("name") == "RAY_AUTH_TOKEN" and "value" in variable:
+            yield f"{where}.env.{number}", "a secret does not belong in a file; take it with valueFrom"
+        if variable.get("name") == "RAY_AUTH_MODE" and variable.get("value") != "token":
+            yield f"{where}.env.{number}", "switches the token off"

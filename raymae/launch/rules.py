@@ -9,11 +9,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any
 
 from raymae.errors import unknown
 from raymae.launch import Document, Finding
 from raymae.launch.aws_rules import aws_rules
+from raymae.launch.doors import MAX_ADDRESSES, container_options, is_wide, open_ranges, strings, token_off
 from raymae.launch.prices import TABLES, TYPE_KEYS, is_spot, machine_of
 from raymae.search.engine.connection import MAX_DRIVERS, TRIAL_DRIVER
 
@@ -21,8 +21,6 @@ Rule = Callable[[Document, Document], Iterator[Finding]]
 
 PLACEHOLDERS = ("SET_ME", "SET_BY_PREPARE", "HEAD_IP", "WORKER_IP", "SSH_USER")
 CLOUDS = tuple(TABLES)
-EVERYBODY = re.compile(r"(?<![\d.])0\.0\.0\.0/0|(?<![\w:])::/0")
-MAX_ADDRESSES = 2**16
 COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
@@ -38,7 +36,7 @@ def broken_rules(
     """
     kind = document["provider"]["type"]
     found = [finding for finding in _placeholders(document) if finding[1].split("'")[1] not in unset]
-    for rule in (_open_to_everybody, _start_commands, _token, _drivers, _ssh_cidr):
+    for rule in (_doors, _start_commands, _token, _drivers, _ssh_cidr):
         found += rule(document, filled)
     if kind in CLOUDS:
         for rule in (_head, _machines, _idle):
@@ -51,18 +49,6 @@ def broken_rules(
     return found
 
 
-def strings(value: Any, key: str = "") -> Iterator[tuple[str, str]]:
-    """Every string in a tree, with its dotted key."""
-    if isinstance(value, str):
-        yield key, value
-    elif isinstance(value, Mapping):
-        for name, item in value.items():
-            yield from strings(item, f"{key}.{name}" if key else str(name))
-    elif isinstance(value, list):
-        for index, item in enumerate(value):
-            yield from strings(item, f"{key}.{index}")
-
-
 def _placeholders(document: Document) -> Iterator[Finding]:
     aliased = set()
     for key, text in strings(document):
@@ -72,22 +58,21 @@ def _placeholders(document: Document) -> Iterator[Finding]:
             yield key, f"'{text}' is still a placeholder; {how}"
 
 
-def _open_to_everybody(document: Document, filled: Document) -> Iterator[Finding]:
-    for key, text in strings(document):
-        if EVERYBODY.search(text):
-            yield key, f"opens it to every address there is, got {text!r}; name your own addresses"
+def _doors(document: Document, filled: Document) -> Iterator[Finding]:
+    for rule in (open_ranges, token_off, container_options):
+        yield from rule(document)
 
 
 def _ssh_cidr(document: Document, filled: Document) -> Iterator[Finding]:
     text = (document.get("metadata") or {}).get("ssh_cidr")
-    if text is None or text in PLACEHOLDERS or EVERYBODY.search(str(text)):
+    if text is None or text in PLACEHOLDERS:
         return
     try:
         network = ipaddress.ip_network(str(text))
     except ValueError as error:
         yield "metadata.ssh_cidr", f"must be a range of addresses such as 203.0.113.7/32: {error}"
         return
-    if network.version == 4 and network.num_addresses > MAX_ADDRESSES:
+    if not is_wide(network) and network.version == 4 and network.num_addresses > MAX_ADDRESSES:  # of a private network
         yield "metadata.ssh_cidr", f"may hold at most {MAX_ADDRESSES} addresses, {text} holds {network.num_addresses}"
 
 
@@ -119,8 +104,6 @@ def _token(document: Document, filled: Document) -> Iterator[Finding]:
             if not any("RAY_AUTH_MODE=token" in text for text in [command, *options]):
                 yield key, "starts Ray without a token: whoever reaches a port may run code; say RAY_AUTH_MODE=token"
     for key, text in strings(document):
-        if re.search(r"RAY_AUTH_MODE=(?!token\b)", text):
-            yield key, f"switches the token off: {text!r}"
         if re.search(r"RAY_AUTH_TOKEN=(?!\$)\S", text):
             yield key, "a secret does not belong in a file; mount ~/.ray/auth_token (file_mounts)"
     mounted = any(str(path).endswith(".ray/auth_token") for path in document.get("file_mounts") or {})
