@@ -170,13 +170,13 @@ def _measure(conductor: Conductor, plan: Plan, display: Display) -> None:
     if is_open(conductor.plans):
         display.timing()
         precision, times = fastest(plan, conductor.warn)
-        store.keep_precision(precision)
+        store.keep_found(replace(store.manifest, precision=precision))
         conductor.use_plans(computing_in(conductor.plans, precision))
         display.computing_in(precision, times)
     if plan.spec.fair.by != "epochs" and store.manifest.times_epochs is None:
         display.equalising(plan.spec.fair.by)
         times_epochs = measured(replace(plan, arms=conductor.plans), conductor.warn)
-        store.keep_times(times_epochs)
+        store.keep_found(replace(store.manifest, times_epochs=times_epochs))
         conductor.use_plans(lengthened(conductor.plans, times_epochs))
         display.equalised(times_epochs)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Literal
 
 from raymae.errors import ResultsError
@@ -13,7 +12,7 @@ from raymae.results.store import opening
 from raymae.results.store.columns import REPORT_KEY, TRIAL_KEY, Row
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import ENVIRONMENT, REPORTS, SCORES, STATE, SWEEP, TRIALS, VERDICT, config
-from raymae.results.store.manifest import Manifest, Precision
+from raymae.results.store.manifest import Manifest
 from raymae.results.store.outbox import Outbox
 from raymae.results.store.parts import Parts
 from raymae.results.store.scores import read_scores
@@ -117,23 +116,14 @@ class Store:
         """
         self._writing().put(config(trial_id), plain)
 
-    def keep_times(self, times_epochs: Mapping[str, float]) -> None:
-        """Write down how many times the epochs each arm gets, once and for all runs of the sweep.
+    def keep_found(self, manifest: Manifest) -> None:
+        """Write down what was found out before the first trial, once and for all runs of the sweep.
 
         Raises:
             ResultsError: It could not be written.
         """
         self._writing()
-        self.manifest = opening.written(self._folder, replace(self.manifest, times_epochs=dict(times_epochs)))
-
-    def keep_precision(self, precision: Precision) -> None:
-        """Write down what the sweep computes in, likewise.
-
-        Raises:
-            ResultsError: It could not be written.
-        """
-        self._writing()
-        self.manifest = opening.written(self._folder, replace(self.manifest, precision=precision))
+        self.manifest = opening.written(self._folder, manifest)
 
     def write_verdict(self, verdict: Mapping[str, object]) -> None:
         """Keep the answer. It must hold plain values and no NaN."""
