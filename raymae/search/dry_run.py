@@ -14,6 +14,7 @@ from rich.text import Text
 from torch import Generator, Tensor, nn
 
 from raymae.search.decide.algorithms import grid
+from raymae.search.live.news import receivers
 from raymae.search.plan import Plan, example_config
 from raymae.spec.factors import num_cells, said, told
 from raymae.spec.resolve import ArmPlan
@@ -30,7 +31,9 @@ def describe(plan: Plan) -> dict[str, Any]:
     Raises:
         DataError: A batch cannot be read.
         TaskError: A method of the task raises, or returns what the training loop cannot use.
+        SpecError: Nobody can be told of it by the URLs under `notify`.
     """
+    receivers(plan.spec.notify)
     spec = plan.spec
     arms = []
     for name in spec.arms:

@@ -14,6 +14,7 @@ from raymae.inference.shelf import ModelShelf
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import DRIVER_LOG, ENCODERS, TRIALS
 from raymae.results.store.store import Store
+from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
 from raymae.results.views.models import cell_of, in_one_cell, models_of
@@ -29,6 +30,7 @@ from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment
 from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
+from raymae.search.live.news import News
 from raymae.search.live.state_file import beating
 from raymae.search.plan import Plan, shelf_of
 from raymae.search.precision import computing_in, fastest, is_open
@@ -58,11 +60,23 @@ def run_sweep(
 
     Raises:
         ResultsError: Another sweep's results lie there, or nothing can be written.
+        SpecError: Nobody can be told of it by the URLs under `notify`.
         InterruptedSweepError: Ctrl-C; what has been done is kept, and the verdict so far is written.
         BudgetSpentError: The budget ended before every arm had its replicates; likewise.
     """
+    news = News(plan.spec.name, plan.spec.notify)
+    try:
+        verdict = _run(plan, news, display or Display.silent(), fresh=fresh, extend=extend, retry_failed=retry_failed)
+    except BaseException as error:
+        how = {InterruptedSweepError: "interrupted", KeyboardInterrupt: "interrupted", BudgetSpentError: "budget spent"}
+        news.over(how.get(type(error), "failed"), str(error) or type(error).__name__)
+        raise
+    news.over("finished", headline(verdict))
+    return verdict
+
+
+def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool, retry_failed: bool) -> Verdict:
     spec = plan.spec
-    display = display or Display.silent()
     store = Store.create(
         Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh, extend=extend,
         data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint,
@@ -73,8 +87,9 @@ def run_sweep(
         stack.enter_context(store)
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
-            observers=[display], encoders=_encoders(plan, store), extended=extend,
+            observers=[display, news], encoders=_encoders(plan, store), extended=extend,
         )
+        news.follow(conductor.budget.share_spent, conductor.warn)
         if store.manifest.precision is not None:
             conductor.use_plans(computing_in(conductor.plans, store.manifest.precision))
         conductor.use_plans(lengthened(conductor.plans, store.manifest.times_epochs or {}))

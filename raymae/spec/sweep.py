@@ -305,6 +305,10 @@ class SweepSpec(Model):
         None, min_length=1, description="Folder or URI of pretrained encoders that several sweeps share; by default "
         "each sweep keeps its own, in its results folder."
     )
+    notify: list[str] = Field(
+        default_factory=list, description="Whom to tell at the end, of warnings, and when nine tenths of a budget are "
+        "spent: URLs of apprise's, such as `mailto://…` or `${SLACK_URL}`, a variable of the environment."
+    )
 
     @field_validator("settings", mode="before")
     @classmethod

@@ -20,7 +20,7 @@ from raymae.spec import SweepSpec, TaskSchema
 from raymae.spec.factors import factors_of
 from raymae.spec.read import Tree
 
-MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget", "keep")
+MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget", "keep", "notify")
 """Keys of a sweep file that may change from one start to the next.
 
 They say where and for how long a machine works and what it leaves, not what is computed, and continuing on another
@@ -145,7 +145,7 @@ def described(spec: SweepSpec, schema: TaskSchema, data: Mapping[str, str]) -> M
     return Manifest(
         raymae_version=_version(),
         created_at=dt.datetime.now(dt.UTC).isoformat(timespec="seconds"),
-        spec=spec.to_json(),
+        spec={**spec.to_json(), "notify": []},  # an address may hold a secret
         data=SweepData(data["name"], "real" if data["source"] == "real" else "synthetic", data["fingerprint"]),
         task=SweepTask(schema.name, schema.objective, schema.metrics, dict(schema.arms), schema.primary,
                        dict(schema.published)),

@@ -59,6 +59,11 @@ class Budget:
             limits.append(left / (self.slots * self._gpus_per_trial))
         return min(limits) if limits else None
 
+    def share_spent(self) -> float | None:
+        """How much of the budget is spent, from 0 to 1; None without a limit."""
+        left, elapsed = self.seconds_left(), self.elapsed_s
+        return None if left is None else min(1.0, elapsed / max(elapsed + left, 1e-9))
+
     def time_is_up(self) -> bool:
         """Whether the whole budget is spent."""
         left = self.seconds_left()
