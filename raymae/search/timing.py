@@ -7,12 +7,11 @@ found, runs the same epochs.
 
 from __future__ import annotations
 
-import math
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from raymae.errors import one_line
 from raymae.models.given import Given
@@ -156,12 +155,12 @@ def _steps(
 ) -> EpochCost:
     from raymae.tasks import task_class
     from raymae.train.device import pick_device
+    from raymae.train.epoch import Steps
 
     task = task_class(config.task)(config, pick_device())
 
-    def steps(split: str, batch_size: int) -> int:
-        return math.ceil(len(task.load(split)) / batch_size)
+    def steps(split: str, phase: Literal["pretrain", "finetune"]) -> int:
+        return Steps.of(task.params, phase).of_an_epoch(len(task.load(split)))
 
     pretrains = task.pretraining() is not None and not config.adopts
-    before = steps("pretrain", task.params.pretrain_batch_size) if pretrains else 0
-    return EpochCost(before, steps("train", task.params.batch_size))
+    return EpochCost(steps("pretrain", "pretrain") if pretrains else 0, steps("train", "finetune"))

@@ -210,6 +210,10 @@ class TrainingParams(BaseModel):
         1.0, "share of the labelled training set that fine-tuning sees; pretraining sees every input",
         kinds=("pretrained", "trained"), phase="finetune", gt=0, le=1,
     )
+    epoch_steps: int = param(
+        0, "an epoch of fine-tuning has at least so many steps: it passes over few labels several times; 0 is one pass",
+        unit="steps", kinds=("pretrained", "trained"), phase="finetune", ge=0,
+    )
     precision: Literal["float32", "bfloat16", "auto"] = param(
         "float32", "autocast to this while training; auto is what a sweep times as faster",
         kinds=("pretrained", "trained"), phase="finetune",

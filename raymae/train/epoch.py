@@ -42,6 +42,7 @@ class Steps:
         warmup_epochs: Of the learning rate, linear.
         clip_norm: What the gradient norm is clipped to; 0 is off.
         precision: What is computed in.
+        epoch_steps: An epoch passes over its examples as often as makes it so many steps; 0 is one pass.
     """
 
     lr: float
@@ -50,12 +51,22 @@ class Steps:
     warmup_epochs: float
     clip_norm: float
     precision: Literal["float32", "bfloat16"]
+    epoch_steps: int = 0
 
     @classmethod
     def of(cls, params: Any, phase: Literal["pretrain", "finetune"]) -> Steps:
         """Those of a phase, as a task's parameters have them now."""
         prefix = "pretrain_" if phase == "pretrain" else ""
-        return cls(**{part.name: getattr(params, f"{prefix}{part.name}") for part in fields(cls)})
+        names = [part.name for part in fields(cls) if phase == "finetune" or part.name != "epoch_steps"]
+        return cls(**{name: getattr(params, f"{prefix}{name}") for name in names})
+
+    def passes(self, num_examples: int) -> int:
+        """How often an epoch passes over its examples."""
+        return max(1, math.ceil(self.epoch_steps / math.ceil(num_examples / self.batch_size)))
+
+    def of_an_epoch(self, num_examples: int) -> int:
+        """Steps of an epoch."""
+        return math.ceil(self.passes(num_examples) * num_examples / self.batch_size)
 
 
 class Learner:
@@ -88,7 +99,7 @@ class Learner:
     def train(
         self, source: Source, epoch: int, epochs: int, *, steps: Steps, head_only: bool = False
     ) -> EpochResult:
-        """Pass once over the data.
+        """Pass over the data: once, or as often as makes an epoch of enough steps.
 
         Args:
             source: The examples.
@@ -106,10 +117,11 @@ class Learner:
         device = self.task.device
         set_weight_decay(self.optimiser, steps.weight_decay)
         seed_all(seed(f"dropout-{self.rank}"))
-        order = torch.randperm(len(source), generator=Generator().manual_seed(seed("order")))
+        shuffle, passes = Generator().manual_seed(seed("order")), steps.passes(len(source))
+        order = torch.cat([torch.randperm(len(source), generator=shuffle) for _ in range(passes)])
         augment = Generator(device).manual_seed(seed(f"augment-{self.rank}"))
         masks = Generator(device).manual_seed(seed(f"mask-{self.rank}"))
-        batches = order.tensor_split(math.ceil(len(source) / steps.batch_size))  # no tiny last batch
+        batches = order.tensor_split(steps.of_an_epoch(len(source)))  # no tiny last batch
         total = epochs * len(batches)
         warmup = min(steps.warmup_epochs * len(batches), 0.5 * total)
         for name, parameter in self.model.named_parameters():
@@ -133,7 +145,7 @@ class Learner:
             self.optimiser.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
-        mean = float(summed) / len(source)
+        mean = float(summed) / len(order)
         if not math.isfinite(mean):
             raise TrialError(f"the {self.phase} loss is {mean} in epoch {epoch + 1}; lower the learning rate "
                              f"({steps.lr:g}) or {'pretrain_' if self.phase == 'pretrain' else ''}clip_norm "

@@ -212,3 +212,28 @@ def test_a_checkpoint_of_another_network_is_refused(debug: Debug, tmp_path: Path
     torch.save({**state, "model": {f"old.{key}": value for key, value in state["model"].items()}}, path)
     with pytest.raises(CheckpointError, match=r"of another network \(.*delete it to start the trial over"):
         next(run_trial(config, resume=path))
+
+
+def test_an_epoch_passes_over_few_labels_several_times(debug: Debug, monkeypatch: pytest.MonkeyPatch) -> None:
+    from raymae.train.epoch import Learner
+
+    taken: list[int] = []
+    stepped = Learner._over_ranks
+
+    def counted(self: Learner, loss: Any) -> Any:
+        taken.append(int(loss.counted))
+        return stepped(self, loss)
+
+    monkeypatch.setattr(Learner, "_over_ranks", counted)
+
+    def run(**changes: Any) -> list[int]:
+        taken.clear()
+        list(run_trial(debug("scratch", epochs=1, batch_size=256, label_fraction=0.1, **changes)))
+        return list(taken)
+
+    once, often = run(), run(epoch_steps=2 * 7)
+    assert len(once) < 14 <= len(often) < 14 + len(once)
+    assert sum(often) % sum(once) == 0  # every example equally often
+    assert sum(often) // sum(once) == -(-14 // len(once))
+    assert run(epoch_steps=len(once)) == once
+    assert run(epoch_steps=1) == once
