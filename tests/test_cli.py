@@ -37,6 +37,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
     "results": ["directory", "--json"],
     "report": ["directory", "--to", "--figure", "--json"],
+    "explain": ["directory", "--arm", "--against", "--cell", "--json"],
     "compare": ["directories", "--short", "--markdown", "--into", "--json"],
     "query": ["directory", "sql", "--format", "--output", "--json", "--seconds"],
     "models": ["directory", "--json"],
@@ -126,7 +127,7 @@ def test_help_ends_with_an_example(name: str) -> None:
 
 def test_help_lists_commands_in_order() -> None:
     assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
-        "sweep", "extend", "retry", "fork", "train", "results", "report", "compare", "query", "models",
+        "sweep", "extend", "retry", "fork", "train", "results", "report", "explain", "compare", "query", "models",
         "predict", "watch", "serve", "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
     ]
     assert run("-h").stdout == run("--help").stdout

@@ -106,6 +106,22 @@ sweep_file = click.argument("file", type=click.Path(dir_okay=False), shell_compl
 results_dir = click.argument("directory", metavar="DIR", shell_complete=completion.results_folders)
 
 
+def cell_of(given: Sequence[str]) -> dict[str, Any]:
+    """What `--cell FACTOR=VALUE` says, by factor; values as YAML has them."""
+    import yaml
+
+    cell = {}
+    for text in given:
+        name, equals, value = text.partition("=")
+        try:
+            cell[name] = yaml.safe_load(value)
+        except yaml.YAMLError:
+            equals = ""
+        if not (name and equals and isinstance(cell.get(name), str | int | float | bool | None)):
+            raise click.BadParameter(f"{text!r}: say FACTOR=VALUE, such as label_fraction=0.1", param_hint="--cell")
+    return cell
+
+
 def _print_version(ctx: click.Context, option: click.Parameter, wanted: bool) -> None:
     if wanted and not ctx.resilient_parsing:
         from raymae.search.environment import version_line

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from raymae.cli import completion
-from raymae.cli.base import as_json, example, main, results_dir
+from raymae.cli.base import as_json, cell_of, example, main, results_dir
 
 if TYPE_CHECKING:
     from raymae.inference.predict import Failed, Predicted
@@ -57,7 +57,7 @@ def predict(
     from raymae.inference.load import load_model
     from raymae.inference.predict import predict_files, usable_device
 
-    model = load_model(directory, arm, ensemble=ensemble, device=usable_device(device), cell=_cell(cells))
+    model = load_model(directory, arm, ensemble=ensemble, device=usable_device(device), cell=cell_of(cells))
     with _Progress() as progress:
         found = predict_files(model, source, to, options=("backtest",) if backtest else (), figure=figure,
                               told=progress.told)
@@ -70,22 +70,6 @@ def predict(
         click.echo(_summary(found, to, f"{model.arm} ({', '.join(trials)})"))
     if found.failed:
         raise click.exceptions.Exit(1)
-
-
-def _cell(given: tuple[str, ...]) -> dict[str, Any]:
-    """Factors by name, their values as YAML has them."""
-    import yaml
-
-    cell = {}
-    for text in given:
-        name, equals, value = text.partition("=")
-        try:
-            cell[name] = yaml.safe_load(value)
-        except yaml.YAMLError:
-            equals = ""
-        if not (name and equals and isinstance(cell.get(name), str | int | float | bool | None)):
-            raise click.BadParameter(f"{text!r}: say FACTOR=VALUE, such as label_fraction=0.1", param_hint="--cell")
-    return cell
 
 
 def _summary(found: Predicted, to: Path, model: str) -> str:

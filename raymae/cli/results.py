@@ -1,4 +1,4 @@
-"""Commands that read the results of sweeps: results, report, compare, query."""
+"""Commands that read the results of sweeps: results, report, explain, compare, query."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from raymae.cli import completion
-from raymae.cli.base import as_json, example, main, results_dir, show_value, terminal_width, with_importance
+from raymae.cli.base import as_json, cell_of, example, main, results_dir, show_value, terminal_width, with_importance
 from raymae.errors import ResultsError
 
 
@@ -40,20 +40,54 @@ raymae report results/timeseries-mask --figure verdict.svg
 def report(directory: str, to: str | None, figure: Path | None, as_json: bool) -> None:
     """Write report.html and report.md about the sweep in DIR, finished or not.
 
-    The page opens without a network: verdict, arms, response curves, learning curves, pictures, every trial.
+    The page opens without a network: verdict, arms, for which settings it helps, response and learning curves,
+    pictures, every trial.
     """
     from raymae.results.report.figure import write_figure
     from raymae.results.report.report import write_report
+    from raymae.results.verdict.effects import explained_if_two
 
     if figure is not None and figure.suffix != ".svg":
         raise click.BadParameter(f"{figure.name} must end with .svg", param_hint="--figure")
     store, importance = with_importance(directory)
-    html, markdown = write_report(store, importance=importance, to=to)
+    html, markdown = write_report(store, importance=importance, explanation=explained_if_two(store), to=to)
     written = {"html": html, "markdown": markdown}
     if figure is not None:
         write_figure(store, figure)
         written["figure"] = str(figure)
     click.echo(json.dumps(written, indent=2) if as_json else "\n".join(written.values()))
+
+
+@main.command()
+@results_dir
+@click.option("--arm", metavar="ARM", default=None, shell_complete=completion.arms,
+              help="The arm that it is about. Default: the pretrained one that the task is about.")
+@click.option("--against", metavar="ARM", default=None, shell_complete=completion.arms,
+              help="The arm it is compared with. Default: the same network without pretraining.")
+@click.option("--cell", "cells", metavar="FACTOR=VALUE", multiple=True,
+              help="Of a sweep with factors: which cell; repeatable. Default: the one that the verdict shows.")
+@as_json
+@example("""
+raymae explain results/timeseries-mask
+raymae explain results/timeseries-mask --against gru --json
+""")
+def explain(
+    directory: str, arm: str | None, against: str | None, cells: Sequence[str], as_json: bool
+) -> None:
+    """Say for which settings pretraining helps in the sweep in DIR, finished or not.
+
+    A surrogate of the search trials of two arms gives the difference between them against each parameter, with a band,
+    and says where it is clear, or that trials are too few. It is about validation scores of one seed each, and never
+    overrules the verdict.
+    """
+    from raymae.results.store.store import Store
+    from raymae.results.verdict import effects
+    from raymae.results.verdict.headline import synthetic
+    from raymae.results.views.explain import render
+
+    store = Store.open(directory)
+    found, data = effects.explain(store, arm, against, cell_of(cells)), store.manifest.data
+    show_value(found.to_json(), lambda: render(found, synthetic(data.name, data.source)), as_json)
 
 
 @main.command()

@@ -62,9 +62,10 @@ def serve(directory: str, host: str, port: int, open_to_network: bool) -> None:
 
     def render(root: str) -> str:
         from raymae.results.report.report import render_report
+        from raymae.results.verdict.effects import explained_if_two
 
         store, importance = with_importance(root)
-        return render_report(store, importance=importance)
+        return render_report(store, importance=importance, explanation=explained_if_two(store))
 
     run(directory, host=host, port=port, render=render, say=lambda url: click.echo(f"{url}  (Ctrl-C ends)"))
 

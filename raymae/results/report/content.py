@@ -20,6 +20,7 @@ from raymae.results.store.layout import PICTURES, picture_name
 from raymae.results.store.manifest import Manifest
 from raymae.results.store.store import Store
 from raymae.results.verdict.cells import counted, rows_by_cell
+from raymae.results.verdict.effects import Explanation
 from raymae.results.verdict.headline import headline, synthetic
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.matrix import Matrix, matrix
@@ -81,6 +82,7 @@ class ReportContent:
         command: What to type for the same sweep again; empty if it was not kept.
         importance: From arm to parameter to its share; None where nobody computed it.
         importance_missing: Of which arms it is missing and why; empty where it is not.
+        explanation: For which settings it helps; None where nobody computed it.
         where: Where on the test set the first arm of the primary comparison wins; None without scores by example.
         pictures: From what they show to the arms' pictures of it, arms best first.
         models: How the kept model of each arm is used, arms best first; empty where none is kept.
@@ -105,6 +107,7 @@ class ReportContent:
     command: str
     importance: Importance | None
     importance_missing: str
+    explanation: Explanation | None
     where: Where | None
     pictures: Mapping[str, tuple[Picture, ...]]
     models: tuple[Use, ...]
@@ -114,12 +117,15 @@ class ReportContent:
     curve: str = ""
 
 
-def collect(store: Store, importance: Importance | None = None) -> ReportContent:
+def collect(
+    store: Store, importance: Importance | None = None, explanation: Explanation | None = None
+) -> ReportContent:
     """Everything that the page and the Markdown show.
 
     Args:
         store: The sweep.
         importance: From arm to parameter to its share; None where nobody computed it.
+        explanation: For which settings it helps; None likewise.
 
     Raises:
         ResultsError: The storage failed.
@@ -152,6 +158,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
         command=_command(store),
         importance=importance,
         importance_missing=_importance_missing(verdict, importance, search),
+        explanation=explanation,
         where=where(verdict, store.scores(counted(trials, spec, manifest))),
         pictures=_pictures(store, verdict, last_attempts(here)),
         models=_models(store, verdict, trials),
@@ -163,6 +170,7 @@ def collect(store: Store, importance: Importance | None = None) -> ReportContent
             "palette": {"light": intervals.LIGHT, "dark": intervals.DARK},
             "order": [arm.arm for arm in verdict.arms], "differences": differences, "arms": scores,
             "pareto": verdict.pareto,
+            "effects": figures.effects(explanation),
             "references": {arm.arm: figures.short(arm.val.score) for arm in verdict.arms
                            if arm.kind == "reference" and arm.val.score is not None},
             "trials": figures.trial_columns(

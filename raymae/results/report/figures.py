@@ -13,6 +13,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.columns import alone_s, param_columns
+from raymae.results.verdict.effects import Explanation
 from raymae.spec import SweepSpec
 from raymae.spec.space import Choice, LogUniform
 from raymae.spec.task import Objective
@@ -203,6 +204,19 @@ def curves(
             epochs, ys = zip(*points, strict=True)
             found.append(Curve(str(trial), arm, role, figure, epochs, ys))
     return found
+
+
+def effects(explanation: Explanation | None) -> list[dict[str, object]]:
+    """The difference between two arms against each parameter, with its band; none where nothing can be said."""
+    if explanation is None:
+        return []
+    return [{
+        "param": effect.param, "arm": explanation.a, "category": effect.category, "log": effect.log,
+        "x": [short(value) if isinstance(value, float) else value for value in effect.values],
+        "y": [short(value) for value in effect.difference],
+        "low": [short(low) for low, _ in effect.band], "high": [short(high) for _, high in effect.band],
+        "clear": effect.clear, "says": effect.says,
+    } for effect in explanation.effects]
 
 
 def thinned(values: Sequence[Any], most: int) -> list[Any]:

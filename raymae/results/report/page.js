@@ -302,6 +302,28 @@
       {shapes, annotations, margin: {l: 12, r: 16, t: panel.left ? 32 : 12, b: 30}})];
   }
 
+  /** The difference between two arms against a parameter: a band around it, and both sides of 0 with their names. */
+  function drawEffect(index) {
+    const {param, arm, category, log, x, y, low, high, clear} = data.effects[index];
+    const xs = category ? x.map(shownValue) : x, shade = color(arm), element = $(`effect-${index}`);
+    const text = xs.map((value, k) => `<b>${label(param)} ${number(value)}</b> ${clear[k]}<br>${number(y[k])}, band ${number(low[k])} to ${number(high[k])}`);
+    const points = {type: "scatter", name: label(arm), x: xs, y, text, hovertemplate: tip, showlegend: false, line: {color: shade, width: 3},
+                    mode: category ? "markers" : "lines+markers",
+                    marker: {size: 9, color: clear.map((word) => (word ? shade : ink("--card"))), line: {color: shade, width: 2}, symbol: symbol(arm)}};
+    if (category) points.error_y = {type: "data", array: high.map((end, k) => end - y[k]), arrayminus: y.map((value, k) => value - low[k]), color: shade, thickness: 2, width: 6};
+    const band = {type: "scatter", mode: "lines", hoverinfo: "skip", showlegend: false, x: [...xs, ...[...xs].reverse()], y: [...high, ...[...low].reverse()],
+                  fill: "toself", fillcolor: `${shade}38`, line: {width: 0}};
+    const [bottom, top] = [Math.min(0, ...low), Math.max(0, ...high)], pad = 0.12 * (top - bottom || 1);
+    const [under, over] = mode === "min" ? ["better", "worse"] : ["worse", "better"];
+    const side = (word, yPaper, yanchor) => ({xref: "paper", x: 1, xanchor: "right", yref: "paper", y: yPaper, yanchor, showarrow: false, bgcolor: ink("--card"),
+                                              text: `<b>${label(cut(arm, 12))} ${word}</b>`, font: {size: 12, color: ink(word === "better" ? "--good" : "--bad")}});
+    return [category ? [points] : [band, points], layout(
+      paramAxis({name: param, category, log}, x, element.clientWidth - 80),
+      axis(`difference in val ${metric}`, {range: [Math.min(bottom - pad, -0.2 * (top + pad)), Math.max(top + pad, 0.2 * (pad - bottom))], zeroline: false}),
+      {shapes: [{type: "line", xref: "paper", x0: 0, x1: 1, y0: 0, y1: 0, line: {color: ink("--ink"), width: 1.5}, layer: "below"}],
+       annotations: [side(over, 1, "top"), side(under, 0, "bottom")]})];
+  }
+
   function drawImportance() {
     const arms = names.filter((arm) => shares[arm]);
     const all = [...new Set(arms.flatMap((arm) => Object.keys(shares[arm])))];
@@ -408,6 +430,7 @@
   });
   if (!params.length) $("response-plots").textContent = "No parameter differs between the trials.";
   for (const id of ["plot-differences", "plot-arms"]) add(id, () => drawIntervals($(id), data[id.slice(5)]));
+  data.effects.forEach((_, index) => add(`effect-${index}`, () => drawEffect(index)));
   add("plot-importance", drawImportance);
   add("plot-parallel", drawParallel, true);
   add("plot-by-trials", () => drawProgress("trials"));

@@ -17,32 +17,41 @@ from raymae.results.store.folder import Folder
 from raymae.results.store.layout import REPORT_HTML, REPORT_MD
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table
+from raymae.results.verdict.effects import Explanation
 from raymae.results.verdict.headline import rule_text, worded
 from raymae.results.verdict.matrix import Matrix
 from raymae.results.verdict.numbers import p_cell, significant, span
 from raymae.spec.factors import told
 
 
-def render_report(store: Store | str | os.PathLike[str], *, importance: Importance | None = None) -> str:
+def render_report(
+    store: Store | str | os.PathLike[str], *, importance: Importance | None = None,
+    explanation: Explanation | None = None,
+) -> str:
     """The report of a sweep, finished or not, as one HTML page.
 
     Args:
         store: The sweep, or its folder as a path or a URI.
         importance: From arm to parameter to its share of importance (see
             `raymae.search.decide.importance`); None where nobody computed it.
+        explanation: For which settings it helps (see `raymae.results.verdict.effects`); None likewise.
 
     Raises:
         ResultsError: No sweep there, or the storage failed.
     """
-    return page_of(collect(store if isinstance(store, Store) else Store.open(store), importance))
+    return page_of(collect(store if isinstance(store, Store) else Store.open(store), importance, explanation))
 
 
-def write_report(store: Store, *, importance: Importance | None = None, to: str | None = None) -> tuple[str, str]:
+def write_report(
+    store: Store, *, importance: Importance | None = None, explanation: Explanation | None = None,
+    to: str | None = None,
+) -> tuple[str, str]:
     """Write `report.html` and `report.md`.
 
     Args:
         store: The sweep.
         importance: As in `render_report`.
+        explanation: Likewise.
         to: Folder or URI to write them to; the sweep's own by default.
 
     Returns:
@@ -51,7 +60,7 @@ def write_report(store: Store, *, importance: Importance | None = None, to: str 
     Raises:
         ResultsError: The storage failed.
     """
-    content = collect(store, importance)
+    content = collect(store, importance, explanation)
     folder = Folder(to if to is not None else store.root)
     try:
         folder.make()
@@ -138,6 +147,8 @@ def markdown_of(content: ReportContent) -> str:
         for name, shares in content.importance.items():
             listed = ", ".join(f"{_md(param)} {share:.0%}" for param, share in shares.items())
             lines.append(f"* {_md(name)}: {listed}")
+    if content.explanation:
+        lines += ["", "## For which settings it helps", "", *_explained(content.explanation)]
     if content.failed:
         lines += ["", "## Failed trials", ""]
         lines += [f"* {_md(failure.trial_id)}: {_md(failure.error.strip().splitlines()[0])}"
@@ -151,6 +162,13 @@ def markdown_of(content: ReportContent) -> str:
     if content.command:
         lines += ["", "## Again", "", f"    {content.command}"]
     return "\n".join(lines) + "\n"
+
+
+def _explained(found: Explanation) -> list[str]:
+    """What is clear of each parameter, as lines of Markdown."""
+    if found.problem:
+        return [_md(f"Nothing can be said: {found.problem}.")]
+    return [*(f"* {_md(effect.says)}" for effect in found.effects), "", _md(f"{found.basis} {found.mind}")]
 
 
 def _cells(matrix: Matrix) -> list[str]:
