@@ -80,3 +80,11 @@ def test_it_is_shown_in_every_form(stored: Path):
     assert json.loads(shown("compare", folder, "--json"))[0]["task"] == "forecasting"
     assert json.loads(shown("query", folder, "SELECT count(*) AS n FROM trials", "--json")) == [{"n": 14}]
     assert json.loads(shown("watch", folder, "--once", "--json"))["state"] == "ended"
+
+
+def test_its_trials_are_too_few_to_explain(stored: Path):
+    told = json.loads(shown("explain", str(stored / "complete"), "--json"))
+    assert (told["a"], told["b"], told["mode"]) == ("mae", "scratch", "min")
+    assert "mae has 3 of 10, scratch has 3 of 10" in told["problem"]
+    assert [one["used"] for one in told["trials"]] == [3, 3]
+    assert "Nothing can be said: too few completed search trials" in shown("explain", str(stored / "complete"))

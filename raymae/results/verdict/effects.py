@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 LEAST, PER_PARAM = 10, 2  # completed trials of an arm: at least, and for each parameter that varies
 LEAST_R2 = 0.1
 MOST = 120  # trials of an arm; of more an even share is used, since time grows with their cube
-AVERAGED = 32  # configurations that a difference is averaged over
+AVERAGED = 24  # configurations that a difference is averaged over
 FENCE = 3.0  # a score further beyond the upper quartile than so many interquartile ranges counts as just there
 
 
@@ -308,10 +308,9 @@ def _too_little(
     """Why there is nothing to fit, or ""."""
     short = [one for one in found.trials if one.used < one.needed]
     if short:
-        needs = " and ".join(f"{one.arm} has {one.used} of the {one.needed} completed search trials it takes"
-                             for one in short)
-        return (f"too few trials: {needs}. With fewer the band is so wide that it holds 0 nearly everywhere; "
-                f"`raymae extend DIR --num-trials N` adds some")
+        needs = ", ".join(f"{one.arm} has {one.used} of {one.needed}" for one in short)
+        return (f"too few completed search trials: {needs}. With fewer the band is so wide that it holds 0 nearly "
+                f"everywhere; `raymae extend DIR --num-trials N` adds some")
     if not varying:
         return f"no parameter of {found.a} differs between its trials: there is nothing to compare against"
     if len({float(score) for one in rows.values() for score in one[objective.val]}) < 2:
@@ -323,9 +322,11 @@ def _pair(store: Store, spec: SweepSpec, arm: str | None, against: str | None) -
     task = store.manifest.task
     searched = [name for name in spec.arms if task.arms[name].kind != "reference"]
     for option, name in (("--arm", arm), ("--against", against)):
+        if name in spec.arms and name not in searched:
+            raise ResultsError(f"{store.root}: {option}: {name} is a reference, which has nothing to search; name one "
+                               f"of {', '.join(searched) or 'none'}")
         if name is not None and name not in searched:
-            kind = " (it is a reference, which has nothing to search)" if name in spec.arms else ""
-            raise ResultsError(f"{store.root}: {option}: {unknown('arm', name, searched)}{kind}")
+            raise ResultsError(f"{store.root}: {option}: {unknown('arm', name, searched)}")
     first, second = task.primary or ("", "")
     pretrained = [name for name in searched if task.arms[name].kind == "pretrained"]
     a = arm or next((name for name in (first, *pretrained, *searched) if name in searched and name != against), None)
