@@ -7,6 +7,7 @@ import json
 import math
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from raymae.results.report import figures
 from raymae.results.report.content import Picture, ReportContent, collect
 from raymae.results.report.figures import Param
 from raymae.results.report.report import json_in_html, markdown_of, page_of, plotly, render_report, write_report
+from raymae.results.verdict.effects import Effect, explained_if_two
 from raymae.search.decide.importance import importances
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
 
@@ -212,6 +214,23 @@ def test_importance_needs_trials(make_store: Make) -> None:
     assert "scratch has 0" in render_report(store, importance={"mae": {"lr": 1.0}})
     assert collect(store, {"mae": {"lr": 1.0}, "scratch": {"lr": 1.0}, "gru": {"lr": 1.0}}).importance_missing == ""
     assert "Computed by `raymae report`" in render_report(store)
+
+
+def test_for_which_settings_it_helps_or_why_nobody_can_say(make_store: Make, tmp_path: Path) -> None:
+    store = make_store()
+    none = explained_if_two(store)
+    assert none is not None
+    assert "Nothing can be said: too few completed search trials: mae has 0 of 10" in render_report(
+        store, explanation=none)
+    assert 'id="effects"' not in render_report(store)
+    some = replace(none, problem="", effects=(Effect(
+        HOSTILE, (0.25,), (-1.0,), ((-2.0, -0.5),), ("helps",), (), f"mae helps at {HOSTILE}", False, False, False),))
+    page = render_report(store, explanation=some)
+    assert sum(tag == "script" for tag, _ in Tags(page).tags) == 4
+    assert "<script>document.title" not in page.replace(plotly(), "")
+    assert '"y":[-1],"low":[-2],"high":[-0.5],"clear":["helps"]' in page
+    assert "## For which settings it helps" in markdown_of(collect(store, None, some))
+    assert explained_if_two(make_store(tmp_path / "one", tiny_spec(arms=["mae", "persistence"]))) is None
 
 
 def test_an_empty_and_an_unfinished_sweep(make_store: Make, tmp_path: Path) -> None:

@@ -12,14 +12,25 @@ from typing import Any
 import pytest
 
 from raymae.results.report.report import write_report
+from raymae.results.verdict.effects import Effect, Explanation, Used
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
 from tests.browser import DESKTOP, PHONE, console, low_contrast, overflow, show
+
+EXPLANATION = Explanation(
+    "mae", "scratch", "val_mse", "min", (Used("mae", 60, 10), Used("scratch", 60, 10, stopped=2)), r2=0.8,
+    effects=(
+        Effect("mask_ratio", (0.2, 0.5, 0.8), (0.3, 0.0, -0.3), ((0.1, 0.5), (-0.2, 0.2), (-0.5, -0.1)),
+               ("hurts", "", "helps"), (0.5,), "mae helps above mask_ratio 0.65, hurts below mask_ratio 0.35", False,
+               False, False),
+        Effect("patch_size", (4, 8), (0.1, -0.1), ((-0.2, 0.4), (-0.4, 0.2)), ("", ""), (),
+               "no value of patch_size at which mae clearly helps or hurts", False, True, False),
+    ))
 
 
 def page(folder: Path, num_trials: int, num_reports: int = 6, **changes: Any) -> str:
     store = make_sweep(folder / "made", num_trials, num_reports, **changes)
     shares = {"mae": {"lr": 0.6, "mask_ratio": 0.4}, "scratch": {"lr": 1.0}}
-    return Path(write_report(store, importance=shares)[0]).as_uri()
+    return Path(write_report(store, importance=shares, explanation=EXPLANATION)[0]).as_uri()
 
 
 @pytest.fixture(scope="module")
@@ -58,7 +69,7 @@ def test_it_is_readable_quiet_and_drawn(plain: str, chromium: Any, size: tuple[i
     show(chromium, plain, size, dark=dark)
     scroll_through(chromium)
     plots = chromium.find_elements("css selector", ".plot")
-    assert len(plots) == 5 + 4 + 5  # parameters; differences, arms, importance, parallel; how the search went
+    assert len(plots) == 5 + 4 + 5 + 2  # parameters; differences, arms, importance, parallel; the search; explained
     assert chromium.find_elements("css selector", ".plot.none") == []
     for plot in plots:
         assert plot.find_elements("css selector", ".trace path, .trace rect, .bars path"), plot.get_attribute("id")
@@ -160,6 +171,20 @@ def test_compute_stands_beside_the_score(plain: str, chromium: Any) -> None:
     cells = chromium.find_elements("css selector", "#arms .scroll:first-of-type thead th")
     names = [cell.get_attribute("textContent") for cell in cells]
     assert names[2:5] == ["test mse", "95 % interval", "compute"]
+
+
+def test_where_it_helps_is_marked(plain: str, chromium: Any) -> None:
+    show(chromium, plain)
+    scroll_through(chromium)
+    band, points, words = chromium.execute_script("""
+        const {data, layout} = document.getElementById("effect-0");
+        return [[...data[0].y], data[1].marker.color, layout.annotations.map((one) => [one.text, one.y])];""")
+    assert band == [0.5, 0.2, -0.1, -0.5, -0.2, 0.1]
+    assert points[0] == points[2] != points[1]  # filled where it is clear
+    assert words == [["<b>mae worse</b>", 1], ["<b>mae better</b>", 0]]
+    captions = [one.text for one in chromium.find_elements("css selector", "#effects figcaption")]
+    assert captions == ["mae helps above mask_ratio 0.65, hurts below mask_ratio 0.35.",
+                        "No value of patch_size at which mae clearly helps or hurts."]
 
 
 def test_an_arm_has_one_colour(plain: str, chromium: Any) -> None:

@@ -64,8 +64,7 @@ def test_a_difference_against_a_shared_parameter_is_found_and_held() -> None:
 
 
 def test_no_difference_makes_no_claims() -> None:
-    """20 sweeps of 12 trials an arm: if 5 % of all claimed something, more than 3 of these would be a chance of 1 in 60.
-    """
+    """20 sweeps of 12 trials an arm: if 5 % of all claimed something, more than 3 of these had a chance of 1 in 60."""
     claims = sum(any(map(any, (one.clear for one in found(made_up(12, no_difference, seed)).effects)))
                  for seed in range(20))
     assert claims <= 3
