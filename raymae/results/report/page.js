@@ -453,7 +453,11 @@
     element.classList.remove("none");
     if (!figure.drawn) element.textContent = "";
     figure.drawn = true;
-    Plotly.react(element, traces, look, CONFIG);
+    // what was drawn on the screen keeps that size on paper unless it is told another
+    const paper = printing ? {width: element.clientWidth, height: element.clientHeight} : {};
+    Plotly.react(element, traces, {...look, ...paper}, CONFIG);
+    if (figure.printed && !printing) Plotly.Plots.resize(element);
+    figure.printed = printing;
     element.tabIndex = 0;
     element.setAttribute("role", "group");
     element.setAttribute("aria-roledescription", "figure");

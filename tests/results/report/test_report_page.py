@@ -166,6 +166,21 @@ def test_paper_has_every_figure_and_the_whole_tables(plain: str, chromium: Any) 
     assert chromium.execute_script("return document.documentElement.className") == ""
 
 
+def test_what_was_looked_at_fits_on_paper_and_on_the_screen_again(plain: str, chromium: Any) -> None:
+    show(chromium, plain)
+    scroll_through(chromium)
+    wide = """[...document.querySelectorAll(".plot")].filter((one) => {
+        const {width, height} = one._fullLayout;
+        return Math.abs(width - one.clientWidth) > 2 || Math.abs(height - one.clientHeight) > 2;
+    }).map((one) => one.id)"""
+    assert chromium.execute_script(f"return {wide}") == []
+    chromium.execute_script(f"addEventListener('beforeprint', () => {{ window.cut = {wide}; }});")
+    chromium.execute_cdp_cmd("Page.printToPDF", {"preferCSSPageSize": True})
+    assert chromium.execute_script("return window.cut") == []
+    scroll_through(chromium)
+    until(lambda: chromium.execute_script(f"return {wide}") == [])
+
+
 def test_compute_stands_beside_the_score(plain: str, chromium: Any) -> None:
     show(chromium, plain, PHONE)
     cells = chromium.find_elements("css selector", "#arms .scroll:first-of-type thead th")
