@@ -40,9 +40,10 @@ def describe(plan: Plan) -> dict[str, Any]:
         lanes = [arm for arm in plan.arms.values() if arm.name == name]
         arm, searched = lanes[0], sum(lane.home == lane.lane for lane in lanes)
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
-        each = arm.arm.num_replicates(spec.num_replicates)
-        pretrainings = searched * _pretrainings(arm, trials, 0, spec) + len(lanes) * _pretrainings(arm, 0, each, spec)
-        arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": searched * trials,
+        each, finals = arm.arm.num_replicates(spec.num_replicates), spec.search.num_finals(trials)
+        pretrainings = searched * _pretrainings(arm, trials, finals, spec) + len(lanes) * _pretrainings(
+            arm, 0, each, spec)
+        arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": searched * trials, "finals": searched * finals,
                      "replicates": len(lanes) * each, "pretrainings": pretrainings, **_start(plan, name),
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources
@@ -53,18 +54,22 @@ def describe(plan: Plan) -> dict[str, Any]:
                  "pretrains_on": list(plan.pretrains_on)},
         "rule": {"fair": spec.fair.by, "compare": spec.compare, "margin": spec.margin,
                  "replicates": spec.num_replicates, "most_replicates": spec.most_replicates},
-        "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler},
+        "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler,
+                   "finalists": spec.search.finalists, "finalist_seeds": spec.search.finalist_seeds},
         "resources": {"slots": plan.slots, "workers": res.workers, "cpus_per_worker": res.cpus_per_worker,
                       "gpus_per_worker": res.gpus_per_worker},
-        "budget": {"wall_minutes": spec.budget.wall_minutes, "num_trials": spec.budget.num_trials},
+        "budget": {"wall_minutes": spec.budget.wall_minutes, "num_trials": spec.budget.num_trials,
+                   "target": spec.budget.target, "patience_trials": spec.budget.patience_trials,
+                   "metric": plan.schema.objective.val},
         "factors": {name: list(values) for name, values in spec.factors.items()}, "at": dict(spec.search.at),
         "arms": arms,
-        "num_trials": sum(arm["num_trials"] + arm["replicates"] for arm in arms),
+        "num_trials": sum(arm["num_trials"] + arm["finals"] + arm["replicates"] for arm in arms),
     }
 
 
 def _pretrainings(arm: ArmPlan, trials: int, replicates: int, spec: SweepSpec) -> int:
-    """Encoders that are made, at most: several trials of the search may start from one."""
+    """Encoders that are made, at most: several trials of the search may start from one, a replicate or a final from
+    one of its own."""
     if arm.arm.kind != "pretrained" or arm.origin.adopts:
         return 0
     if spec.search.algorithm == "grid":
@@ -187,7 +192,8 @@ def render(description: Mapping[str, Any]) -> RenderableType:
              f"      {data['splits']}"
              + "".join(f"\n      pretraining sees {line}" for line in data["pretrains_on"])),
         *([Text(_factors(description))] if description["factors"] else []),
-        Text(_rule(description["rule"])), *map(Text, _starts(description["arms"])), Text(), table,
+        Text(_rule(description["rule"])), *map(Text, _chosen(description)), *map(Text, _starts(description["arms"])),
+        Text(), table,
         Text("\nnothing was started"),
     )
 
@@ -211,6 +217,22 @@ def _factors(description: Mapping[str, Any]) -> str:
     searched = f"searched at {told(at)}, replicated in every cell" if at else "each is searched by itself"
     shared = "" if number == 1 else "; pretrainings are counted as if cells shared none, which they do where they can"
     return f"cells: {number} ({listed}), {searched}{shared}"
+
+
+def _chosen(description: Mapping[str, Any]) -> list[str]:
+    """When the search ends before its last trial, and what comes before one configuration is chosen, a line each."""
+    budget, search, lines = description["budget"], description["search"], []
+    if budget["target"] is not None or budget["patience_trials"] is not None:
+        ends = [f"{budget['metric']} {budget['target']:g} or better"] if budget["target"] is not None else []
+        if budget["patience_trials"] is not None:
+            ends.append(f"{budget['patience_trials']} trials without a better score")
+        lines.append(f"the search ends early once every arm that trains has {' or '.join(ends)}; arms keep equal "
+                     "numbers of trials")
+    finals = sum(arm["finals"] for arm in description["arms"])
+    if finals:
+        lines.append(f"finals: the best {search['finalists']} configurations of each search are run on "
+                     f"{search['finalist_seeds']} more validation seed(s) before one is chosen, {finals} trials")
+    return lines
 
 
 def _rule(rule: Mapping[str, Any]) -> str:

@@ -29,7 +29,7 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     """List everything wrong with a spec; impossible values only where every name and condition is right."""
     own, schema = schema, with_arms(spec, schema)
     checks = (_size, _reading, _corpora, _settings, _fixed_in_arms, _fixed_and_searched, factor_problems, _space,
-              _points, _constraints, _order)
+              _points, _enough, _constraints, _order)
     found = [*problems_of_origins(spec, own), *(finding for check in checks for finding in check(spec, schema))]
     if found:
         return found
@@ -134,6 +134,16 @@ def _points(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
                 yield key, unknown("searched parameter", name, spec.space)
             elif not contains(spec.space[name], value):
                 yield key, f"is not within space.{name}, got {value!r}"
+
+
+def _enough(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    """What ends a search early, of a search that has no end of its own before its last trial."""
+    if spec.search.scheduler != "pbt":
+        return
+    for name in ("target", "patience_trials"):
+        if getattr(spec.budget, name) is not None:
+            yield f"budget.{name}", ("with search.scheduler pbt the trials of an arm are one population that trains "
+                                     "together; leave it out, or use another scheduler")
 
 
 def _arms_met(name: str, arms: Sequence[Scalar], schema: TaskSchema) -> Iterator[str]:

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal, Self
 from pydantic import Discriminator, Field, Tag, field_validator, model_validator
 
 from raymae.errors import shorten
+from raymae.spec.limits import BudgetSpec, ResourceSpec
 from raymae.spec.read import Tree
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
@@ -166,6 +167,11 @@ class SearchSpec(Model):
         default_factory=list, description="Configurations to begin with, such as [{lr: 1e-3}]: each arm tries what it "
         "searches of them, in this order, before the search proposes any; what they leave open is proposed."
     )
+    finalists: int = Field(
+        1, ge=1, le=100, description="The best so many configurations of each arm's search are run again on more "
+        "validation seeds, and the best mean is chosen; 1 chooses by the search's own seed, which flatters its best."
+    )
+    finalist_seeds: int = Field(2, ge=1, le=100, description="More seeds of each finalist, the same for every arm.")
     at: dict[str, Scalar] = Field(
         default_factory=dict, description="The cell of the factors that is searched, such as {label_fraction: 0.1}: "
         "each arm's best configuration there is replicated in every cell. By default every cell is searched by itself."
@@ -180,42 +186,10 @@ class SearchSpec(Model):
             raise ValueError("cmaes searches for one objective; with cost use tpe, gp, qmc, random or grid")
         return self
 
-
-class ResourceSpec(Model):
-    """What one trial gets. Fractions of a device are shares of it."""
-
-    workers: int = Field(1, ge=1, le=10_000, description="Ray Train workers per trial.")
-    cpus_per_worker: float = Field(1.0, ge=0.001)
-    gpus_per_worker: float = Field(0.0, ge=0)
-    report_timeout_s: float | None = Field(
-        None, gt=0, description="A trial whose next report takes longer is failed and its workers are replaced."
-    )
-    recycle_after: int = Field(0, ge=0, description="Replace a group's workers after so many trials; 0 is never.")
-
-    @field_validator("gpus_per_worker")
-    @classmethod
-    def _whole_above_one(cls, value: float) -> float:
-        if 0 < value < 0.001:
-            raise ValueError(f"must be 0 or at least 0.001, got {value}")
-        if value > 1 and value != int(value):
-            raise ValueError(f"must be a fraction below 1 or a whole number of GPUs, got {value}")
-        return value
-
-
-class BudgetSpec(Model):
-    """When to stop. The limit includes the replicates and the verdict."""
-
-    wall_minutes: float | None = Field(None, gt=0, description="Wall time of the whole sweep; null is no limit.")
-    num_trials: int | None = Field(None, ge=1, description="Search trials over all arms; null is arms x num_trials.")
-    gpu_hours: float | None = Field(None, gt=0, description="GPU time of all trials together.")
-    dollars: float | None = Field(None, gt=0, description="Price of the whole sweep; needs price_per_node_hour.")
-    price_per_node_hour: float | None = Field(None, gt=0, description="What one node of the cluster costs, in dollars.")
-
-    @model_validator(mode="after")
-    def _priced(self) -> BudgetSpec:
-        if self.dollars is not None and self.price_per_node_hour is None:
-            raise ValueError("dollars needs price_per_node_hour, the price of one node for an hour")
-        return self
+    def num_finals(self, num_trials: int) -> int:
+        """Finals of an arm that has so many search trials: none where there is nothing to choose from."""
+        number = min(self.finalists, num_trials)
+        return number * self.finalist_seeds if number > 1 else 0
 
 
 class FairSpec(Model):

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
 
 DataSource = Literal["real", "synthetic"]
 PhaseName = Literal["pretrain", "finetune", "test"]
-Stage = Literal["search", "replicate", "pretrain"]
+Stage = Literal["search", "final", "replicate", "pretrain"]
+VALIDATED: tuple[Stage, ...] = ("search", "final")
+"""Stages that never read the test split, and choose what does."""
 PRETEXT = ("pretext_loss", "pretext_skill")
 """What the validation of a pretraining reports, see `raymae.train.pretext`."""
 
@@ -69,8 +71,9 @@ class TrialConfig:
         params: Every parameter that the arm has, nothing else.
         data: Which data, where it lies, and whether it is real.
         seed: Seed of initialisation, data order, masks and dropout.
-        stage: `search` never reads the test split; `replicate` scores it once, at the end; `pretrain` is a pretraining
-            for itself, which ends with an encoder that others start from.
+        stage: `search` never reads the test split, nor does `final`, a finalist of the search on another seed;
+            `replicate` scores it once, at the end; `pretrain` is a pretraining for itself, which ends with an encoder
+            that others start from.
         earlier: Where parameters changed while fine-tuning: (epoch, values) pairs, oldest first; the values held before
             that epoch, `params` hold after the last. Pretraining has the oldest.
         pretrain_seed: Seed of the pretraining, where that is another: several trials of a search may share an encoder.

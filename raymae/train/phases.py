@@ -16,7 +16,7 @@ from torch import Generator, Tensor, nn
 
 from raymae.errors import CheckpointError, EncoderError, TrialError
 from raymae.models.given import Given
-from raymae.spec.trial import PhaseName
+from raymae.spec.trial import VALIDATED, PhaseName
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.encoder import Encoder
@@ -330,7 +330,7 @@ def _score(task: Task, model: nn.Module, split: str, units: UnitLog | None = Non
 
 def _pictures(task: Task, model: nn.Module, phase: Literal["pretrain", "test"]) -> Mapping[str, np.ndarray]:
     """Draw what a network does, once over all ranks: a replicate's, or one that was pretrained for itself."""
-    if task.config.stage == "search" or rank_and_world()[0]:
+    if task.config.stage in VALIDATED or rank_and_world()[0]:
         return {}
     model.eval()
     return task.pictures(model, phase)

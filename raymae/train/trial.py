@@ -28,7 +28,9 @@ from raymae.train.encoder import Encoder
 from raymae.train.phase import Evaluation, PhaseState
 from raymae.train.phases import first_phase, next_phase, restored_phase
 
-LAST: Mapping[Stage, PhaseName] = {"search": "finetune", "replicate": "test", "pretrain": "pretrain"}
+LAST: Mapping[Stage, PhaseName] = {
+    "search": "finetune", "final": "finetune", "replicate": "test", "pretrain": "pretrain",
+}
 
 
 @dataclass(frozen=True)

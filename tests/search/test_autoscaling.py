@@ -21,7 +21,7 @@ from raymae.search.engine.autoscaling import (
     workers_on,
 )
 from raymae.search.engine.sharing import NAMESPACE, rivals_of, share, shared
-from raymae.spec.sweep import ResourceSpec
+from raymae.spec.limits import ResourceSpec
 from tests.search.autoscaled import autoscaled
 from tests.search.conftest import ROOT, SMALL, TIMEOUT_S, Sweep, check_complete
 

@@ -91,7 +91,7 @@ def scored(search: pd.DataFrame, objective: Objective) -> dict[str, int]:
 
 def trial_columns(last: pd.DataFrame, objective: Objective, names: Sequence[str]) -> dict[str, list[Any]]:
     """Every trial, as columns of short plain values."""
-    codes = {"stage": ("search", "replicate"), "status": ("completed", "stopped", "failed")}
+    codes = {"stage": ("search", "replicate", "final"), "status": ("completed", "stopped", "failed")}
     columns: dict[str, list[Any]] = {
         "id": last["trial_id"].tolist(),
         "arm": last["arm"].tolist(),

@@ -4,7 +4,7 @@
   const shares = JSON.parse(document.getElementById("importance").textContent);
   const {metric, mode, params, trials, references} = data;
   const count = trials.id.length;
-  const STAGES = ["search", "replicate"], STATUSES = ["completed", "stopped", "failed"];
+  const STAGES = ["search", "replicate", "final"], STATUSES = ["completed", "stopped", "failed"];
   const {light: LIGHT, dark: DARK} = data.palette;
   const SYMBOLS = ["circle", "square", "diamond", "triangle-up", "cross", "star", "triangle-down", "x", "pentagon", "hexagon"];
   const DASHES = ["solid", "dash", "dot", "dashdot", "longdash", "longdashdot"];
@@ -85,8 +85,8 @@
       if ((!status || STATUSES[trials.status[row]] === status) && (!stage || STAGES[trials.stage[row]] === stage)
           && arms.has(armOf(row)) && conditions.every((holds) => holds(row))) kept.push(row);
     }
-    const searched = kept.filter((row) => trials.stage[row] === 0).length;
-    $("shown").textContent = `${kept.length} of ${count} trials shown: ${searched} of the search, ${kept.length - searched} replicates. `
+    const [searched, finals] = [0, 2].map((stage) => kept.filter((row) => trials.stage[row] === stage).length);
+    $("shown").textContent = `${kept.length} of ${count} trials shown: ${searched} of the search, ${finals ? `${finals} finals, ` : ""}${kept.length - searched - finals} replicates. `
       + "Replicates stand in the table; figures draw trials of the search.";
     showTable();
     redraw(true);

@@ -55,7 +55,7 @@ REQUIRED = {
     "reports": ("trial_id", "arm", "stage", "attempt", "step", "phase"),
 }
 _ALLOWED = {
-    "stage": ("search", "replicate", "pretrain"), "status": ("completed", "stopped", "failed"),
+    "stage": ("search", "final", "replicate", "pretrain"), "status": ("completed", "stopped", "failed"),
     "phase": ("pretrain", "finetune", "test"), "data_source": ("real", "synthetic"),
 }
 

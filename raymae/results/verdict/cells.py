@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.manifest import Manifest
+from raymae.results.verdict.finals import Chosen, Finalist, choose
 from raymae.spec import SweepSpec
 from raymae.spec.factors import Cell, cells, held, home_cell, lane
 from raymae.spec.space import Scalar
@@ -29,6 +30,7 @@ class CellRows:
         last: Of each trial the last attempt, without replicates of what is no longer the best.
         best: By arm the search trial that its replicates repeat, of this cell or of the one that is searched for it;
             None where there is none.
+        chosen: By arm how that one was chosen, where it was of several finalists.
         times_epochs: By trained arm how many times the epochs of the sweep file it got.
     """
 
@@ -36,6 +38,7 @@ class CellRows:
     trials: pd.DataFrame
     last: pd.DataFrame
     best: Mapping[str, Any]
+    chosen: Mapping[str, Chosen]
     times_epochs: Mapping[str, float]
 
 
@@ -50,16 +53,16 @@ def rows_by_cell(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> l
     objective, times = manifest.task.objective, dict(manifest.times_epochs or {})
     if not spec.factors:
         last = last_attempts(trials)
-        best = {name: best_of(last[last["arm"] == name], objective) for name in spec.arms}
-        return [CellRows({}, trials, _of_the_best(last, best), best, times)]
+        best, chosen = _best_by_arm(last, spec, objective)
+        return [CellRows({}, trials, _of_the_best(last, best), best, chosen, times)]
     found = []
     for cell in cells(spec.factors):
         home = _in(trials, home_cell(spec, cell), spec, manifest)
         searched = last_attempts(trials[home])
-        best = {name: best_of(searched[searched["arm"] == name], objective) for name in spec.arms}
+        best, chosen = _best_by_arm(searched, spec, objective)
         rows = trials[_with_encoders(trials, _in(trials, cell, spec, manifest))]
         lanes = {name: lane(name, held(cell, own_factors(spec, manifest, name)), spec.factors) for name in spec.arms}
-        found.append(CellRows(cell, rows, _of_the_best(last_attempts(rows), best), best,
+        found.append(CellRows(cell, rows, _of_the_best(last_attempts(rows), best), best, chosen,
                               {name: times[key] for name, key in lanes.items() if key in times}))
     return found
 
@@ -132,13 +135,36 @@ def _of_the_best(last: pd.DataFrame, best: Mapping[str, Any]) -> pd.DataFrame:
     return last[~drop]
 
 
-def best_of(last: pd.DataFrame, objective: Objective) -> Any:
-    """The row of an arm's best search trial, which its replicates repeat: of a completed one, or else of a stopped."""
+def _best_by_arm(
+    last: pd.DataFrame, spec: SweepSpec, objective: Objective
+) -> tuple[dict[str, Any], dict[str, Chosen]]:
+    """By arm the row that its replicates repeat, and how it was chosen where that was of several."""
+    found = {name: _best_of(last[last["arm"] == name], spec, objective) for name in spec.arms}
+    return ({name: row for name, (row, _) in found.items()},
+            {name: how for name, (_, how) in found.items() if how is not None})
+
+
+def _best_of(last: pd.DataFrame, spec: SweepSpec, objective: Objective) -> tuple[Any, Chosen | None]:
+    """The row of an arm's best search trial: of the completed ones that which its finals choose, or else of a stopped
+    one."""
     search = last[last["stage"] == "search"]
-    scored = search[search[objective.val].astype(float).abs() < math.inf]
-    for status in ("completed", "stopped"):
-        found = scored[scored["status"] == status]
-        if not found.empty:
-            order = [objective.val, "ended_at", "trial_id"]
-            return found.sort_values(order, ascending=[objective.mode == "min", True, True]).iloc[0]
-    return None
+    scored = search[search[objective.val].astype(float).abs() < math.inf].sort_values(
+        [objective.val, "ended_at", "trial_id"], ascending=[objective.mode == "min", True, True])
+    completed, stopped = (scored[scored["status"] == status] for status in ("completed", "stopped"))
+    ranked = completed.drop_duplicates("config_id").head(spec.search.finalists)
+    if len(ranked) < 2:
+        rows = completed if len(completed) else stopped
+        return (rows.iloc[0] if len(rows) else None), None
+    best, how = choose([_finalist(row, last, objective) for row in ranked.to_dict("records")], objective,
+                       1 + spec.search.finalist_seeds)
+    return ranked[ranked["trial_id"] == best.trial_id].iloc[0], how
+
+
+def _finalist(row: Mapping[Any, Any], last: pd.DataFrame, objective: Objective) -> Finalist:
+    """A search trial with the scores of its configuration's finals; one that the budget has stopped has none."""
+    finals = last[(last["stage"] == "final") & (last["config_id"] == row["config_id"])
+                  & last["status"].isin(["completed", "failed"])]
+    failed = finals["status"] == "failed"
+    scores = finals[objective.val].astype(float).mask(failed)
+    return Finalist(row["trial_id"], row["config_id"], float(row[objective.val]),
+                    {int(seed): float(score) for seed, score in zip(finals["seed"], scores, strict=True)})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 
 from raymae.results.verdict.numbers import (
@@ -13,7 +14,7 @@ from raymae.results.verdict.numbers import (
     significant,
     with_interval,
 )
-from raymae.results.verdict.verdict import Pair, Verdict
+from raymae.results.verdict.verdict import ArmResult, Pair, Verdict
 from raymae.spec.factors import said, told
 
 MOST_NAMED = 4  # cells of one word
@@ -114,7 +115,8 @@ def _rule_of_cells(verdict: Verdict) -> str:
              f"{duration(spent.unshared_s)} of compute" for arm, spent in (verdict.spent or {}).items()
              if spent.unshared_s > spent.compute_s + 1]
     shared = f"Trials share pretrained encoders: {'; '.join(found)}." if found else ""
-    return " ".join(filter(None, (rule_text(bare), shared)))
+    finals = _finals_text([arm for one in verdict.cells for arm in one.arms])
+    return " ".join(filter(None, (rule_text(bare), finals, shared)))
 
 
 def _word(pair: Pair, subject: str) -> str:
@@ -189,7 +191,22 @@ def rule_text(verdict: Verdict) -> str:
     if rule.looked_before:
         parts.append("looked at before: replicates were added after a verdict")
     mind = f"Mind: {rule.note}." if rule.note else ""
-    return " ".join(filter(None, (f"Rule: {', '.join(parts)}.", mind, _skill_text(verdict), _shared_text(verdict))))
+    return " ".join(filter(None, (f"Rule: {', '.join(parts)}.", mind, _finals_text(verdict.arms), _skill_text(verdict),
+                                  _shared_text(verdict))))
+
+
+def _finals_text(arms: Sequence[ArmResult]) -> str:
+    """How configurations were chosen where that was of several finalists, in a sentence; "" where it was not."""
+    by_how: dict[str, list[str]] = {}
+    for arm in arms:
+        if arm.chosen is not None:
+            out = f", {arm.chosen.failed} of them out by a failed final" if arm.chosen.failed else ""
+            how = f"of {arm.chosen.finalists} finalists over {arm.chosen.seeds} validation seeds{out}"
+            by_how.setdefault(how, []).append(arm.arm)
+    if not by_how:
+        return ""
+    named = [f"{', '.join(dict.fromkeys(names))} {how}" for how, names in by_how.items()]
+    return f"Configurations were chosen {next(iter(by_how)) if len(by_how) == 1 else '; '.join(named)}."
 
 
 def _skill_text(verdict: Verdict) -> str:

@@ -19,6 +19,7 @@ from raymae.results.store.layout import VERDICT
 from raymae.results.store.manifest import Manifest, checked
 from raymae.results.store.store import Store
 from raymae.results.verdict.cells import CellRows, counted, done, rows_by_cell
+from raymae.results.verdict.finals import Chosen
 from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.statistics import LEVEL, Evidence, Side, adjusted, evidence, holm_level, statistics
 from raymae.results.verdict.units import UnitSample, resample_units
@@ -144,7 +145,7 @@ def _look(rows: CellRows, spec: SweepSpec, manifest: Manifest, scores: pd.DataFr
              for name, found in by_seed.items()}
     groups = sample.num_groups if sample is not None else 0
     results = [_arm(name, arms[name], trials[trials["arm"] == name], last[last["arm"] == name], objective,
-                    sides.get(name), groups, rows.best[name]) for name in spec.arms]
+                    sides.get(name), groups, rows.best[name], rows.chosen.get(name)) for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
     paired, sequential = spec.compare == "paired", not isinstance(spec.replicates, int)
     chosen = [(a, b) for a, b in _pairings(results, task.primary) if a in sides and b in sides]
@@ -176,7 +177,7 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
             grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,
             note="; ".join(filter(None, (
                 sample.note if sample else "there are no test scores by example" if cell.sides else "",
-                _unequal_searches(last, spec, arms)))),
+                _unequal_searches(last, spec, arms), _unequal_finals(cell.rows.chosen)))),
         ),
     )
 
@@ -277,6 +278,12 @@ def _unequal_searches(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Ar
     return "search trials are unequal: " + ", ".join(f"{name} {count}" for name, count in searched.items())
 
 
+def _unequal_finals(chosen: Mapping[str, Chosen]) -> str:
+    """What has to be said where finals are fewer than the sweep file asks for; "" where they are not."""
+    found = [f"{name} {one.seeds - 1} of {one.asked - 1}" for name, one in chosen.items() if one.seeds < one.asked]
+    return f"finals are incomplete, seeds that all finalists have: {', '.join(found)}" if found else ""
+
+
 def _sample(
     scores: pd.DataFrame | None, last: pd.DataFrame, by_seed: Mapping[str, dict[int, float]], objective: Objective
 ) -> UnitSample | None:
@@ -293,7 +300,7 @@ def _resampled(sample: UnitSample | None, arm: str, by_seed: Mapping[int, float]
 
 def _arm(
     name: str, arm: Arm, rows: pd.DataFrame, last: pd.DataFrame, objective: Objective, side: Side | None, groups: int,
-    best: Any,
+    best: Any, chosen: Chosen | None,
 ) -> ArmResult:
     replicates = done(last)
     columns = [objective.test, *(c for c in last.columns if is_test(c) and c != objective.test)]
@@ -320,6 +327,7 @@ def _arm(
         replicate_s=None if seconds is None or not math.isfinite(seconds) else float(seconds),
         skill=_skill(replicates),
         unshared_s=unshared if unshared > compute + 1 else None,
+        chosen=chosen,
     )
 
 

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields, is_dataclass, replace
 from typing import Any, Literal
 
 from raymae.results.store.manifest import SweepData
+from raymae.results.verdict.finals import Chosen
 from raymae.results.verdict.pareto import FrontPoint, Pareto
 from raymae.results.verdict.statistics import Interval, Score
 from raymae.spec.read import Tree
@@ -23,11 +24,12 @@ Word = Literal["helps", "hurts", "practically equal", "undecided"]
 
 @dataclass(frozen=True)
 class BestTrial:
-    """The search trial of an arm with the best validation score: of the completed ones, or else of the stopped.
+    """The search trial of an arm with the best validation score: of the completed ones, or else of the stopped. Where
+    there were finals, the one that they chose.
 
     Attributes:
         metric: The column that it is best in, such as `val_mse`.
-        score: Its score; None where no trial has one.
+        score: Its score in the search; None where no trial has one.
         trial_id: The trial; None where there is none.
     """
 
@@ -85,6 +87,7 @@ class ArmResult:
         replicate_s: Mean wall time of a replicate, in seconds; None without one.
         skill: Of its pretraining; None where it has none, or nobody measured it.
         unshared_s: What `compute_s` would have been without trials that share an encoder; None where none do.
+        chosen: How its configuration was chosen of several finalists; None where the search's best was taken.
     """
 
     arm: str
@@ -99,6 +102,7 @@ class ArmResult:
     replicate_s: float | None = None
     skill: Skill | None = None
     unshared_s: float | None = None
+    chosen: Chosen | None = None
 
 
 @dataclass(frozen=True)
@@ -309,9 +313,10 @@ def _answer(found: Tree) -> Tree:
 
 def _arm(found: Tree) -> ArmResult:
     metrics = {column: Score(**{**score, **_intervals(score)}) for column, score in found["metrics"].items()}
-    skill = found.get("skill")
+    skill, chosen = found.get("skill"), found.get("chosen")
     return ArmResult(**{**found, "metrics": metrics, "val": BestTrial(**found["val"]),
-                        "num_trials": TrialCounts(**found["num_trials"]), "skill": skill and Skill(**skill)})
+                        "num_trials": TrialCounts(**found["num_trials"]), "skill": skill and Skill(**skill),
+                        "chosen": chosen and Chosen(**chosen)})
 
 
 def _pair(found: Tree) -> Pair:

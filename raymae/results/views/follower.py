@@ -28,6 +28,7 @@ from raymae.results.views.progress import (
     TestMean,
 )
 from raymae.spec.read import Tree
+from raymae.spec.trial import VALIDATED
 
 SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
 NUM_FAILURES = 5
@@ -124,9 +125,11 @@ class Follower:
         """
         spec, arms = self._store.spec(), self._store.manifest.task.arms
         named = {arm for distribution in spec.space.values() for arm in distribution.when.get("arm", ())}
-        return {name: PlannedTrials(1 if arms[name].kind == "reference" and name not in named
-                                    else spec.search.num_trials,
-                                    arms[name].num_replicates(spec.num_replicates)) for name in spec.arms}
+        searched = {name: 1 if arms[name].kind == "reference" and name not in named else spec.search.num_trials
+                    for name in spec.arms}
+        return {name: PlannedTrials(number + spec.search.num_finals(number),
+                                    arms[name].num_replicates(spec.num_replicates))
+                for name, number in searched.items()}
 
     def _state(self, state: DriverState | None, answer: Verdict) -> tuple[State, str]:
         if state is None:
@@ -195,8 +198,8 @@ def _stage(rows: Collection[Row], planned: int) -> StageCount:
 def _arm(
     verdict: Verdict, arm: ArmResult, last: Collection[Row], planned: PlannedTrials
 ) -> ArmProgress:
-    search, replicates = ([row for row in last if row["arm"] == arm.arm and row["stage"] == stage]
-                          for stage in ("search", "replicate"))
+    search, replicates = ([row for row in last if row["arm"] == arm.arm and row["stage"] in stages]
+                          for stages in (VALIDATED, ("replicate",)))
     test = verdict.test(arm)
     return ArmProgress(
         arm.arm, arm.kind, _stage(search, planned.search), _stage(replicates, planned.replicates), arm.num_trials,

@@ -25,7 +25,7 @@ class RunningTrial:
     Attributes:
         trial_id: The trial.
         arm: Its arm.
-        stage: `search` or `replicate`.
+        stage: `search`, `final`, `replicate` or `pretrain`.
         attempt: How often it has been started before.
         phase: Of its last report; None before the first.
         epoch: Of its last report; None before the first.
@@ -82,7 +82,7 @@ class ArmProgress:
     Attributes:
         arm: Its name.
         kind: `pretrained`, `trained` or `reference`.
-        search: Its trials of the search.
+        search: Its trials of the search, with the finals of its best ones.
         replicates: Its best configuration on fresh seeds.
         num_trials: How its trials ended, both stages together.
         best: The best validation score; None while there is none.

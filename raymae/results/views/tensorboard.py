@@ -24,6 +24,7 @@ from raymae.results.store.layout import PICTURES, TENSORBOARD, TRIALS, picture_n
 from raymae.results.store.store import Store
 from raymae.spec.arms import fixed_in
 from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import VALIDATED
 
 FLUSH_S = 10.0
 
@@ -150,7 +151,7 @@ def pictures_of(folder: Folder, row: Row, names: list[str]) -> dict[str, bytes]:
         row: The trial's row.
         names: Files in the sweep's folder of pictures.
     """
-    if row["stage"] == "search":
+    if row["stage"] in VALIDATED:
         return {}
     found = {name: picture_name(name, row["trial_id"]) for name in names}
     return {picture: folder.read(f"{PICTURES}/{name}") for name, picture in found.items() if picture}

@@ -1,5 +1,5 @@
-"""What a sweep still has to run, and in which order: interrupted trials, children, the search, replicates; and before
-each the encoder that it starts from."""
+"""What a sweep still has to run, and in which order: interrupted trials, children, the search, its finals, replicates;
+and before each the encoder that it starts from."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from dataclasses import replace
 
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.encoders import Encoders
+from raymae.search.decide.enough import Enough
 from raymae.search.decide.gate import Gate
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
+from raymae.search.decide.stages import Stages
 from raymae.search.decide.trials import Trial, Trials
 
 
 class Agenda:
-    """Chooses the next trial. Lanes take turns (arms, in every cell of the factors): a lane's replicates wait until its
-    search is over, or that of the cell that is searched for it.
+    """Chooses the next trial. Lanes take turns (arms, in every cell of the factors): a lane's finals wait until its
+    search is over, its replicates until its finals are, or those of the cell that is searched for it.
 
-    They take turns in their replicates, too: where the budget ends before all are done, there are some of every lane.
-
-    A lane whose replicates have begun is searched no more, even where time turns out to be left: its test scores are
-    known, or will be, and nothing may be chosen after them.
+    They take turns in finals and replicates, too: where the budget ends before all are done, there are some of every
+    lane.
 
     A trial whose encoder is not there is held, and its pretraining goes before it; meanwhile others are started.
 
@@ -35,30 +35,32 @@ class Agenda:
         rounds: How many replicates each lane needs.
         budget: What is left, and the slots.
         gate: Starts them, once their encoder is there.
+        enough: Ends searches that have found enough.
+        stages: How far each lane is.
         encoders: Those there are; without them every trial pretrains for itself.
-        reopened: Whether the search goes on although replicates have been scored: asked for by `raymae extend`.
-
-    Attributes:
-        cut_short: Lanes whose search the budget has ended before they had all their trials.
     """
 
     def __init__(
-        self, proposals: Proposals, trials: Trials, searches: Searches, rounds: Rounds, budget: Budget, gate: Gate, *,
-        encoders: Encoders | None = None, reopened: bool = False,
+        self, proposals: Proposals, trials: Trials, searches: Searches, rounds: Rounds, budget: Budget, gate: Gate,
+        enough: Enough, stages: Stages, *, encoders: Encoders | None = None,
     ) -> None:
         self._proposals, self._trials, self._searches, self._rounds = proposals, trials, searches, rounds
-        self._budget, self._gate, self._encoders, self._reopened = budget, gate, encoders, reopened
-        self.cut_short: set[str] = set()
-        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first
-        self._children: list[Trial] = []  # in place of trials that a population has ended; they go next
+        self._budget, self._gate, self._enough, self._stages = budget, gate, enough, stages
+        self._encoders = encoders
+        self._waiting: list[Trial] = []  # interrupted by the end of an earlier run; they go first; then children
 
-    def take_up(self, interrupted: Iterable[Trial]) -> None:
-        """Put trials of an earlier run first."""
+    def take_over(self, ended: Iterable[Trial], interrupted: Iterable[Trial]) -> None:
+        """Enter trials of an earlier run, in the order in which they ended, and put the interrupted ones first."""
+        for trial in ended:
+            self._trials.add(trial)
+            self._gate.note(trial)
+            self._enough.look()
         for trial in interrupted:
             self._trials.add(trial)
             self._gate.note(trial)
             if trial.stage != "pretrain":
                 self._waiting.append(trial)
+        self._stages.news += self._enough.close()
 
     # -- what is next --------------------------------------------------------------------------------------------------
 
@@ -79,17 +81,20 @@ class Agenda:
             if queue:
                 return queue.pop(0)
         if not self._budget.search_time_is_up():
-            self._children = [child for child in self._children if not self._is_closed(child.lane)]
-            if self._children:
-                return self._children.pop(0)
+            self._stages.children = [child for child in self._stages.children if not self._stages.is_closed(child.lane)]
+            if self._stages.children:
+                return self._stages.children.pop(0)
             shares = {lane: self._trials.num_asked(lane) / quota for lane, quota in self._searches.quota.items()
-                      if quota and not self._is_closed(lane) and self._budget.fits_another(lane)}
+                      if quota and not self._stages.is_closed(lane) and self._budget.fits_another(lane)}
             for lane in sorted(shares, key=lambda name: shares[name]):
                 if shares[lane] < 1 and (trial := self._ask(lane)) is not None:
                     return trial
+        if (final := self._stages.next_final()) is not None:
+            trial_id, number = final
+            return self._proposals.final(self._trials[trial_id], number, self._trials.finals.seeds[number])
         while True:
             ready = [(number, lane) for lane in self._rounds.wanted
-                     for number in [self._to_replicate(lane)] if number is not None and self._search_is_over(lane)]
+                     for number in [self._to_replicate(lane)] if number is not None and self._stages.is_chosen(lane)]
             if ready:
                 return self._replicate(*min(ready, key=lambda one: one[0]))
             if not self._is_through() or not self._rounds.next():
@@ -125,23 +130,6 @@ class Agenda:
         assert repeated is not None
         return self._proposals.replicate(best, number, lane, repeated)
 
-    def _search_is_over(self, lane: str) -> bool:
-        home = self._trials.home(lane)
-        if self._trials.num_running(home, "search") or self._gate.holds(home):
-            return False
-        if self._is_closed(home) or (self._trials.num_asked(home) >= self._searches.quota[home]
-                                     and not any(child.lane == home for child in self._children)):
-            return True
-        if not self._budget.fits_another(home):
-            self.cut_short.add(home)
-        return home in self.cut_short
-
-    def _is_closed(self, home: str) -> bool:
-        """Whether replicates of what a lane's search finds have begun, or the budget has ended it so that they can."""
-        if home in self.cut_short:
-            return True
-        return not self._reopened and any(self._trials.of(lane, "replicate") for lane in self._searches.served[home])
-
     def _search_id(self, lane: str) -> str:
         return f"{lane}-{len(self._trials.of(lane, 'search')):04d}"
 
@@ -155,7 +143,7 @@ class Agenda:
         """Whether nothing is left to start of the search and of the replicates that are wanted by now."""
         if self._waiting or self._gate.holds_any():
             return False
-        return all(self._search_is_over(lane) and self._to_replicate(lane) is None for lane in self._rounds.wanted)
+        return all(self._stages.is_chosen(lane) and self._to_replicate(lane) is None for lane in self._rounds.wanted)
 
     # -- what happened -------------------------------------------------------------------------------------------------
 
@@ -178,8 +166,13 @@ class Agenda:
         better = self._trials[parent.trial_id]
         sampled = population.mutate(better.sampled)
         child = self._proposals.child(self._search_id(trial.lane), better, sampled, parent)
-        self._children.append(self._gate.enter(child))
+        self._stages.children.append(self._gate.enter(child))
         return True
+
+    def look(self) -> None:
+        """End the searches that have found enough, now that a trial has ended."""
+        self._enough.look()
+        self._stages.news += self._enough.close()
 
     def give_up(self, lane: str) -> str | None:
         """Search a lane no more whose first trials all failed the same way: more of them would burn the budget.

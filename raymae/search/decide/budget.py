@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from raymae.search.decide.trials import Trials
 from raymae.spec.sweep import SweepSpec
@@ -70,28 +70,51 @@ class Budget:
         return left is not None and left <= 0
 
     def search_time_is_up(self) -> bool:
-        """Whether the search must end so that the replicates still fit."""
+        """Whether the search must end so that the finals and the replicates still fit."""
+        left = self.seconds_left()
+        return left is not None and left <= self.final_seconds() + self.replicate_seconds()
+
+    def finals_time_is_up(self) -> bool:
+        """Whether finals must end so that the replicates still fit."""
         left = self.seconds_left()
         return left is not None and left <= self.replicate_seconds()
 
     def fits_another(self, lane: str) -> bool:
-        """Whether one more search trial of a lane can end before the replicates must begin.
+        """Whether one more search trial of a lane can end before its finals or the replicates must begin.
 
         One without a score gets its trial whatever the reserve says: without one it has nothing to replicate.
         """
         left, ended = self.seconds_left(), self._trials.ended.get(lane)
         if left is None or self._trials.best(lane) is None:
             return left is None or left > 0
-        return left > self.replicate_seconds() + (ended.mean_s + HANDOVER_S if ended else 0.0)
+        needed = self.final_seconds() + self.replicate_seconds()
+        return left > needed + (ended.mean_s + HANDOVER_S if ended else 0.0)
+
+    def fits_a_final(self, lane: str) -> bool:
+        """Whether one more final of a lane can end before the replicates must begin."""
+        left = self.seconds_left()
+        return left is None or left > self.replicate_seconds() + (self._replicate_s(lane) or 0.0) + HANDOVER_S
+
+    def final_seconds(self) -> float:
+        """Expected wall time of the finals that are left, reckoned as that of the replicates; a final takes as long."""
+        finals = self._trials.finals
+        return self._reserve((self._replicate_s(lane), finals.left(lane)) for lane in self._replicates)
 
     def replicate_seconds(self) -> float:
-        """Expected wall time of the replicates that are left: their sum over the slots, plus the longest, since they
-        do not end together; with a reserve."""
+        """Expected wall time of the replicates that are left."""
+        return self._reserve((self._replicate_s(lane), self._replicates_left(lane)) for lane in self._replicates)
+
+    def _replicates_left(self, lane: str) -> int:
+        """Replicates of a lane that have not ended."""
+        counts = self._trials.counts(lane, "replicate")  # pending ones wait for their encoder
+        begun = counts.get("running", 0) + counts.get("pending", 0)
+        return self._replicates[lane] - self._trials.num_replicates(lane) + begun
+
+    def _reserve(self, trials: Iterable[tuple[float | None, int]]) -> float:
+        """Wall time of trials, given as seconds of one and number: their sum over the slots, plus the longest, since
+        they do not end together; with a reserve."""
         total = longest = 0.0
-        for lane, needed in self._replicates.items():
-            each, made = self._replicate_s(lane), self._trials.num_replicates(lane)
-            counts = self._trials.counts(lane, "replicate")  # pending ones wait for their encoder
-            left = needed - made + counts.get("running", 0) + counts.get("pending", 0)
+        for each, left in trials:
             if each is not None and left > 0:
                 total += left * (each + HANDOVER_S)
                 longest = max(longest, each)
@@ -133,7 +156,7 @@ class Budget:
         total = 0.0
         for lane, replicates in self._replicates.items():
             mine = ended.get(lane)
-            left = quota[lane] + replicates - (mine.num if mine else 0)
+            left = quota[lane] + self._trials.finals.planned(lane) + replicates - (mine.num if mine else 0)
             total += max(left, 0) * (mine.mean_s if mine and mine.num else overall)
         limit, estimate = self.seconds_left(), total / self.slots
         return estimate if limit is None else max(0.0, min(estimate, limit))

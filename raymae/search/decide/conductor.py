@@ -1,4 +1,4 @@
-"""Who runs next: search trials per arm, then replicates of each arm's best, within the budget. No Ray in here.
+"""Who runs next: search trials per arm, finals of its best, replicates of the one chosen, within the budget. No Ray.
 
 The conductor owns the state of a running sweep. Tune's searcher asks it for trials, Tune's callback tells it about
 reports, and it writes both to the store. Whoever wants to see it asks for its `progress`, from whatever thread.
@@ -18,12 +18,15 @@ from raymae.search.decide.agenda import Agenda
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.endings import Ended, Endings
+from raymae.search.decide.enough import Enough
+from raymae.search.decide.finals import Finals
 from raymae.search.decide.gate import Gate
 from raymae.search.decide.observers import Observer, Observers
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
 from raymae.search.decide.snapshot import Watched, snapshot
+from raymae.search.decide.stages import Stages
 from raymae.search.decide.trials import SYSTEMATIC, Trial, Trials, model_left_by
 from raymae.search.messages import Job, Message, report_row
 from raymae.spec.resolve import ArmPlan
@@ -64,8 +67,8 @@ class Conductor:
     ) -> None:
         self.spec, self.objective, self.store, self.clock = spec, objective, store, clock
         self.plans = plans = dict(plans)
-        self.trials = Trials(objective, plans)
         self.searches = Searches(spec, plans, objective)
+        self.trials = Trials(objective, plans, Finals(objective, spec.search, self.searches.quota))
         self._rounds = Rounds(spec, plans, self.trials, store)
         self.replicates = self._rounds.wanted
         self.budget = Budget(spec, self.trials, self.replicates, slots=slots, clock=clock)
@@ -75,11 +78,11 @@ class Conductor:
         self._observers = Observers(observers)
         self._encoders = encoders
         self._gate = Gate(self.trials, self.searches, store, clock, encoders)
+        self._stages = Stages(self.trials, self.searches, self.budget, self._gate, reopened=extended)
         self._agenda = Agenda(
             Proposals(spec, plans, source, clock), self.trials, self.searches, self._rounds, self.budget, self._gate,
-            encoders=encoders, reopened=extended)
+            Enough(spec.budget, plans, self.searches.quota, self.trials), self._stages, encoders=encoders)
         self._endings = Endings(self.trials, self.searches, self._agenda, self._gate, clock)
-        self._told_cut_short = False
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.searches.quota, self.replicates, self.trials, self.budget,
                                 store.location, source, datetime.now(UTC).isoformat())
@@ -107,10 +110,7 @@ class Conductor:
     def take_over(self, ended: Iterable[Trial], interrupted: Iterable[Trial]) -> None:
         """Enter what an earlier run of the sweep left: trials that ended, and trials to be continued first."""
         with self._lock:
-            for trial in ended:
-                self.trials.add(trial)
-                self._gate.note(trial)
-            self._agenda.take_up(interrupted)
+            self._agenda.take_over(ended, interrupted)
             self._rounds.catch_up()
             self.budget.forget_earlier()
 
@@ -153,15 +153,11 @@ class Conductor:
         """The next trial to start, or None while all slots are busy or something must end first."""
         with self._lock:
             trial = None if self.is_over() else self._agenda.next()
-            cut_short = bool(self._agenda.cut_short) and not self._told_cut_short
-            self._told_cut_short = self._told_cut_short or cut_short
             hopeless = self._endings.hopeless()
+            news, self._stages.news = self._stages.news, []
         self._record(hopeless)
-        if cut_short:
-            quota = self.searches.quota
-            made, asked = sum(map(self.trials.num_asked, quota)), sum(quota.values())
-            self.warn(f"the budget cuts the search short after {made} of {asked} trials: what is left of it is kept "
-                      "for the replicates; an arm whose replicates have begun is searched no more")
+        for text in news:
+            self.warn(text)
         return trial
 
     def job(self, trial: Trial) -> Job:
@@ -185,8 +181,10 @@ class Conductor:
         with self._lock:
             if self.is_over() or trial.stage == "replicate" or not self.budget.search_time_is_up():
                 return self.is_over()
-            if self._encoders is not None and self._encoders.is_for_replicates(trial):
+            if self._encoders is not None and self._encoders.is_for(trial, "replicate"):
                 return False
+            if trial.stage == "final" or (self._encoders is not None and self._encoders.is_for(trial, "final")):
+                return self.budget.finals_time_is_up()
             # an arm without any score has nothing to replicate: its trial goes on until it has one
             return self.trials.best(trial.lane) is not None or self.objective.val in trial.best
 

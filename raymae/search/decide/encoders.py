@@ -136,9 +136,9 @@ class Encoders:
         """Whether any trial waits for its encoder."""
         return bool(self._held)
 
-    def is_for_replicates(self, pretraining: Trial) -> bool:
-        """Whether a replicate waits for what a pretraining makes."""
-        return any(trial.stage == "replicate" for trial in self._held.get(pretraining.encoder_id, ()))
+    def is_for(self, pretraining: Trial, stage: Stage) -> bool:
+        """Whether a trial of a stage waits for what a pretraining makes."""
+        return any(trial.stage == stage for trial in self._held.get(pretraining.encoder_id, ()))
 
     # -- what happened -------------------------------------------------------------------------------------------------
 

@@ -83,6 +83,7 @@ class Endings:
         self._searches.end(trial, status)
         if trial.stage == "pretrain":
             self._gate.ended(trial)
+        self._agenda.look()
         reason = self._agenda.give_up(trial.lane) if status == "failed" else None
         return Ended(trial.trial_id, trial.lane, trial.row(datetime.now(UTC)), reason)
 

@@ -8,6 +8,7 @@ from raymae.results.store.store import Store
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.searches import Searches
 from raymae.search.decide.trials import Trial, Trials
+from raymae.spec.trial import Stage
 
 
 class Gate:
@@ -71,9 +72,9 @@ class Gate:
         self.freed += freed
         return self._start(orphaned[0]) if orphaned else None
 
-    def holds(self, lane: str) -> bool:
-        """Whether search trials of a lane wait for their encoder."""
-        return self._encoders is not None and self._encoders.holds(lane, "search")
+    def holds(self, lane: str, stage: Stage = "search") -> bool:
+        """Whether trials of a lane and stage wait for their encoder."""
+        return self._encoders is not None and self._encoders.holds(lane, stage)
 
     def holds_any(self) -> bool:
         """Whether any trial waits for its encoder, or to be started after that."""

@@ -47,6 +47,19 @@ class Proposals:
         config = trial_config(self._spec, self._plans[lane], sampled, seed=seed, stage="search", source=self._source)
         return Trial(trial_id, config, sampled, self._clock(), datetime.now(UTC), lane=lane)
 
+    def final(self, finalist: Trial, number: int, seed: int) -> Trial:
+        """A trial of one of a search's best configurations on another validation seed; it pretrains anew.
+
+        Args:
+            finalist: The search trial that found it.
+            number: Which of its seeds, from 0.
+            seed: The seed.
+        """
+        data = data_of(self._spec, self._plans[finalist.lane], self._source)
+        config = replace(finalist.config, seed=seed, stage="final", data=data, pretrain_seed=None)
+        return Trial(f"{finalist.trial_id}-final{number}", config, finalist.sampled, self._clock(), datetime.now(UTC),
+                     lane=finalist.lane, repeats=finalist.trial_id)
+
     def replicate(self, best: Trial, number: int, lane: str, repeated: TrialConfig) -> Trial:
         """A trial of a lane's best configuration on a fresh seed; lanes have the same seeds.
 

@@ -13,6 +13,7 @@ from raymae.search.decide.budget import Budget
 from raymae.search.decide.trials import ENDED, Status, Trial, Trials
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
+from raymae.spec.trial import VALIDATED
 
 
 @dataclass(frozen=True)
@@ -59,7 +60,8 @@ def snapshot(sweep: Watched, now: float, *, dashboard: str | None) -> Progress:
         objective=trials.objective, state="running", note="starting Ray" if dashboard is None else "",
         started_at=sweep.started_at, elapsed_s=round(budget.elapsed_s, 1),
         left_s=None if left is None else round(left, 1), dashboard=dashboard, slots=budget.slots,
-        num_planned=sum(sweep.quota.values()) + sum(sweep.replicates.values()),
+        num_planned=sum(sweep.quota.values()) + sum(map(trials.finals.planned, sweep.quota)) + sum(
+            sweep.replicates.values()),
         num_ended=counts.completed + counts.stopped + counts.failed, num_trials=counts, num_reports=None,
         last_report=None, arms=tuple(_arm(sweep, lanes) for lanes in _by_arm(sweep.plans)),
         running=tuple(_running(trial, trials.objective.val, now) for trial in trials.running.values()),
@@ -79,14 +81,16 @@ def _arm(sweep: Watched, lanes: Sequence[str]) -> ArmProgress:
     """How far an arm is, all its lanes together; scores only where it has one, others are not of one kind."""
     trials, plan = sweep.trials, sweep.plans[lanes[0]]
     ended = [trials.ended[lane] for lane in lanes if lane in trials.ended]
-    search, replicates = (_sum(trials.counts(lane, stage) for lane in lanes) for stage in ("search", "replicate"))
+    search, replicates = (_sum(trials.counts(lane, stage) for lane in lanes for stage in stages)
+                          for stages in (VALIDATED, ("replicate",)))
     best, config = (trials.best(lanes[0]), trials.best_config(lanes[0])) if len(lanes) == 1 else (None, None)
     scores = [] if config is None else [
         trial.test[trials.objective.test] for trial in trials.of(lanes[0], "replicate")
         if trial.status == "completed" and trial.config.config_id == config.config_id
         and math.isfinite(trial.test.get(trials.objective.test, math.nan))]
+    searched = sum(sweep.quota[lane] + trials.finals.planned(lane) for lane in lanes)
     return ArmProgress(
-        plan.name, plan.arm.kind, _stage(search, sum(sweep.quota[lane] for lane in lanes)),
+        plan.name, plan.arm.kind, _stage(search, searched),
         _stage(replicates, sum(sweep.replicates[lane] for lane in lanes)),
         TrialCounts(*(search.get(status, 0) + replicates.get(status, 0) for status in ENDED)),
         best.best[trials.objective.val] if best else None, best.trial_id if best else None,

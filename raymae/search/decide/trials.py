@@ -11,11 +11,12 @@ from datetime import datetime
 from typing import Literal
 
 from raymae.results.store.columns import Row
+from raymae.search.decide.finals import Finals
 from raymae.search.messages import Job, Message, ModelRef, Parent
 from raymae.spec.encoder import EncoderRef
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Scalar
-from raymae.spec.sweep import SweepSpec
+from raymae.spec.sweep import SearchSpec, SweepSpec
 from raymae.spec.task import Objective
 from raymae.spec.trial import Stage, TrialConfig
 
@@ -50,7 +51,8 @@ class Trial:
             version, which pretrained for itself.
         pretrain_s: Seconds that the encoder it starts from took to make.
         lane: Its arm, in the cells of the sweep's factors in which it counts (see `raymae.spec.factors`).
-        repeats: The search trial whose configuration it is in another cell; "" in a replicate within its own.
+        repeats: The search trial whose configuration it is, of a final, and of a replicate in another cell; "" in one
+            within its own.
     """
 
     trial_id: str
@@ -79,7 +81,7 @@ class Trial:
 
     @property
     def stage(self) -> Stage:
-        """`search`, `replicate` or `pretrain`."""
+        """`search`, `final`, `replicate` or `pretrain`."""
         return self.config.stage
 
     @property
@@ -207,22 +209,28 @@ class Trials:
     Args:
         objective: What is selected on.
         plans: By lane what it fixes; only for lanes that another one's search serves.
+        finals: Of each search's best configurations; by default the best is chosen without.
 
     Attributes:
+        finals: What is chosen from.
         running: Those under way, by id.
         failures: The last that failed.
         ended: Sums by lane.
     """
 
-    def __init__(self, objective: Objective, plans: Mapping[str, ArmPlan] | None = None) -> None:
+    def __init__(
+        self, objective: Objective, plans: Mapping[str, ArmPlan] | None = None, finals: Finals | None = None
+    ) -> None:
         self.objective, self._plans = objective, plans or {}
+        self.finals = finals or Finals(objective, SearchSpec(), {})
         self.running: dict[str, Trial] = {}
         self.failures: deque[Trial] = deque(maxlen=NUM_FAILURES)
         self.ended: dict[str, EndedTrials] = {}
         self._all: dict[str, Trial] = {}
         self._of: dict[tuple[str, Stage], list[Trial]] = {}
         self._counts: dict[tuple[str, Stage], dict[Status, int]] = {}
-        self._best: dict[tuple[str, Status], Trial] = {}
+        self._best_stopped: dict[str, Trial] = {}
+        self._since_best: dict[str, int] = {}
         self._replicates: dict[str, int] = {}
         self._asked: dict[str, int] = {}
         self._spent_s = 0.0  # by trials that run no more
@@ -249,6 +257,8 @@ class Trials:
         if trial.stage == "replicate":
             key = trial.config.config_id
             self._replicates[key] = self._replicates.get(key, 0) + 1
+        elif trial.stage == "final":
+            self.finals.begin(trial.config.config_id, trial.config.seed)
         self._count(trial, 1)
         if trial.status == "running":
             self.running[trial.trial_id] = trial
@@ -284,12 +294,23 @@ class Trials:
         ended.num, ended.wall_s = ended.num + (trial.stage != "pretrain"), ended.wall_s + trial.wall_s
         if trial.status == "failed":
             self.failures.append(trial)
+        value = math.nan if trial.status == "failed" else trial.best.get(self.objective.val, math.nan)
+        if trial.stage == "final":
+            self.finals.end(trial.config.config_id, trial.config.seed, None if trial.status == "stopped" else value)
+        elif trial.stage == "search" and trial.status != "failed":
+            before = self.best_completed(trial.lane)
+            if math.isfinite(value):
+                self._rank(trial, value)
+            better = self.best_completed(trial.lane) != before
+            self._since_best[trial.lane] = 0 if better else self.since_best(trial.lane) + 1
+
+    def _rank(self, trial: Trial, value: float) -> None:
+        if trial.status == "completed":
+            self.finals.rank(trial.lane, trial.trial_id, trial.config.config_id, value)
             return
-        value = trial.best.get(self.objective.val, math.nan)
-        if trial.stage == "search" and math.isfinite(value):
-            key = (trial.lane, trial.status)
-            if key not in self._best or self.objective.better(value, self._best[key].best[self.objective.val]):
-                self._best[key] = trial
+        best = self._best_stopped.get(trial.lane)
+        if best is None or self.objective.better(value, best.best[self.objective.val]):
+            self._best_stopped[trial.lane] = trial
 
     def of(self, lane: str, stage: Stage) -> list[Trial]:
         """A lane's trials of a stage, in order of proposal."""
@@ -317,11 +338,21 @@ class Trials:
 
     def best(self, lane: str) -> Trial | None:
         """The lane's best search trial on validation: of completed ones, or else of stopped ones; of equals the first.
+        Where it has finals, the one that they choose.
 
-        A verdict over the rows of the trials names the same one (`raymae.results.verdict.judge`); a test compares them.
+        A verdict over the rows of the trials names the same one (`raymae.results.verdict.cells`); a test compares them.
         """
         home = self.home(lane)
-        return self._best.get((home, "completed")) or self._best.get((home, "stopped"))
+        chosen = self.finals.chosen(home)
+        return self._best_stopped.get(home) if chosen is None else self[chosen[0]]
+
+    def best_completed(self, lane: str) -> float | None:
+        """The best validation score of a lane's completed search trials, each on its own seed."""
+        return self.finals.best_score(lane)
+
+    def since_best(self, lane: str) -> int:
+        """A lane's search trials, completed or stopped, that have ended since its best completed one did."""
+        return self._since_best.get(lane, 0)
 
     def best_config(self, lane: str) -> TrialConfig | None:
         """The configuration that a lane's replicates have: its best, with the lane's own values of the factors."""

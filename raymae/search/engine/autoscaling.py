@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raymae.errors import ResourceError
-from raymae.spec.sweep import ResourceSpec
+from raymae.spec.limits import ResourceSpec
 
 Resources = Mapping[str, float]
 

@@ -20,7 +20,7 @@ from typing import Any
 from raymae.errors import ResourceError, one_line
 from raymae.search.engine.autoscaling import Growth, find_growth, room, slots_when_grown
 from raymae.search.engine.interrupt import signals_kept
-from raymae.spec.sweep import ResourceSpec
+from raymae.spec.limits import ResourceSpec
 
 TRIAL_DRIVER = "trial_driver"
 MAX_DRIVERS = 10_000

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from raymae.search.background import repeatedly
-from raymae.spec.sweep import ResourceSpec
+from raymae.spec.limits import ResourceSpec
 
 if TYPE_CHECKING:
     from raymae.search.decide.conductor import Conductor

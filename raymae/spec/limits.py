@@ -1,0 +1,52 @@
+"""What a sweep file limits: the resources of a trial, and the budget of the whole sweep."""
+
+from __future__ import annotations
+
+from pydantic import Field, field_validator, model_validator
+
+from raymae.spec.space import Model
+
+
+class ResourceSpec(Model):
+    """What one trial gets. Fractions of a device are shares of it."""
+
+    workers: int = Field(1, ge=1, le=10_000, description="Ray Train workers per trial.")
+    cpus_per_worker: float = Field(1.0, ge=0.001)
+    gpus_per_worker: float = Field(0.0, ge=0)
+    report_timeout_s: float | None = Field(
+        None, gt=0, description="A trial whose next report takes longer is failed and its workers are replaced."
+    )
+    recycle_after: int = Field(0, ge=0, description="Replace a group's workers after so many trials; 0 is never.")
+
+    @field_validator("gpus_per_worker")
+    @classmethod
+    def _whole_above_one(cls, value: float) -> float:
+        if 0 < value < 0.001:
+            raise ValueError(f"must be 0 or at least 0.001, got {value}")
+        if value > 1 and value != int(value):
+            raise ValueError(f"must be a fraction below 1 or a whole number of GPUs, got {value}")
+        return value
+
+
+class BudgetSpec(Model):
+    """When to stop. The limit includes the replicates and the verdict."""
+
+    wall_minutes: float | None = Field(None, gt=0, description="Wall time of the whole sweep; null is no limit.")
+    num_trials: int | None = Field(None, ge=1, description="Search trials over all arms; null is arms x num_trials.")
+    target: float | None = Field(
+        None, description="The search ends once every arm that trains has a completed trial whose validation score is "
+        "as good; arms keep equal numbers of trials."
+    )
+    patience_trials: int | None = Field(
+        None, ge=1, description="The search ends once every arm that trains has had so many trials without a better "
+        "score; with a target, either will do. Arms keep equal numbers of trials."
+    )
+    gpu_hours: float | None = Field(None, gt=0, description="GPU time of all trials together.")
+    dollars: float | None = Field(None, gt=0, description="Price of the whole sweep; needs price_per_node_hour.")
+    price_per_node_hour: float | None = Field(None, gt=0, description="What one node of the cluster costs, in dollars.")
+
+    @model_validator(mode="after")
+    def _priced(self) -> BudgetSpec:
+        if self.dollars is not None and self.price_per_node_hour is None:
+            raise ValueError("dollars needs price_per_node_hour, the price of one node for an hour")
+        return self
