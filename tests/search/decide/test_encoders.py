@@ -54,7 +54,7 @@ class World:
             store.manifest = described(self.spec, SCHEMA, data)
         self.made = Conductor(self.spec, plans, SCHEMA.objective, store, source="real", slots=slots,
                               observers=[self.notes], clock=self.clock, encoders=self.encoders)
-        self.seconds = seconds or {"pretrain": 30.0, "search": 10.0, "replicate": 10.0}
+        self.seconds = seconds or {"pretrain": 30.0, "search": 10.0, "final": 10.0, "replicate": 10.0}
         self.order, self.live, self.idle_s, self.idle_by_search_s, self.fails = [], [], 0.0, 0.0, lambda trial: None
 
     @property
@@ -79,7 +79,8 @@ class World:
         if failure is not None:
             self.made.on_report(trial, failure if isinstance(failure, Message) else Message.failed(job, failure))
         else:
-            for phase in {"pretrain": ["pretrain"], "search": ["finetune"]}.get(trial.stage, ["finetune", "test"]):
+            phases = {"pretrain": ["pretrain"], "replicate": ["finetune", "test"]}
+            for phase in phases.get(trial.stage, ["finetune"]):
                 self.made.on_report(trial, self.message(trial, phase))
             if trial.stage == "pretrain":
                 self.shelf.lay(job.encoder, self.seconds["pretrain"])
@@ -89,7 +90,7 @@ class World:
         value = trial.config.params.get("lr", 0.5)
         best = {} if phase == "pretrain" else {"val_mse": value}
         metrics = {"pretrain": {"loss": 1.0}, "finetune": best, "test": {"test_mse": value}}[phase]
-        last = final and phase == {"pretrain": "pretrain", "search": "finetune", "replicate": "test"}[trial.stage]
+        last = final and phase == {"pretrain": "pretrain", "replicate": "test"}.get(trial.stage, "finetune")
         report = ReportData(phase, 1, 0, metrics, best, self.seconds[trial.stage], 1, last,
                             pretext={"pretext_skill": 0.2} if trial.encoder_id else {})
         return Message(trial.trial_id, trial.attempt, report, worker=Worker("h", 1, "cpu"))
