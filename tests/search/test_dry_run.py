@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import Any
 
 import pytest
+from rich.console import Console
 
 from raymae.errors import DataError, TaskError
-from raymae.search.dry_run import describe
+from raymae.search.dry_run import describe, render
 from raymae.search.plan import make_plan
 from raymae.spec import parse_sweep
 from raymae.tasks import TASKS, schema_of
@@ -116,3 +118,17 @@ def test_pretrainings_are_counted(search: str, space: str, encoders: int) -> Non
             f"arms: [mae, scratch]\nreplicates: 2\nsearch: {search}\nspace: {space}\n")
     description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
     assert [arm["pretrainings"] for arm in description["arms"]] == [encoders, 0]
+
+
+def test_finals_and_early_ends_are_said_and_counted() -> None:
+    text = ("name: tried\ntask: forecasting\nsize: debug\ndata: {name: ETTh1, if_unavailable: synthetic}\n"
+            "arms: [mae, scratch, persistence]\nreplicates: 2\nspace: {lr: {choice: [1e-3, 2e-3, 3e-3]}}\n"
+            "search: {num_trials: 5, algorithm: random, finalists: 3}\nbudget: {target: 0.5, patience_trials: 4}\n")
+    description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
+    assert {arm["arm"]: (arm["finals"], arm["pretrainings"]) for arm in description["arms"]} == {
+        "mae": (6, 5 + 6 + 2), "scratch": (6, 0), "persistence": (0, 0)}
+    assert description["num_trials"] == 5 + 5 + 1 + 6 + 6 + 2 + 2 + 1
+    shown = io.StringIO()
+    Console(width=200, file=shown).print(render(description))
+    assert "the best 3 configurations of each search are run on 2 more validation seed(s)" in shown.getvalue()
+    assert "every arm that trains has val_mse 0.5 or better or 4 trials without a better score" in shown.getvalue()

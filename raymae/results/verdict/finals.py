@@ -3,7 +3,8 @@
 A search takes the best of many scores, each of one seed, so the score of its best is flattered (the winner's curse),
 and another configuration may be the better one. With `search.finalists: 3` the best three are run again on more
 validation seeds, in trials of stage `final`, and the best mean is chosen. This is the one rule for it: while a sweep
-runs it is asked of its trials (`raymae.search.decide.finals`), afterwards of their rows (`raymae.results.verdict.cells`).
+runs it is asked of its trials (`raymae.search.decide.finals`), afterwards of their rows
+(`raymae.results.verdict.cells`).
 """
 
 from __future__ import annotations
