@@ -201,7 +201,8 @@ def _finals_text(arms: Sequence[ArmResult]) -> str:
     for arm in arms:
         if arm.chosen is not None:
             out = f", {arm.chosen.failed} of them out by a failed final" if arm.chosen.failed else ""
-            how = f"of {arm.chosen.finalists} finalists over {arm.chosen.seeds} validation seeds{out}"
+            seeds = f"{arm.chosen.seeds} validation seed{'s' if arm.chosen.seeds > 1 else ''}"
+            how = f"of {arm.chosen.finalists} finalists over {seeds}{out}"
             by_how.setdefault(how, []).append(arm.arm)
     if not by_how:
         return ""
