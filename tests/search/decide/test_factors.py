@@ -206,7 +206,7 @@ def test_the_replicates_elsewhere_of_what_is_no_longer_best_count_nowhere(tmp_pa
     longer = first.made.store
     longer._spec = parse_sweep(TEXT, "matrix.yaml", [*at, "search.num_trials=40"], schema_of=schema_of)
     world = Matrix(tmp_path, *at, "search.num_trials=40", kept=longer)
-    world.made._agenda._reopened = True
+    world.made._stages._reopened = True
     restore(world.made)
     world.run()
     rows = world.rows
