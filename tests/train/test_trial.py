@@ -237,3 +237,13 @@ def test_an_epoch_passes_over_few_labels_several_times(debug: Debug, monkeypatch
     assert sum(often) // sum(once) == -(-14 // len(once))
     assert run(epoch_steps=len(once)) == once
     assert run(epoch_steps=1) == once
+
+
+@pytest.mark.parametrize("arm", ["linear", "mae"])
+def test_a_final_trains_as_a_trial_of_the_search_does_and_never_reads_the_test_split(debug: Debug, arm: str) -> None:
+    search, final = (list(run_trial(replace(debug(arm, epochs=2), seed=20_000, stage=stage)))
+                     for stage in ("search", "final"))
+    told = [[(report.phase, report.metrics, report.final) for report in reports] for reports in (search, final)]
+    assert told[0] == told[1]
+    assert final[-1].phase == "finetune"
+    assert final[-1].final
