@@ -35,7 +35,8 @@ def truth(config):
 
 def noisy(trial, spread=0.05):
     """Its score on a seed: chance is the seed's and the configuration's."""
-    return truth(trial.config) + random.Random(f"{trial.config.config_id} {trial.config.seed}").gauss(0, spread)
+    config = trial.config
+    return truth(config) + random.Random(f"{config.arm} {config.params['lr']:.6g} {config.seed}").gauss(0, spread)
 
 
 class Luck(World):
@@ -101,12 +102,12 @@ def test_the_best_three_are_run_on_the_same_two_seeds_and_the_best_mean_is_repli
 
 def test_one_seed_would_have_chosen_others_somewhere(tmp_path):
     """Otherwise nothing here shows that finals matter."""
-    differs = 0
-    for seed in range(2):
+    def differs(seed):
         world = luck(tmp_path / str(seed), *FINALS, f"search.seed={seed}").run()
-        differs += sum(min(world.of("search", arm), key=lambda row: row["val_mse"])["config_id"]
-                       != world.of("replicate", arm)[0]["config_id"] for arm in ARMS)
-    assert differs
+        return any(min(world.of("search", arm), key=lambda row: row["val_mse"])["config_id"]
+                   != world.of("replicate", arm)[0]["config_id"] for arm in ARMS)
+
+    assert any(map(differs, range(10)))
 
 
 def test_finals_choose_better_configurations_on_average_than_one_seed(tmp_path):
