@@ -39,6 +39,7 @@ class ArmPlan:
         cell: The values of the sweep's factors that it has.
         lane: Names it within the sweep; the arm's name where it has no factor.
         home: The lane whose search serves it: its own, unless another cell is searched for all.
+        encoder_cell: Those of its values of factors that pretraining reads.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ArmPlan:
     cell: Cell = field(default_factory=dict)
     lane: str = ""
     home: str = ""
+    encoder_cell: Cell = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "lane", self.lane or self.name)
@@ -144,7 +146,8 @@ def arm_plan(spec: SweepSpec, schema: TaskSchema, name: str, cell: Cell | None =
     shared = tuple(key for key in space if arm.kind == "pretrained" and phase_of(schema.params, key) != "finetune")
     return ArmPlan(name, arm, fixed, space, constraints, live, shared, origin=origin,
                    cell={key: fixed[key] for key in factors}, lane=lane(name, factors, spec.factors),
-                   home=lane(name, home, spec.factors))
+                   home=lane(name, home, spec.factors),
+                   encoder_cell={key: fixed[key] for key in factors if phase_of(schema.params, key) != "finetune"})
 
 
 def _possible(

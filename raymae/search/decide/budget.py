@@ -5,7 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 
-from raymae.search.decide.trials import Trials
+from raymae.search.decide.trials import Trial, Trials
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import TrialConfig
 
@@ -124,20 +124,20 @@ class Budget:
         """Expected wall time of one replicate of a lane: as long as its best trial takes with all its epochs, or the
         running one that is about to be the best, or its replicates so far took; None until there is something to go by.
 
-        Where another cell is searched for it, it may see more labels than the trials there.
+        Where another cell is searched for it, it may see more labels for more epochs than the trials there; what its
+        replicates share with that cell's, their encoders, is counted there.
         """
         trials, best, home = self._trials, self._trials.best(lane), self._trials.home(lane)
-        config = trials.best_config(lane)
+        config, shares = trials.best_config(lane), trials.shares_encoders(lane)
         val, better = trials.objective.val, trials.objective.better
         leading = [trial for trial in trials.running.values()
                    if trial.lane == home and trial.stage == "search" and val in trial.best
                    and (best is None or better(trial.best[val], best.best[val]))]
-        done = [trial.alone_s for trial in trials.of(lane, "replicate") if trial.status == "completed"]
+        done = [trial.wall_s if shares else trial.alone_s
+                for trial in trials.of(lane, "replicate") if trial.status == "completed"]
         if done and lane != home:
             return sum(done) / len(done)
-        times = 1.0 if config is None or best is None else max(1.0, _labels(config) / _labels(best.config))
-        known = [None if trial.whole_s is None else times * trial.whole_s
-                 for trial in (*leading, *((best,) if best else ()))]
+        known = [_as_long(trial, config, shares) for trial in (*leading, *((best,) if best else ()))]
         seconds = [each for each in (*known, sum(done) / len(done) if done else None) if each is not None]
         return max(seconds, default=None)
 
@@ -160,6 +160,26 @@ class Budget:
             total += max(left, 0) * (mine.mean_s if mine and mine.num else overall)
         limit, estimate = self.seconds_left(), total / self.slots
         return estimate if limit is None else max(0.0, min(estimate, limit))
+
+
+def _as_long(trial: Trial, config: TrialConfig | None, shares: bool) -> float | None:
+    """Seconds that a trial of a configuration takes, by one of another cell; None until that can be told.
+
+    Args:
+        trial: The one that is known.
+        config: The configuration; None for the same.
+        shares: Whether its encoder is there already.
+    """
+    if (whole_s := trial.whole_s) is None:
+        return None
+    before = trial.pretrain_s
+    times = 1.0 if config is None else max(1.0, _labels(config) / _labels(trial.config)) * _epochs(config, trial.config)
+    return times * (whole_s - before) + (0.0 if shares else before)
+
+
+def _epochs(one: TrialConfig, other: TrialConfig) -> float:
+    """How many times the epochs of another trial one has."""
+    return int(one.params.get("epochs") or 1) / int(other.params.get("epochs") or 1)
 
 
 def _labels(config: TrialConfig) -> float:

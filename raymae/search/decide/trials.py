@@ -354,6 +354,11 @@ class Trials:
         """A lane's search trials, completed or stopped, that have ended since its best completed one did."""
         return self._since_best.get(lane, 0)
 
+    def shares_encoders(self, lane: str) -> bool:
+        """Whether a lane's replicates start from the encoders of another's: of the one that is searched for it."""
+        home = self.home(lane)
+        return lane != home and self._plans[lane].encoder_cell == self._plans[home].encoder_cell
+
     def best_config(self, lane: str) -> TrialConfig | None:
         """The configuration that a lane's replicates have: its best, with the lane's own values of the factors."""
         best = self.best(lane)

@@ -328,3 +328,11 @@ def test_the_answer_is_a_table_and_a_curve(tmp_path):
     assert "Trials share pretrained encoders" in said
     assert not curves(next(iter(verdict.each())))
     assert matrix(next(iter(verdict.each()))) is None
+
+
+def test_the_reserve_counts_once_what_cells_share_and_labels_by_fine_tuning_alone(tmp_path):
+    """40 s a trial of mae, 30 of them for its encoder: ten times the labels do not make ten times 40 s."""
+    world = Matrix(tmp_path, ONE, "search.at={label_fraction: 0.1}", "budget.wall_minutes=10").run()
+    assert Counter(row["arm"] for row in world.rows if row["stage"] == "search") == {
+        "mae": 3, "scratch": 3, "persistence": 1}
+    assert sum(row["stage"] == "replicate" for row in world.rows) == 2 * 3 + 2 * 3 + 1

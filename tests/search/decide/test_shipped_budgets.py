@@ -15,16 +15,17 @@ from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import Message, Worker
 from raymae.search.run import _spent
+from raymae.spec.arms import with_arms
 from raymae.spec.load import load_sweep
-from raymae.spec.resolve import arm_plan
+from raymae.spec.resolve import arm_plans
 from raymae.spec.trial import ReportData
 from raymae.tasks import schema_of
 from tests.search.decide.test_conductor import Clock, Recorder
 
 SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"
 MINUTES = {  # of a whole sweep, two trials at once, by its header or the README; the longest where there are two
-    "classification_mask": 36, "imputation_mask": 35, "imputation_missing": 20, "segmentation_mask": 9,
-    "timeseries_long_horizon": 6, "timeseries_mask": 19, "volumes_mask": 10,
+    "classification_mask": 36, "imputation_mask": 35, "imputation_missing": 20, "label_efficiency": 100,
+    "segmentation_mask": 9, "timeseries_long_horizon": 6, "timeseries_mask": 19, "volumes_mask": 10,
 }
 SLOTS, START_S = 2, 30.0
 SHARE = {"pretrained": 1.0, "trained": 1.0, "reference": 0.2}  # of the longest trial; trained arms are lengthened
@@ -40,13 +41,13 @@ class Machine:
 
     def __init__(self, path: Path, slow: float) -> None:
         spec = load_sweep(path, schema_of=schema_of)
-        schema = schema_of(spec.task)
-        plans = {name: arm_plan(spec, schema, name) for name in spec.arms}
+        schema = with_arms(spec, schema_of(spec.task))
+        plans = arm_plans(spec, schema)
         self.clock, self.spec = Clock(), spec
         self.made = Conductor(spec, plans, schema.objective, Recorder("/nowhere"), source="real", slots=SLOTS,
                               clock=self.clock)
         self.share = {name: SHARE[plan.arm.kind] for name, plan in plans.items()}
-        whole = sum(self.share[arm] * (self.made.searches.quota[arm] + self.made.replicates[arm]) for arm in plans)
+        whole = sum(self.share[lane] * (self.made.searches.quota[lane] + self.made.replicates[lane]) for lane in plans)
         self.trial_s = slow * 60 * MINUTES[path.stem] * SLOTS / whole
         trained = sum(plan.arm.kind != "reference" for plan in plans.values())
         self.clock.now = slow * START_S + (0.5 * self.trial_s * trained if spec.fair.by == "compute" else 0.0)
@@ -75,7 +76,7 @@ class Machine:
         return int(params.get("pretrain_epochs") or 0), int(params.get("epochs") or 1)
 
     def _epoch_s(self, trial: Trial) -> float:
-        return self.share[trial.config.arm] * self.trial_s / sum(self._epochs(trial))
+        return self.share[trial.lane] * self.trial_s / sum(self._epochs(trial))
 
     def _report(self, trial: Trial, epoch: int, seconds: float) -> None:
         before, after = self._epochs(trial)
@@ -93,7 +94,7 @@ class Machine:
 
     def lacking(self) -> list[str]:
         """Arms without all their replicates."""
-        have = Counter(trial.config.arm for trial in self.made.trials
+        have = Counter(trial.lane for trial in self.made.trials
                        if trial.stage == "replicate" and trial.status == "completed")
         return [arm for arm, wanted in self.made.replicates.items() if have[arm] < wanted]
 
