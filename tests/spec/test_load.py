@@ -11,6 +11,7 @@ from base_sweep import BASE, ROOT, Load, Refuse
 
 from raymae.errors import SpecError
 from raymae.spec import SweepSpec, arm_plan, json_schema, load_sweep, parse_sweep
+from raymae.spec.arms import with_arms
 from raymae.tasks import schema_of
 
 SHIPPED = sorted((ROOT / "sweeps").rglob("*.yaml"))
