@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 
@@ -47,6 +48,32 @@ def cluster_check(file: str, as_json: bool) -> None:
         columns = ("type", "machine", "GPUs", "market", "nodes", "$/h each")
         Console(width=100).print(table(checked.node_rows(), columns))
     click.echo(checked.costs())
+
+
+@cluster.command("prices")
+@click.option("--refresh", is_flag=True, help="Ask AWS (boto3, with your credentials) and Azure for today's.")
+@as_json
+@example("raymae cluster prices --refresh")
+def cluster_prices(refresh: bool, as_json: bool) -> None:
+    """What machines cost for an hour on demand: about, dated, in one region of each provider.
+
+    `raymae cluster check` reckons with these. Google's are as shipped: its list wants a key.
+    """
+    from raymae.launch import price_list
+
+    told = price_list.refresh() if refresh else {}
+    lists = price_list.price_lists()
+    if as_json:
+        plain = {kind: dataclasses.asdict(one) for kind, one in lists.items()}
+        click.echo(json.dumps({"refreshed": told, "prices": plain} if refresh else plain, indent=2))
+        return
+    from rich.console import Console
+
+    rows = [{"provider": kind, "machine": name, "GPUs": gpus, "$/h": f"{usd:.2f}", "region": one.region,
+             "dated": one.dated} for kind, one in lists.items() for name, (usd, gpus) in one.machines.items()]
+    Console(width=100).print(table(rows, ("provider", "machine", "GPUs", "$/h", "region", "dated")))
+    for kind, text in told.items():
+        click.echo(f"{kind}: {text}", err=True)
 
 
 @cluster.command("prepare")

@@ -17,7 +17,8 @@ from raymae.errors import Problem, SpecError, line_of, one_line
 from raymae.launch import Finding
 from raymae.launch.doors import compose_problems, policy_problems
 from raymae.launch.kubernetes import manifest_problems
-from raymae.launch.prices import REGIONS, Node, nodes_of, price_range
+from raymae.launch.price_list import price_lists
+from raymae.launch.prices import Node, nodes_of, price_range
 from raymae.launch.rules import broken_rules
 
 MAX_BYTES = 1_000_000
@@ -34,6 +35,7 @@ class CheckedCluster:
         nodes: Its node types, the head first; empty where machines have no price.
         usd_per_hour: With no trial waiting and at most, about, on demand; None if it is not known.
         region: Where these prices hold.
+        dated: And since when, ISO.
     """
 
     file: str
@@ -42,6 +44,7 @@ class CheckedCluster:
     nodes: tuple[Node, ...] = ()
     usd_per_hour: tuple[float, float] | None = None
     region: str | None = None
+    dated: str | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as `raymae cluster check --json` prints them."""
@@ -50,7 +53,8 @@ class CheckedCluster:
             "file": self.file, "provider": self.provider, "ok": not self.problems,
             "problems": [vars(problem) for problem in self.problems],
             "nodes": [vars(node) for node in self.nodes],
-            "usd_per_hour": {"idle": low, "most": high, "region": self.region, "kind": "about, on demand; check"},
+            "usd_per_hour": {"idle": low, "most": high, "region": self.region, "dated": self.dated,
+                             "kind": "about, on demand; check"},
         }
 
     def node_rows(self) -> list[dict[str, object]]:
@@ -67,7 +71,8 @@ class CheckedCluster:
             return "What its machines cost per hour is not known here."
         low, high = self.usd_per_hour
         return (f"Costs {low:.2f} $/h with no trial waiting, at most {high:.2f} $/h: about, {self.region} on demand, "
-                "check. Spot is usually less. Volumes, traffic and storage are not in it.")
+                f"{self.dated}, check (raymae cluster prices --refresh). Spot is usually less. Volumes, traffic and "
+                "storage are not in it.")
 
 
 def check_cluster(path: str | os.PathLike[str], *, unset: Sequence[str] = ()) -> CheckedCluster:
@@ -115,9 +120,10 @@ def check_cluster(path: str | os.PathLike[str], *, unset: Sequence[str] = ()) ->
     if filled is None:
         return CheckedCluster(name, kind, (Problem(name, message[0], message[1]),))
     found = problems(broken_rules(document, filled, unset), 0)
-    nodes = nodes_of(filled)
+    nodes, prices = nodes_of(filled), price_lists().get(kind)
     return CheckedCluster(
-        name, kind, tuple(found), tuple(nodes), price_range(nodes, filled["max_workers"]), REGIONS.get(kind)
+        name, kind, tuple(found), tuple(nodes), price_range(nodes, filled["max_workers"]),
+        prices.region if prices else None, prices.dated if prices else None,
     )
 
 

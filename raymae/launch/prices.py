@@ -1,7 +1,7 @@
-"""What machines cost: about, on demand, in one region of each provider; check before you trust it.
+"""What a cluster costs: about, on demand, in one region of each provider; check before you trust it.
 
-The tables hold the machines one would take for sweeps, not all there are. A file may name others once it says what they
-cost, under `metadata.usd_per_hour`.
+The list (`raymae.launch.price_list`) holds the machines one would take for sweeps, not all there are. A file may name
+others once it says what they cost, under `metadata.usd_per_hour`.
 """
 
 from __future__ import annotations
@@ -11,43 +11,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from raymae.launch import Document
+from raymae.launch.price_list import price_lists
 
-Machine = tuple[float, int]  # US dollars per hour on demand, GPUs
-
-AWS: dict[str, Machine] = {  # us-east-1
-    "t3.large": (0.0832, 0), "t3.xlarge": (0.1664, 0),
-    "m6i.large": (0.096, 0), "m6i.xlarge": (0.192, 0), "m6i.2xlarge": (0.384, 0), "m6i.4xlarge": (0.768, 0),
-    "m6i.8xlarge": (1.536, 0),
-    "m7i.large": (0.1008, 0), "m7i.xlarge": (0.2016, 0), "m7i.2xlarge": (0.4032, 0), "m7i.4xlarge": (0.8064, 0),
-    "m7i.8xlarge": (1.6128, 0),
-    "c7i.xlarge": (0.1785, 0), "c7i.2xlarge": (0.357, 0), "c7i.4xlarge": (0.714, 0), "c7i.8xlarge": (1.428, 0),
-    "r7i.xlarge": (0.2646, 0), "r7i.2xlarge": (0.5292, 0),
-    "g4dn.xlarge": (0.526, 1), "g4dn.2xlarge": (0.752, 1), "g4dn.4xlarge": (1.204, 1), "g4dn.8xlarge": (2.176, 1),
-    "g4dn.12xlarge": (3.912, 4), "g4dn.16xlarge": (4.352, 1),
-    "g5.xlarge": (1.006, 1), "g5.2xlarge": (1.212, 1), "g5.4xlarge": (1.624, 1), "g5.8xlarge": (2.448, 1),
-    "g5.12xlarge": (5.672, 4), "g5.16xlarge": (4.096, 1), "g5.24xlarge": (8.144, 4), "g5.48xlarge": (16.288, 8),
-    "g6.xlarge": (0.8048, 1), "g6.2xlarge": (0.9776, 1), "g6.4xlarge": (1.3232, 1), "g6.8xlarge": (2.0144, 1),
-    "g6.12xlarge": (4.6016, 4), "g6.16xlarge": (3.3968, 1), "g6.24xlarge": (6.6752, 4), "g6.48xlarge": (13.3504, 8),
-    "g6e.xlarge": (1.861, 1), "g6e.2xlarge": (2.24208, 1), "g6e.4xlarge": (3.00424, 1), "g6e.8xlarge": (4.52856, 1),
-    "g6e.12xlarge": (10.49264, 4), "g6e.24xlarge": (15.06559, 4), "g6e.48xlarge": (30.13118, 8),
-}
-GCP: dict[str, Machine] = {  # us-central1; the L4s of g2 machines are in the price
-    "e2-standard-2": (0.067, 0), "e2-standard-4": (0.134, 0), "e2-standard-8": (0.268, 0),
-    "n2-standard-2": (0.097, 0), "n2-standard-4": (0.194, 0), "n2-standard-8": (0.388, 0), "n2-standard-16": (0.777, 0),
-    "g2-standard-4": (0.707, 1), "g2-standard-8": (0.853, 1), "g2-standard-12": (0.999, 1),
-    "g2-standard-16": (1.146, 1), "g2-standard-24": (1.998, 2), "g2-standard-32": (1.732, 1),
-    "g2-standard-48": (3.995, 4), "g2-standard-96": (7.991, 8),
-    "a2-highgpu-1g": (3.673, 1),
-}
-AZURE: dict[str, Machine] = {  # eastus
-    "Standard_D2s_v5": (0.096, 0), "Standard_D4s_v5": (0.192, 0), "Standard_D8s_v5": (0.384, 0),
-    "Standard_D16s_v5": (0.768, 0),
-    "Standard_NC4as_T4_v3": (0.526, 1), "Standard_NC8as_T4_v3": (0.752, 1), "Standard_NC16as_T4_v3": (1.204, 1),
-    "Standard_NC64as_T4_v3": (4.352, 4),
-    "Standard_NC24ads_A100_v4": (3.673, 1), "Standard_NC48ads_A100_v4": (7.346, 2),
-}
-TABLES: dict[str, dict[str, Machine]] = {"aws": AWS, "gcp": GCP, "azure": AZURE}
-REGIONS = {"aws": "us-east-1", "gcp": "us-central1", "azure": "eastus"}
 TYPE_KEYS = {"aws": "InstanceType", "gcp": "machineType", "azure": "azure_arm_parameters.vmSize"}
 
 
@@ -94,14 +59,14 @@ def price_range(nodes: Sequence[Node], max_workers: int) -> tuple[float, float] 
 def nodes_of(config: Document) -> list[Node]:
     """The node types of a cluster file that Ray has filled in, the head first; empty where machines have no price."""
     kind = config["provider"]["type"]
-    if kind not in TABLES:
+    if kind not in price_lists():
         return []
     own = (config.get("metadata") or {}).get("usd_per_hour") or {}
     nodes = []
     head_name, types = config["head_node_type"], config["available_node_types"]
     for name in sorted(types, key=lambda name: name != head_name):
         machine = machine_of(kind, types[name]["node_config"])
-        price, gpus = TABLES[kind].get(machine, (None, int(types[name]["resources"].get("GPU", 0))))
+        price, gpus = price_lists()[kind].machines.get(machine, (None, int(types[name]["resources"].get("GPU", 0))))
         if isinstance(own.get(machine), int | float):
             price = float(own[machine])
         head = name == head_name

@@ -14,13 +14,14 @@ from raymae.errors import unknown
 from raymae.launch import Document, Finding
 from raymae.launch.aws_rules import aws_rules
 from raymae.launch.doors import MAX_ADDRESSES, container_options, is_wide, open_ranges, strings, token_off
-from raymae.launch.prices import TABLES, TYPE_KEYS, is_spot, machine_of
+from raymae.launch.price_list import price_lists
+from raymae.launch.prices import TYPE_KEYS, is_spot, machine_of
 from raymae.search.engine.connection import MAX_DRIVERS, TRIAL_DRIVER
 
 Rule = Callable[[Document, Document], Iterator[Finding]]
 
 PLACEHOLDERS = ("SET_ME", "SET_BY_PREPARE", "HEAD_IP", "WORKER_IP", "SSH_USER")
-CLOUDS = tuple(TABLES)
+CLOUDS = tuple(TYPE_KEYS)
 COMMANDS = ("head_start_ray_commands", "worker_start_ray_commands")
 
 
@@ -138,7 +139,7 @@ def _head(document: Document, filled: Document) -> Iterator[Finding]:
         if not head:
             continue
         machine = machine_of(kind, node["node_config"])
-        gpus = TABLES[kind].get(machine, (0.0, 0))[1] or node["resources"].get("GPU", 0)
+        gpus = price_lists()[kind].machines.get(machine, (0.0, 0))[1] or node["resources"].get("GPU", 0)
         if gpus or node["node_config"].get("guestAccelerators"):
             yield f"{key}.node_config", f"the head runs all the time and trains nothing, but {machine} has GPUs"
         if node["resources"].get("CPU") != 0:
@@ -152,14 +153,14 @@ def _head(document: Document, filled: Document) -> Iterator[Finding]:
 
 def _machines(document: Document, filled: Document) -> Iterator[Finding]:
     kind = document["provider"]["type"]
-    own = (document.get("metadata") or {}).get("usd_per_hour") or {}
+    own, known = (document.get("metadata") or {}).get("usd_per_hour") or {}, price_lists()[kind].machines
     for key, _, node, _ in _types(filled):
         at = f"{key}.node_config.{TYPE_KEYS[kind]}"
         machine = machine_of(kind, node["node_config"])
         if not machine:
             yield at, "names no machine"
-        elif machine not in TABLES[kind] and not isinstance(own.get(machine), int | float):
-            message = unknown("instance type", machine, TABLES[kind]).partition(" allowed:")[0].rstrip(";")
+        elif machine not in known and not isinstance(own.get(machine), int | float):
+            message = unknown("instance type", machine, known).partition(" allowed:")[0].rstrip(";")
             yield at, (f"{message}. If {kind} has it, say what an hour costs: "
                        f"metadata: {{usd_per_hour: {{{machine}: …}}}}")
 
