@@ -54,6 +54,7 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "task new": ["name"],
     "task check": ["name", "--sweep", "--json"],
     "cluster check": ["file", "--json"],
+    "cluster prices": ["--refresh", "--json"],
     "cluster prepare": ["file"],
     "submit": ["file", "--address", "--code", "--python", "--env", "--fresh", "--no-wait", "--set", "--json"],
     "jobs": ["--address", "--all", "--json"],
