@@ -105,6 +105,7 @@ def compare(directories: Sequence[str], short: bool, markdown: bool, into: Path 
     sweep file in `sweeps/` of this folder, and all of them where there is none.
     """
     from raymae.results.views import compare as across
+    from raymae.results.views import compare_text as text
 
     found, empty = across.sweeps_in(directories)
     if not found:
@@ -112,15 +113,15 @@ def compare(directories: Sequence[str], short: bool, markdown: bool, into: Path 
     for root in empty:
         click.echo(f"warning: {root}: no sweep here, left out", err=True)
     sweeps = across.across(found, across.sweep_files())
-    written = across.short(sweeps) if short else across.markdown(sweeps)
+    written = text.short(sweeps) if short else text.markdown(sweeps)
     if into is not None:
-        into.write_text(across.into(into.read_text(), written, str(into)))
+        into.write_text(text.into(into.read_text(), written, str(into)))
     if as_json:
         click.echo(json.dumps([sweep.to_json() for sweep in sweeps], indent=2, default=str))
     elif markdown or (short and into is None):
         click.echo(written, nl=False)
     elif into is None:
-        show_value(None, lambda: across.table(sweeps), False)
+        show_value(None, lambda: text.table(sweeps), False)
 
 
 @main.command()

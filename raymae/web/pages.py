@@ -15,7 +15,7 @@ from raymae import __version__
 from raymae.results.verdict.arms_table import mean_cells
 from raymae.results.verdict.headline import synthetic
 from raymae.results.verdict.numbers import column, duration, significant
-from raymae.results.views import compare
+from raymae.results.views import compare_text
 from raymae.results.views.models import Use
 from raymae.results.views.progress import Progress
 from raymae.web.catalog import Catalog
@@ -43,7 +43,7 @@ def templates() -> Environment:
         lstrip_blocks=True,
     )
     environment.filters |= {"duration": duration, "segment": partial(quote, safe=""), "shell": shlex.quote}
-    environment.globals |= {"color": color, "column": column, "compare": compare, "mean_cells": mean_cells,
+    environment.globals |= {"color": color, "column": column, "compare": compare_text, "mean_cells": mean_cells,
                             "significant": significant, "synthetic": synthetic, "version": __version__}
     return environment
 

@@ -1,14 +1,12 @@
-"""`raymae compare`: the arms of several sweeps beside each other, and beside what others have published.
+"""The arms of several sweeps beside each other, and beside what others have published.
 
-`markdown` has a table for each sweep, `short` one line for each sweep file; `into` writes either between its two
-markers in a page. Settings are shown where they differ from those of the sweep file that a sweep was made from.
+Settings are shown where they differ from those of the sweep file that a sweep was made from.
 """
 
 from __future__ import annotations
 
 import contextlib
-import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -19,24 +17,14 @@ from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
 from raymae.results.verdict.headline import needed_text, rule_text, unlearned_text
 from raymae.results.verdict.judge import verdict_now
-from raymae.results.verdict.numbers import half_width, interval_decimals, p_value, significant, with_interval
 from raymae.results.verdict.statistics import LEVEL, Interval, adjusted
-from raymae.results.verdict.verdict import Pair, SweepData, Word, plain
+from raymae.results.verdict.verdict import CellAnswer, Pair, SweepData, Word, plain
 from raymae.spec import SweepSpec, load_sweep
 from raymae.spec.space import Scalar
 from raymae.spec.task import ArmKind, Mode, Published
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
-HEADER = ("arm", "mean ± 95 %", "seeds", "difference", "verdict", "published")
-SHORT = ("task", "data", "MAE", "same network without pretraining", "verdict")
-
-
-def markers(short: bool = False) -> tuple[str, str]:
-    """The lines of a page between which a table stands."""
-    name = "compare short" if short else "compare"
-    return f"<!-- {name} -->", f"<!-- /{name} -->"
+    pass
 
 
 def sweep_files(folder: str | Path = "sweeps") -> dict[str, SweepSpec]:
@@ -113,6 +101,7 @@ class ComparedSweep:
         p_all: The primary comparison's p-value, adjusted for those of all sweeps that are compared, and no less than
             adjusted for the pairs of its own.
         word_all: Its verdict by that.
+        cells: What is found in each cell of its factors; `arms` and `pair` are then of one of them.
     """
 
     sweep: str
@@ -132,6 +121,7 @@ class ComparedSweep:
     needed: str = ""
     p_all: float | None = None
     word_all: Word | None = None
+    cells: tuple[CellAnswer, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as `--json` prints them."""
@@ -193,6 +183,7 @@ def compared(root: str, files: Mapping[str, SweepSpec] | None = None) -> Compare
         {**changed, **(verdict.cell or {})}, objective.metric,
         objective.mode, verdict.complete, about, next((pair for pair in verdict.pairs if pair.primary), None),
         tuple(arms), rule_text(verdict), needed_text(verdict.pairs[0], verdict) if verdict.pairs else "",
+        cells=verdict.cells,
     )
 
 
@@ -217,183 +208,3 @@ def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | Non
         if best[1] is None or distance < best[0]:
             best = (distance, path, changed)
     return best[1], best[2]
-
-
-def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
-    """Draw one row for each sweep and arm, for the terminal."""
-    from rich import box
-    from rich.console import Group
-    from rich.table import Table
-    from rich.text import Text
-
-    parts: list[RenderableType] = []
-    for sweep in sweeps:
-        state = "" if sweep.complete else ", unfinished"
-        about = f"  {sweep.task} on {data_of(sweep)}, test {sweep.metric}{state}"
-        drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
-        for title, width in zip(header_of(sweep), (14, 24, 5, 26, 20, 22), strict=True):
-            drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
-        for cells in rows_of(sweep):
-            drawn.add_row(*map(Text, cells))
-        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, *map(Text, details_of(sweep, len(sweeps))), ""]
-    return Group(*parts[:-1])
-
-
-def markdown(sweeps: Sequence[ComparedSweep]) -> str:
-    """Write a table for each sweep, one row an arm, between two markers."""
-    start, end = markers()
-    lines = [start]
-    for sweep in sweeps:
-        state = "" if sweep.complete else ", unfinished"
-        file = f", of `{sweep.file}`" if sweep.file else ""
-        better = "less" if sweep.mode == "min" else "more"
-        lines += [f"**{_escaped(sweep.sweep)}**{file}: {sweep.task} on {_escaped(data_of(sweep))}; test "
-                  f"{sweep.metric}, {better} is better{state}", "",
-                  *_markdown_table(header_of(sweep), rows_of(sweep)), ""]
-        lines += [_escaped(" ".join(details_of(sweep, len(sweeps)))), ""]
-    return "\n".join([*lines[:-1], end]) + "\n"
-
-
-def short(sweeps: Sequence[ComparedSweep]) -> str:
-    """Write one line for each sweep file with a primary comparison, between two markers.
-
-    Of several sweeps of one file, the one whose settings are nearest to the file's stands for it.
-    """
-    chosen: dict[str, tuple[ComparedSweep, Pair]] = {}
-    for sweep in sweeps:
-        key = sweep.file or sweep.root
-        if sweep.pair and (key not in chosen or len(sweep.changed) < len(chosen[key][0].changed)):
-            chosen[key] = (sweep, sweep.pair)
-    rows = []
-    names = [(sweep.task, data_of(sweep)) for sweep, _ in chosen.values()]
-    for sweep, pair in chosen.values():
-        arms = {arm.arm: arm for arm in sweep.arms}
-        alike = names.count((sweep.task, data_of(sweep))) > 1
-        task = f"{sweep.task} ({sweep.sweep})" if alike else sweep.task
-        arrow = "↓" if sweep.mode == "min" else "↑"
-        state = "" if sweep.complete else ", unfinished"
-        unlearned = arms[pair.b].unlearned.removeprefix(f"the pretraining of {pair.a} ")  # whose it is, the column says
-        rows.append((task, f"{data_of(sweep)}: {sweep.metric} {arrow}",
-                     _score(arms[pair.a], sweep), _score(arms[pair.b], sweep),
-                     f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"
-                     + (f"; {unlearned}" if unlearned else "")))
-    start, end = markers(short=True)
-    return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
-
-
-def into(text: str, written: str, where: str) -> str:
-    """Put sweeps into a page: those that stand there already are replaced, the others stay as they are.
-
-    Args:
-        text: The page.
-        written: What `markdown` or `short` returned, its markers included.
-        where: The page's name, for the message.
-
-    Raises:
-        ResultsError: The page has not exactly one pair of the same markers.
-    """
-    lines = written.splitlines()
-    start, end = lines[0], lines[-1]
-    if text.count(start) != 1 or text.count(end) != 1 or text.index(end) < text.index(start):
-        raise ResultsError(f"{where}: needs one {start} and after it one {end}, got {text.count(start)} and "
-                           f"{text.count(end)}; the table goes between them")
-    before, _, rest = text.partition(start)
-    old, _, after = rest.partition(end)
-    long = (start, end) == markers()
-    between = "\n\n" if long else "\n"
-    kept = {**_entries(old.splitlines(), long), **_entries(lines[1:-1], long)}
-    return f"{before}{start}\n{between.join(kept.values())}\n{end}{after}"
-
-
-def _entries(lines: Iterable[str], long: bool) -> dict[str, str]:
-    """The text of each sweep between two markers: by its name, or in the short table by its task and data."""
-    entries: dict[str, list[str]] = {}
-    name = ""
-    for line in lines:
-        if long and line.startswith("**"):
-            name = line.split("**")[1]
-        elif not long and line.startswith("|"):
-            name = " | ".join(line.split(" | ")[:2])
-        if name:
-            entries.setdefault(name, []).append(line)
-    return {name: "\n".join(text).strip() for name, text in entries.items()}
-
-
-def header_of(sweep: ComparedSweep) -> tuple[str, ...]:
-    """The titles over a sweep's rows."""
-    difference = f"{sweep.about} minus it" if sweep.about else "difference"
-    return tuple(difference if title == "difference" else title for title in HEADER)
-
-
-def rows_of(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
-    """The cells of each arm, under `header_of`."""
-    for arm in sweep.arms:
-        pair = arm.pair
-        verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
-        verdict += f"; {arm.unlearned}" if arm.unlearned else ""
-        yield (arm.arm, _score(arm, sweep), str(arm.n),
-               with_interval(pair.difference, pair.ci95) if pair else "", verdict,
-               _reported(arm.report, sweep))
-
-
-def details_of(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
-    """Sentences about the primary comparison: over seeds alone, beside other sweeps, what it needs, and its rule."""
-    pair = sweep.pair
-    if pair is None:
-        return [sweep.rule] if sweep.rule else []
-    lines = []
-    mean = next((arm.mean for arm in sweep.arms if arm.arm == pair.b), None)
-    if mean:
-        share = 100 * pair.difference / abs(mean)
-        lines.append(f"{pair.a} is {significant(abs(share), 2)} % {'above' if share > 0 else 'below'} {pair.b}.")
-    if pair.ci95_seeds is not None and pair.ci95_seeds != pair.ci95:
-        seeds = with_interval(pair.difference, pair.ci95_seeds)
-        lines.append(f"{pair.a} − {pair.b} over seeds alone: {seeds}, {p_value(pair.p_seeds)}.")
-    if num_sweeps > 1:
-        lines.append(f"Adjusted for the {num_sweeps} sweeps here: {sweep.word_all}, {p_value(sweep.p_all)}.")
-    return [*lines, *filter(None, (sweep.needed, sweep.rule))]
-
-
-def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> list[str]:
-    lines = [f"| {' | '.join(header)} |", "|" + "---|" * len(header)]
-    return lines + [f"| {' | '.join(map(_escaped, row))} |" for row in rows]
-
-
-def data_of(sweep: ComparedSweep) -> str:
-    """The data of a sweep, and the settings that make it another problem."""
-    name = sweep.data.name + (" (SYNTHETIC)" if sweep.data.source == "synthetic" else "")
-    return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
-
-
-def _score(arm: ComparedArm, sweep: ComparedSweep) -> str:
-    """Mean ± half-width of its interval: two digits of the half-width, or all that the primary difference shows.
-
-    Arms share the test examples, so that a difference between them is known better than either mean.
-    """
-    if arm.mean is None:
-        return "–"
-    half, decimals = half_width(arm.ci95), interval_decimals([arm.ci95])
-    if half is None or decimals is None:
-        return significant(arm.mean)
-    decimals = max(decimals, (interval_decimals([sweep.pair.ci95]) if sweep.pair else None) or 0)
-    return f"{arm.mean:.{decimals}f} ± {half:.{decimals}f}"
-
-
-def _reported(report: Published | None, sweep: ComparedSweep) -> str:
-    """The published number, with its metric and its data where they are not this sweep's, and its note."""
-    if report is None:
-        return ""
-    ours = _plain(sweep.data.name)
-    about = [report.metric] if report.metric != sweep.metric else []
-    about += [] if _plain(report.data) in ours or ours in _plain(report.data) else [f"on {report.data}"]
-    about = [" ".join(about), report.note] if about else [report.note]
-    return f"{report.value:g}" + (f" ({'; '.join(filter(None, about))})" if any(about) else "")
-
-
-def _plain(name: str) -> str:
-    return "".join(character for character in name.casefold() if character.isalnum())
-
-
-def _escaped(text: str) -> str:
-    text = text.replace("\\", "\\\\").replace("|", "\\|")
-    return " ".join(re.sub(r"<(?=[A-Za-z/!?])", "&lt;", text).split())

@@ -13,7 +13,8 @@ from raymae.results import Store, headline, query, render, summary, verdict_of
 from raymae.results.report.content import collect
 from raymae.results.report.figure import figure
 from raymae.results.report.report import markdown_of, page_of
-from raymae.results.views.compare import across, markdown, short
+from raymae.results.views.compare import across
+from raymae.results.views.compare_text import markdown, short
 
 UNLEARNED = "the pretraining of mae did not learn (skill −0.20)"
 IN_PART = "the pretraining of mae did not learn in 2 of 3 replicates (skill −0.30 at worst)"

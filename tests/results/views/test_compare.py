@@ -13,7 +13,10 @@ from tiny_task import tiny_schema, tiny_spec, trial
 
 from raymae.errors import ResultsError
 from raymae.results import Store
+from raymae.results.verdict.judge import verdict_now
+from raymae.results.verdict.verdict import CellAnswer
 from raymae.results.views import compare as across
+from raymae.results.views import compare_text as tables
 from raymae.spec.task import Published
 from raymae.tasks import TASKS
 
@@ -66,8 +69,8 @@ def cells(line: str) -> list[str]:
 
 
 def test_the_markdown_tables(root: Path) -> None:
-    lines = across.markdown(across.across(across.sweeps_in([str(root)])[0])).splitlines()
-    assert (lines[0], lines[-1]) == across.markers()
+    lines = tables.markdown(across.across(across.sweeps_in([str(root)])[0])).splitlines()
+    assert (lines[0], lines[-1]) == tables.markers()
     assert [line for line in lines if line.startswith("**")] == [
         f"**{name}**: forecasting on etth1; test mse, less is better" for name in ("first", "second")]
     header = cells(lines[3])
@@ -85,19 +88,19 @@ def test_the_markdown_tables(root: Path) -> None:
 
 def test_the_short_table_has_one_line_a_sweep_file(root: Path) -> None:
     both = across.sweeps_in([str(root)])[0]
-    lines = across.short(across.across(both)).splitlines()
-    assert (lines[0], lines[-1]) == across.markers(short=True)
-    assert cells(lines[1]) == list(across.SHORT)
+    lines = tables.short(across.across(both)).splitlines()
+    assert (lines[0], lines[-1]) == tables.markers(short=True)
+    assert cells(lines[1]) == list(tables.SHORT)
     assert cells(lines[3]) == ["forecasting (first)", "etth1: mse ↓", "0.110 ± 0.025", "0.210 ± 0.025",
                                "helps, p < 0.001"]
     assert len(lines) == 6
     sweeps = across.across(both, {"sweeps/one.yaml": tiny_spec(task="forecasting")})
     assert {(one.file, len(one.changed)) for one in sweeps} == {("sweeps/one.yaml", 0)}
-    lines = across.short(sweeps).splitlines()
+    lines = tables.short(sweeps).splitlines()
     assert [cells(line)[0] for line in lines[3:-1]] == ["forecasting"]
     sweeps[0] = replace(sweeps[0], changed={"horizon": 2})
-    assert "0.17 ± 0.20" in across.short(sweeps)  # the second is nearer to the file now
-    assert len(across.short([replace(sweep, pair=None) for sweep in sweeps]).splitlines()) == 4
+    assert "0.17 ± 0.20" in tables.short(sweeps)  # the second is nearer to the file now
+    assert len(tables.short([replace(sweep, pair=None) for sweep in sweeps]).splitlines()) == 4
 
 
 def test_settings_are_those_that_differ_from_the_sweep_file(make_store: Make, tmp_path: Path) -> None:
@@ -124,25 +127,25 @@ def test_a_front_page_says_no_more_than_the_sweep_itself(root: Path) -> None:
     assert sweep.word_all == sweep.pair.verdict
 
 
-@pytest.mark.parametrize("write", [across.markdown, across.short])
+@pytest.mark.parametrize("write", [tables.markdown, tables.short])
 def test_it_goes_between_the_markers(root: Path, write: Callable[[Any], str]) -> None:
     written = write(across.across([str(root / "first")]))
-    start, end = across.markers(short=write is across.short)
-    text = across.into(f"before\n{start}\nold\n{end}\nafter\n", written, "x.md")
+    start, end = tables.markers(short=write is tables.short)
+    text = tables.into(f"before\n{start}\nold\n{end}\nafter\n", written, "x.md")
     assert text == f"before\n{written}after\n"
-    assert across.into(text, written, "x.md") == text
+    assert tables.into(text, written, "x.md") == text
     both = write(across.across([str(root / "first"), str(root / "second")]))
     only = write(across.across([str(root / "second")]))
-    page = across.into(f"{start}\n{end}\n", both, "x.md")
+    page = tables.into(f"{start}\n{end}\n", both, "x.md")
     assert page == both
-    if write is across.markdown:  # the first sweep's table stays, the second's is replaced
+    if write is tables.markdown:  # the first sweep's table stays, the second's is replaced
         alone = re.sub("Adjusted for the 2 sweeps here: [^.]*\\.[^.]*\\. ", "", both.partition("**second**")[2])
-        assert across.into(page.replace("0.17 ± 0.20", "old"), only, "x.md") == \
+        assert tables.into(page.replace("0.17 ± 0.20", "old"), only, "x.md") == \
             both.partition("**second**")[0] + "**second**" + alone
-        assert across.into(page.replace("0.210 ± 0.025", "old"), only, "x.md").count("| old |") == 1
+        assert tables.into(page.replace("0.210 ± 0.025", "old"), only, "x.md").count("| old |") == 1
     for broken in ("", start, f"{end}\n{start}", text + start):
         with pytest.raises(ResultsError, match=r"x\.md: needs one"):
-            across.into(broken, written, "x.md")
+            tables.into(broken, written, "x.md")
 
 
 def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path) -> None:
@@ -152,10 +155,10 @@ def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path)
     store = make_store(spec=spec, schema=tiny_schema(name="volumes", published=published), data=data)
     fill(store, {"mae": [0.1], "scratch": [0.2]})
     sweeps = across.across([str(tmp_path / "ett")])
-    text = across.markdown(sweeps)
+    text = tables.markdown(sweeps)
     assert "on a\\|&lt;b> (SYNTHETIC), label_fraction=0.05; test mse, less is better, unfinished\n" in text
-    assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05: mse ↓ |" in across.short(sweeps)
-    assert ", unfinished |" in across.short(sweeps)
+    assert "| a\\|&lt;b> (SYNTHETIC), label_fraction=0.05: mse ↓ |" in tables.short(sweeps)
+    assert ", unfinished |" in tables.short(sweeps)
     assert "0.7712 (dice on BTCV)" in text
 
 
@@ -171,20 +174,21 @@ def test_a_number_is_published_for_a_metric_and_settings(make_store: Make) -> No
 def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
     """Each line of the README's short table says what the long tables say of a sweep."""
     def between(page: str, short: bool) -> list[str]:
-        text, (start, end) = (ROOT / page).read_text(), across.markers(short)
+        text, (start, end) = (ROOT / page).read_text(), tables.markers(short)
         assert (text.count(start), text.count(end)) == (1, 1)
         return text.partition(start)[2].partition(end)[0].strip().splitlines()
 
     said: set[tuple[str, ...]] = set()
     lines = between("sweeps/README.md", short=False)
-    tables = [number for number, line in enumerate(lines) if line.startswith("**")]
-    for number, after in zip(tables, [*tables[1:], len(lines)], strict=True):
-        about = re.fullmatch(r"\*\*.+\*\*, of `(.*)`: (.*) on (.*); test (.*), (less|more) is better", lines[number])
+    starts = [number for number, line in enumerate(lines) if line.startswith("**")]
+    title = re.compile(r"\*\*.+\*\*, of `(.*)`: (.*) on (.*); test (.*), (less|more) is better(?:, unfinished)?")
+    for number, after in zip(starts, [*starts[1:], len(lines)], strict=True):
+        about = title.fullmatch(lines[number])
         assert about is not None, lines[number]
         assert (ROOT / about[1]).exists()
         header = cells(lines[number + 2])
         rows = [cells(line) for line in lines[number + 4 : after] if line.startswith("|")]
-        assert all(len(row) == len(header) == len(across.HEADER) for row in rows), lines[number]
+        assert all(len(row) == len(header) == len(tables.HEADER) for row in rows), lines[number]
         arms = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
         arrow = {"less": "↓", "more": "↑"}[about[5]]
         adjusted = re.findall(r"Adjusted for the \d+ sweeps here: (.+?)\.(?= |$)", " ".join(lines[number:after]))
@@ -193,7 +197,7 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
             said.add((about[2], f"{about[3]}: {about[4]} {arrow}", arms["mae"]["mean ± 95 %"],
                       arms["scratch"]["mean ± 95 %"], f"{word}; {unlearned}" if unlearned else word))
     lines = between("README.md", short=True)
-    assert cells(lines[0]) == list(across.SHORT)
+    assert cells(lines[0]) == list(tables.SHORT)
     assert {cells(line)[0] for line in lines[2:]} == set(TASKS)
     assert {tuple(cells(line)) for line in lines[2:]} <= said
 
@@ -217,6 +221,24 @@ def test_compare_on_the_command_line(root: Path, tmp_path: Path) -> None:
     assert "left out" in run(str(root / "first"), str(root / "nothing")).stderr
     assert "no sweep in" in run(str(root / "nothing"), code=1).stderr
     readme = tmp_path / "README.md"
-    readme.write_text("\n".join([*across.markers(), *across.markers(short=True)]))
+    readme.write_text("\n".join([*tables.markers(), *tables.markers(short=True)]))
     assert run(str(root), "--into", str(readme)).stdout == run(str(root), "--short", "--into", str(readme)).stdout == ""
     assert readme.read_text().count("| forecasting (") == readme.read_text().count(": forecasting on") == 2
+
+
+def test_a_sweep_with_factors_has_its_cells_in_a_table_of_their_own(root: Path) -> None:
+    (sweep,) = across.across([str(root / "first")])
+    verdict = verdict_now(Store.open(str(root / "first")))
+    cells = tuple(CellAnswer({"label_fraction": share}, verdict.arms, verdict.pairs, True) for share in (0.1, 1.0))
+    with_cells = replace(sweep, cells=cells)
+    rows = list(tables.rows_of_cells(with_cells))
+    names = [row[1] for row in rows if row[0] == "label_fraction 0.1"]
+    assert "mae − scratch" in names
+    assert len(names) == len(rows) / 2 == 2  # of three arms that learn, with the first; persistence is a reference
+    shown = next(row for row in rows if row[1] == "mae − scratch")
+    assert shown[2:4] == ("0.110 ± 0.025", "0.210 ± 0.025")
+    assert shown[4].startswith("−0.100 (−0.1")
+    assert "helps" in shown[5]
+    written = tables.markdown([with_cells])
+    assert f"| {' | '.join(tables.CELLS)} |" in written
+    assert f"| {' | '.join(tables.CELLS)} |" not in tables.markdown([sweep])
