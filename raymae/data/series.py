@@ -16,7 +16,8 @@ from raymae.data.dates import look_like_dates, parse_dates
 from raymae.data.delimited import Cells, as_numbers, missing_words, read_cells, without_missing
 from raymae.data.steps import Steps, regular_steps
 from raymae.errors import DataError, unknown
-from raymae.spec.sweep import Reading, joined, listed
+from raymae.spec.names import joined, listed
+from raymae.spec.sweep import Reading
 
 if TYPE_CHECKING:
     import pyarrow as pa

@@ -21,7 +21,8 @@ from raymae.data.delimited import as_numbers
 from raymae.data.frames import read_frame, typed
 from raymae.data.groups import cut, numbered
 from raymae.errors import DataError, unknown
-from raymae.spec.sweep import Reading, listed
+from raymae.spec.names import listed
+from raymae.spec.sweep import Reading
 
 MAX_CATEGORIES = 256
 MAX_CODES = 32  # so many whole numbers may stand beside text in a column of categories

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -80,10 +80,9 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
         cpus, gpus = local_resources()
         at_once = slots(spec.resources, cpus=cpus, gpus=gpus, max_concurrent=spec.search.max_concurrent)
     task, schema = task_class(spec.task), with_arms(spec, schema_of(spec.task))
-    arms = arm_plans(spec, schema)
-    origins = {plan.name: plan.origin for plan in arms.values() if plan.origin.encoder}
+    origins = {plan.name: plan.origin for plan in arm_plans(spec, schema).values() if plan.origin.encoder}
     given = {name: _given(spec, name, origin) for name, origin in origins.items()}
-    arms |= {lane: replace(plan, weights=given[plan.name].sha256) for lane, plan in arms.items() if plan.name in given}
+    arms = _arms(spec, schema, given)
     located = task.locate(spec.data)
     corpora = task.locate_corpora(spec.pretraining)
     splits, seen = "", dict[str, bool]()
@@ -97,6 +96,18 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
              for plan in reversed(arms.values()) if plan.name in given}
     return Plan(spec, schema, arms, together(located, corpora), at_once, splits, address, tuple(filter(None, seen)),
                 given, notes)
+
+
+def with_cells(plan: Plan, opened: Sequence[float]) -> Plan:
+    """A plan with the cells that were opened between the ends of the factor that is bisected."""
+    spec = plan.spec.with_opened(opened)
+    return replace(plan, spec=spec, arms=_arms(spec, plan.schema, plan.given))
+
+
+def _arms(spec: SweepSpec, schema: TaskSchema, given: Mapping[str, Given]) -> dict[str, ArmPlan]:
+    """Every lane, with the hash of the weights that its arm starts from."""
+    return {lane: replace(plan, weights=given[plan.name].sha256) if plan.name in given else plan
+            for lane, plan in arm_plans(spec, schema).items()}
 
 
 def shelf_of(spec: SweepSpec) -> EncoderShelf:

@@ -19,6 +19,7 @@ from raymae.results.verdict.judge import conclude
 from raymae.results.verdict.verdict import Verdict
 from raymae.results.views.models import cell_of, in_one_cell, models_of
 from raymae.results.views.tensorboard import LiveEvents, varied
+from raymae.search.bisecting import is_through, open_cell
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore, warm_start
@@ -32,7 +33,7 @@ from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.news import News
 from raymae.search.live.state_file import beating
-from raymae.search.plan import Plan, shelf_of
+from raymae.search.plan import Plan, shelf_of, with_cells
 from raymae.search.precision import computing_in, fastest, is_open
 from raymae.search.timing import lengthened, measured
 from raymae.spec.sweep import SweepSpec
@@ -85,6 +86,8 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
     )
     with ExitStack() as stack:
         stack.enter_context(store)
+        plan = with_cells(plan, store.manifest.opened)
+        spec = plan.spec
         conductor = Conductor(
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
             observers=[display, news], encoders=_encoders(plan, store), extended=extend,
@@ -102,7 +105,7 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
             LiveEvents(store.location, plan.schema.objective.val, columns, varied(spec), conductor.warn)))
         if ended or interrupted:
             display.continuing(ended, interrupted)
-        if not conductor.finished():
+        if not is_through(conductor):
             _run_trials(conductor, plan, display)
         conductor.close()
         verdict = conclude(store, searched=conductor.finished() and not conductor.interrupted)
@@ -176,7 +179,7 @@ def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
         display.connected(cluster.dashboard, conductor.store.location)
         _measure(conductor, plan, display)
         conductor.add_observer(Metrics(spec.name, conductor.warn))
-        _tune(conductor, cluster, spec, alone=plan.address is None)
+        _tune(conductor, cluster, plan, display)
 
 
 def _measure(conductor: Conductor, plan: Plan, display: Display) -> None:
@@ -196,8 +199,9 @@ def _measure(conductor: Conductor, plan: Plan, display: Display) -> None:
         display.equalised(times_epochs)
 
 
-def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: bool) -> None:
-    """Run everything the conductor proposes on warm worker groups; sweeps that are not alone share the cluster."""
+def _tune(conductor: Conductor, cluster: Cluster, plan: Plan, display: Display) -> None:
+    """Run everything the conductor proposes on warm worker groups, cell after cell where a factor is bisected; sweeps
+    that are not alone share the cluster."""
     import ray  # only now: Ray reads its variables once, when it is imported
     from ray import tune
 
@@ -205,6 +209,7 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: boo
     from raymae.search.engine.tune import run_tune
     from raymae.search.engine.workers import GroupOptions, release
 
+    spec = plan.spec
     name = mailbox_name(spec.resources)
     mailbox = ray.remote(Mailbox).options(
         num_cpus=0, resources=dict(cluster.driver), name=name, namespace=NAMESPACE
@@ -215,10 +220,14 @@ def _tune(conductor: Conductor, cluster: Cluster, spec: SweepSpec, *, alone: boo
     )
     with ExitStack() as stack:
         stack.enter_context(watched(conductor, mailbox))
-        if not alone:
+        if plan.address is not None:
             stack.enter_context(shared(conductor, name, partial(cluster.capacity, spec.resources)))
         trainable = tune.with_parameters(WarmTrial, options=options)
-        run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(release, mailbox))
+        wider: Plan | None = plan
+        while wider is not None:
+            if not conductor.finished():
+                run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(release, mailbox))
+            wider = open_cell(conductor, wider, display)
 
 
 def _about(conductor: Conductor) -> dict[str, str]:

@@ -6,14 +6,14 @@ A check yields (key path, message) for what it finds.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 
 from pydantic import ValidationError
 
 from raymae.errors import unknown
 from raymae.spec.arms import fixed_in, origin_of, problems_of_origins, with_arms
 from raymae.spec.constraints import Constraint
-from raymae.spec.factors import factor_problems
+from raymae.spec.factors import factor_problems, said, with_halves
 from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plans
 from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, contains, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
@@ -33,8 +33,19 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
     found = [*problems_of_origins(spec, own), *(finding for check in checks for finding in check(spec, schema))]
     if found:
         return found
-    plans = arm_plans(spec, schema).values()
-    return list(dict.fromkeys(finding for plan in plans for finding in _impossible(spec, schema, plan)))
+    plans = arm_plans(spec, schema)
+    found = list(dict.fromkeys(finding for plan in plans.values() for finding in _impossible(spec, schema, plan)))
+    return found or list(_impossible_between(spec, schema, plans))
+
+
+def _impossible_between(spec: SweepSpec, schema: TaskSchema, known: Collection[str]) -> Iterator[Finding]:
+    """The first value between the ends of a bisected factor, if any, that its arms cannot have."""
+    for lane, plan in arm_plans(with_halves(spec, schema), schema).items():
+        if lane not in known:
+            for key, message in _impossible(spec, schema, plan):
+                name, value = next(iter(plan.cell.items()))
+                yield key, f"{message} (at {name} {said(value)}, which bisecting may open; list the values instead)"
+                return
 
 
 def _own(schema: TaskSchema) -> set[str]:

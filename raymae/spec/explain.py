@@ -9,6 +9,7 @@ from pydantic import BaseModel
 from pydantic_core import ErrorDetails
 
 from raymae.errors import shorten, unknown
+from raymae.spec.bisect import BisectSpec
 from raymae.spec.space import KINDS
 from raymae.spec.sweep import SweepSpec
 
@@ -31,6 +32,8 @@ def explain(item: ErrorDetails) -> tuple[str, str]:
     location = [str(part) for part in item["loc"]]
     # pydantic puts a union's tag into the path of an error
     if len(location) > 2 and location[0] == "space" and location[2] in KINDS:
+        del location[2]
+    if location[0] == "factors" and len(location) > 2:
         del location[2]
     if location[0] == "replicates" and len(location) > 1:
         del location[1]
@@ -73,6 +76,8 @@ def _fields_at(location: Sequence[str]) -> list[str]:
     """Field names of the model at a key path, for the nearest-name hint."""
     if location and location[0] == "space":
         return [*KINDS, "when", "step"]
+    if location and location[0] == "factors":
+        return [*BisectSpec.model_fields]
     model: type[BaseModel] = SweepSpec
     for part in location:
         if part.isdigit():  # of a list

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import re
+import typing
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from itertools import product
 
@@ -81,8 +82,8 @@ def _short(names: Sequence[str]) -> dict[str, str]:
 
 def _tokens(values: Sequence[Scalar]) -> list[str]:
     """Each value as a piece of a name; its number where values would become the same."""
-    found = [re.sub(r"[^A-Za-z0-9._]+", "_", str(value).lower() if isinstance(value, bool) else str(value))
-             for value in values]
+    found = [re.sub(r"[^A-Za-z0-9._]+", "_", str(value).lower() if isinstance(value, bool) else
+                    str(value).replace("e+", "e") if isinstance(value, float) else str(value)) for value in values]
     if len({text.casefold() for text in found}) < len(found) or any(len(text) > _LONGEST for text in found):
         return [f".{index}" for index in range(len(found))]
     return found
@@ -119,13 +120,44 @@ def factor_problems(spec: SweepSpec, schema: TaskSchema) -> Iterator[tuple[str, 
             continue
         if arms and not any(name in factors_of(spec, schema, arm) for arm in arms):
             yield key, f"no arm of this sweep has {name}; leave it out"
-        yield from ((key, message) for message in _twicesaid(spec, name))
+        yield from ((key, message) for message in (*_twicesaid(spec, name), *_no_range(spec, schema, name)))
     yield from _wrong_place(spec)
     number = num_cells(spec.factors)
     if number > MAX_CELLS:
         sizes = " x ".join(f"{len(values)}" for values in spec.factors.values())
         yield "factors", (f"make {number:,} cells ({sizes}), and a sweep has at most {MAX_CELLS}; they would take "
                           f"{_cost(spec, schema, arms):,} trials. List fewer values, or make several sweeps of them")
+
+
+def is_whole(schema: TaskSchema, name: str) -> bool | None:
+    """Whether a parameter is a whole number; None where it is no number."""
+    annotation = schema.params.model_fields[name].annotation
+    kinds = {*(typing.get_args(annotation) or (annotation,))} - {type(None)}
+    return kinds == {int} if kinds and kinds <= {int, float} else None
+
+
+def with_halves(spec: SweepSpec, schema: TaskSchema) -> SweepSpec:
+    """A sweep with every cell that it may come to open; as it is where no factor is bisected."""
+    if spec.bisected is None:
+        return spec
+    name, bisect = spec.bisected
+    return spec.with_opened(bisect.halves(whole=bool(is_whole(schema, name))))
+
+
+def _no_range(spec: SweepSpec, schema: TaskSchema, name: str) -> Iterator[str]:
+    """Why a factor has no range that can be bisected; nothing of one that is listed."""
+    if spec.bisected is None or spec.bisected[0] != name:
+        return
+    ends, whole = spec.bisected[1].bisect, is_whole(schema, name)
+    if whole is None:
+        yield "is no number, which alone can be bisected; list the values to compare at"
+    elif whole and not all(isinstance(end, int) for end in ends):
+        yield f"is a whole number, so that bisect needs two of them, got {list(ends)}"
+    elif spec.num_replicates < 2:
+        yield (f"is bisected by the replicates' test scores, and replicates is {spec.num_replicates}; set it to 2 or "
+               "more, or list the values")
+    elif len(spec.arms) < 2:
+        yield "is bisected by the difference of two arms; name two, or list the values"
 
 
 def _twicesaid(spec: SweepSpec, name: str) -> Iterator[str]:

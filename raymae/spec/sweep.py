@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import zoneinfo
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Discriminator, Field, Tag, field_validator, model_validator
+from pydantic import ConfigDict, Discriminator, Field, PrivateAttr, Tag, field_validator, model_validator
 
 from raymae.errors import shorten
+from raymae.spec.bisect import AskedFactors, BisectSpec
 from raymae.spec.limits import BudgetSpec, ResourceSpec
+from raymae.spec.names import as_text
 from raymae.spec.read import Tree
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
@@ -227,6 +227,9 @@ Replicates = Annotated[
 class SweepSpec(Model):
     """A sweep: the search over every arm's configurations, and the comparison of the best ones."""
 
+    model_config = ConfigDict(populate_by_name=False)
+    _opened: tuple[float, ...] = PrivateAttr(())
+
     name: str = Field(
         pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$",
         description="Names the results folder: letters, digits, dot, dash, underscore.",
@@ -242,9 +245,10 @@ class SweepSpec(Model):
     arms: dict[str, dict[str, Scalar]] = Field(
         min_length=1, description="The arms: a list of names, or a mapping from name to values fixed for that arm."
     )
-    factors: dict[str, list[Scalar]] = Field(
-        default_factory=dict, description="Parameters whose values the arms are compared at, such as {label_fraction: "
-        "[0.02, 0.1, 1]}: every combination is a cell with trials, replicates and an answer of its own."
+    asked_factors: AskedFactors = Field(
+        default_factory=dict, alias="factors", description="Parameters whose values the arms are compared at, such as "
+        "{label_fraction: [0.02, 0.1, 1]}: every combination is a cell with trials, replicates and an answer of its "
+        "own. {label_fraction: {bisect: [0.02, 1]}} looks for the value at which the answer changes."
     )
     space: dict[str, Distribution] = Field(default_factory=dict, description="The searched parameters.")
     constraints: list[str] = Field(
@@ -289,25 +293,7 @@ class SweepSpec(Model):
     def _listed(cls, value: Any) -> Any:
         if not isinstance(value, Mapping):
             return value
-        return {key: _as_text(item) for key, item in value.items()}
-
-    @field_validator("factors", mode="before")
-    @classmethod
-    def _several(cls, value: Any) -> Any:
-        if not isinstance(value, Mapping):
-            return value
-        return {key: [_as_text(item) for item in items] if isinstance(items, (list, tuple)) else items
-                for key, items in value.items()}
-
-    @field_validator("factors")
-    @classmethod
-    def _distinct(cls, value: dict[str, list[Scalar]]) -> dict[str, list[Scalar]]:
-        for name, items in value.items():
-            if not items:
-                raise ValueError(f"{name} lists no value; leave the factor out, or list the values to compare at")
-            if len({(isinstance(item, bool), item) for item in items}) < len(items):
-                raise ValueError(f"{name} lists a value twice: {shorten(items)}")
-        return value
+        return {key: as_text(item) for key, item in value.items()}
 
     @field_validator("arms", mode="before")
     @classmethod
@@ -322,6 +308,23 @@ class SweepSpec(Model):
         if isinstance(value, Mapping):
             return {key: {} if item is None else item for key, item in value.items()}
         return value
+
+    @property
+    def factors(self) -> dict[str, list[Scalar]]:
+        """The values of each factor; of one that is bisected those whose cells are open, in order."""
+        return {name: one.values(self._opened) if isinstance(one, BisectSpec) else one
+                for name, one in self.asked_factors.items()}
+
+    @property
+    def bisected(self) -> tuple[str, BisectSpec] | None:
+        """The factor that is bisected, and how; None where none is."""
+        return next(((name, one) for name, one in self.asked_factors.items() if isinstance(one, BisectSpec)), None)
+
+    def with_opened(self, opened: Sequence[float]) -> Self:
+        """The same sweep with the cells that were opened between the ends of the factor that is bisected."""
+        wider = self.model_copy()
+        wider._opened = tuple(opened)
+        return wider
 
     @property
     def num_replicates(self) -> int:
@@ -345,22 +348,3 @@ class SweepSpec(Model):
         plain = self.model_dump(mode="json", by_alias=True)
         plain["training"] = self.training.model_dump(mode="json", exclude_unset=True)
         return plain
-
-
-def _as_text(value: Any) -> Any:
-    """A list of names as the text that names them; anything else as it is."""
-    named = isinstance(value, list) and value and all(isinstance(name, str) for name in value)
-    return joined(value) if named else value
-
-
-def joined(names: Sequence[str]) -> str:
-    """Names as one text, separated by commas, with quotes where a name holds one."""
-    text = io.StringIO()
-    csv.writer(text, lineterminator="").writerow(names)
-    return text.getvalue()
-
-
-def listed(text: str) -> tuple[str, ...]:
-    """The names in a text that separates them by commas; a name with a comma in it stands in double quotes."""
-    rows = csv.reader([text], skipinitialspace=True)
-    return tuple(name.strip() for row in rows for name in row if name.strip())

@@ -13,7 +13,8 @@ import pytest
 
 from raymae.data.tables import read_table
 from raymae.errors import DataError
-from raymae.spec.sweep import DataSpec, Reading, joined, listed
+from raymae.spec.names import joined, listed
+from raymae.spec.sweep import DataSpec, Reading
 from raymae.spec.trial import TrialConfig, TrialData
 
 PLAIN = ["area,rooms,kind", "50.5,4,a", "52.7,6,b", "47.5,5,a", "48.25,5,b"]

@@ -352,4 +352,4 @@ def test_json_schema_describes_every_field() -> None:
     described = json_schema()["properties"]
     missing = [name for name, value in described.items() if "description" not in value and "$ref" not in value]
     assert not missing
-    assert set(described) == set(SweepSpec.model_fields)
+    assert set(described) == {field.alias or name for name, field in SweepSpec.model_fields.items()}

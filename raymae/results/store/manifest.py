@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from functools import cache
@@ -84,6 +85,7 @@ class Manifest:
         looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
         pretrains_on: What pretraining sees where that is not the training split alone, and what was left out; or "".
         factors: By arm the factors of the sweep that it has; empty where the sweep has none.
+        opened: Values of the factor that is bisected whose cells were opened, in the order in which they were.
     """
 
     raymae_version: str
@@ -97,6 +99,7 @@ class Manifest:
     looked_before: bool = False
     pretrains_on: str = ""
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    opened: tuple[int | float, ...] = ()
 
     def shared(self, dataset: str) -> dict[str, object]:
         """The columns that have the same value in every row of a dataset."""
@@ -121,7 +124,11 @@ class Manifest:
         for arm in spec.arms:
             if arm not in self.task.arms:
                 raise ResultsError(f"{where}: spec.arms: {unknown('arm', arm, self.task.arms)}")
-        return spec
+        low, high = spec.bisected[1].bisect if spec.bisected else (math.inf, -math.inf)
+        if not all(low < value < high for value in self.opened):
+            raise ResultsError(f"{where}: opened: holds values between the ends of the factor that is bisected, got "
+                               f"{shorten(self.opened)}. Restore the file, or delete the folder")
+        return spec.with_opened(self.opened)
 
     def to_json(self) -> dict[str, object]:
         """Plain values."""
@@ -154,6 +161,7 @@ class Manifest:
             looked_before=plain.get("looked_before", False),
             pretrains_on=plain.get("pretrains_on", ""),
             factors={arm: tuple(names) for arm, names in plain.get("factors", {}).items()},
+            opened=tuple(plain.get("opened", ())),
         )
 
 

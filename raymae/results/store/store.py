@@ -117,7 +117,7 @@ class Store:
         self._writing().put(config(trial_id), plain)
 
     def keep_found(self, manifest: Manifest) -> None:
-        """Write down what was found out before the first trial, once and for all runs of the sweep.
+        """Write down what was found out before the first trial, or a cell's, once and for all runs of the sweep.
 
         Raises:
             ResultsError: It could not be written.

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
+from raymae.results.verdict.bisection import place_text
 from raymae.results.verdict.numbers import (
     duration,
     interval_decimals,
@@ -93,7 +94,7 @@ def _of_cells(verdict: Verdict, metric: str) -> str:
     differences = f"Difference in test {metric}: {' to '.join(spread) if len(pairs) > 1 else spread[0]}."
     unlearned = {text for one, pair in pairs if (text := unlearned_text(pair, one))}
     mind = f"Mind: {'; '.join(sorted(unlearned)[:MOST_NAMED])}." if unlearned else ""
-    return " ".join(filter(None, (f"{subject} {', '.join(parts)}.", differences, adjusted, mind,
+    return " ".join(filter(None, (f"{subject} {', '.join(parts)}.", place_text(verdict), differences, adjusted, mind,
                                   _rule_of_cells(verdict))))
 
 

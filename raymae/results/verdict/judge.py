@@ -18,6 +18,7 @@ from raymae.results.store.columns import alone_s, is_test, param_columns
 from raymae.results.store.layout import VERDICT
 from raymae.results.store.manifest import Manifest, checked
 from raymae.results.store.store import Store
+from raymae.results.verdict.bisection import place_of
 from raymae.results.verdict.cells import CellRows, counted, done, rows_by_cell
 from raymae.results.verdict.finals import Chosen
 from raymae.results.verdict.pareto import pareto_front
@@ -121,7 +122,10 @@ def judge(
         for cell, one in zip(looked, verdicts, strict=True))
     shown = next((one for one in answers if one.cell == spec.search.at), answers[0])
     of_one = replace(verdicts[0], **vars(shown))
-    return replace(of_one, cells=answers, complete=all(one.complete for one in answers), spent=_spent(trials, spec))
+    whole = spec.bisected is not None and "int" in manifest.columns["trials"].get(spec.bisected[0], "")
+    place = place_of(answers, spec, manifest.task.objective, whole=whole)
+    complete = all(one.complete for one in answers) and (place is None or place.next is None)
+    return replace(of_one, cells=answers, complete=complete, spent=_spent(trials, spec), place=place)
 
 
 @dataclass(frozen=True)

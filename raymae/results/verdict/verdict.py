@@ -14,6 +14,7 @@ from typing import Any, Literal
 from raymae.results.store.manifest import SweepData
 from raymae.results.verdict.finals import Chosen
 from raymae.results.verdict.pareto import FrontPoint, Pareto
+from raymae.results.verdict.place import Place
 from raymae.results.verdict.statistics import Interval, Score
 from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
@@ -256,6 +257,7 @@ class Verdict:
             there are no factors.
         cells: All cells, in the order of the sweep file; empty in the verdict of one.
         spent: By arm its computing in all cells together; None in the verdict of one.
+        place: Where the answer changes along the factor that is bisected; None where none is.
     """
 
     sweep: str
@@ -270,10 +272,11 @@ class Verdict:
     cell: Mapping[str, Scalar] | None = None
     cells: tuple[CellAnswer, ...] = ()
     spent: Mapping[str, Spent] | None = None
+    place: Place | None = None
 
     def each(self) -> tuple[Verdict, ...]:
         """The verdict of each cell; of a sweep without factors it is this one alone."""
-        return tuple(replace(self, cells=(), spent=None, **vars(one)) for one in self.cells) or (self,)
+        return tuple(replace(self, cells=(), spent=None, place=None, **vars(one)) for one in self.cells) or (self,)
 
     def test(self, arm: ArmResult) -> Score | None:
         """An arm's test score in the objective; None where it has none."""
@@ -297,6 +300,7 @@ class Verdict:
             "data": SweepData(**found["data"]),
             "cells": tuple(CellAnswer(**{**cell, **_answer(cell)}) for cell in found.get("cells", ())),
             "spent": {arm: Spent(**spent) for arm, spent in found["spent"].items()} if found.get("spent") else None,
+            "place": Place.from_json(found["place"]) if found.get("place") else None,
         })
 
 

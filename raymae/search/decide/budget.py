@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from raymae.search.decide.trials import Trial, Trials
 from raymae.spec.sweep import SweepSpec
@@ -119,6 +119,24 @@ class Budget:
                 total += left * (each + HANDOVER_S)
                 longest = max(longest, each)
         return RESERVE * (total / self.slots + longest)
+
+    def fits_cell(self, arms: Mapping[str, tuple[Sequence[str], int]], *, searched: bool) -> bool:
+        """Whether a new cell of the factors can have its replicates.
+
+        Args:
+            arms: By arm its lanes in the cells so far, the longest of which stands for the new one, and the replicates
+                that it needs there.
+            searched: Whether the cell is searched by itself: then each arm needs a trial before them.
+        """
+        left = self.seconds_left()
+        if left is None:
+            return True
+        total = longest = 0.0
+        for lanes, replicates in arms.values():
+            each = max((self._replicate_s(lane) or 0.0 for lane in lanes), default=0.0)
+            total += (replicates + searched) * (each + HANDOVER_S)
+            longest = max(longest, each)
+        return left > RESERVE * (total / self.slots + longest)
 
     def _replicate_s(self, lane: str) -> float | None:
         """Expected wall time of one replicate of a lane: as long as its best trial takes with all its epochs, or the

@@ -22,6 +22,7 @@ from raymae.search.decide.enough import Enough
 from raymae.search.decide.finals import Finals
 from raymae.search.decide.gate import Gate
 from raymae.search.decide.observers import Observer, Observers
+from raymae.search.decide.opening import Opening
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
@@ -55,6 +56,7 @@ class Conductor:
         searches: The search of each lane.
         replicates: Replicates of its best by lane.
         budget: What may be spent, and the slots.
+        opening: Opens cells of a factor that is bisected.
         interrupted: Whether it was told to end.
         shares_cluster: Whether other sweeps have taken slots from this one.
         last_event: Time of the last report or end, by the clock.
@@ -75,13 +77,15 @@ class Conductor:
         self.interrupted = self.shares_cluster = False
         self.last_event = clock()
         self._lock = threading.RLock()
+        enough = Enough(spec.budget, plans, self.searches.quota, self.trials)
+        self.opening = Opening(spec, plans, self.searches, self._rounds, self.budget, store, self._lock, enough)
         self._observers = Observers(observers)
         self._encoders = encoders
         self._gate = Gate(self.trials, self.searches, store, clock, encoders)
         self._stages = Stages(self.trials, self.searches, self.budget, self._gate, reopened=extended)
         self._agenda = Agenda(
             Proposals(spec, plans, source, clock), self.trials, self.searches, self._rounds, self.budget, self._gate,
-            Enough(spec.budget, plans, self.searches.quota, self.trials), self._stages, encoders=encoders)
+            enough, self._stages, encoders=encoders)
         self._endings = Endings(self.trials, self.searches, self._agenda, self._gate, clock)
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.searches.quota, self.replicates, self.trials, self.budget,

@@ -9,7 +9,7 @@ answers of their own: each ends by itself, but for cells that share the trials o
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from raymae.search.decide.trials import Trials
 from raymae.spec.limits import BudgetSpec
@@ -32,8 +32,14 @@ class Enough:
         self, budget: BudgetSpec, plans: Mapping[str, ArmPlan], quota: dict[str, int], trials: Trials
     ) -> None:
         self._budget, self._plans, self._quota, self._trials = budget, plans, quota, trials
-        self._open = _compared(plans, quota) if budget.target is not None or budget.patience_trials else []
+        self._open: list[list[str]] = []
         self._met: list[tuple[list[str], str]] = []
+        self.add(plans)
+
+    def add(self, lanes: Collection[str]) -> None:
+        """Look at lanes, too, that there are from now on."""
+        if self._budget.target is not None or self._budget.patience_trials:
+            self._open += _compared({lane: self._plans[lane] for lane in lanes}, self._quota)
 
     def look(self) -> None:
         """Note which searches have found enough; after every trial that ends, and for good."""

@@ -9,15 +9,17 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
 from raymae.results.verdict.verdict import CellAnswer, Verdict
 from raymae.search.decide.trials import Trials
-from raymae.spec.factors import cells
+from raymae.spec.factors import Cell, cells
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.sweep import SweepSpec
 
 
 @dataclass
 class _CellRound:
-    """How far a cell is: its lanes, replicates asked for of each, whether its primary comparison is decided."""
+    """How far a cell is: its values, its lanes, replicates asked for of each, whether its primary comparison is decided.
+    """
 
+    cell: Cell
     lanes: tuple[str, ...]
     asked: int
     decided: bool = False
@@ -40,12 +42,21 @@ class Rounds:
 
     def __init__(self, spec: SweepSpec, plans: Mapping[str, ArmPlan], trials: Trials, store: Store) -> None:
         self._spec, self._plans, self._trials, self._store = spec, plans, trials, store
-        self._cells = [
-            _CellRound(tuple(lane for lane, plan in plans.items()
-                             if all(cell[name] == value for name, value in plan.cell.items())), spec.num_replicates)
-            for cell in cells(spec.factors)]
+        self._cells: list[_CellRound] = []
         self.wanted: dict[str, int] = {}
+        self.widen(spec)
+
+    def widen(self, spec: SweepSpec) -> None:
+        """Take in the cells that a sweep has; those that are known are as far as they were."""
+        self._spec, known = spec, self._cells
+        self._cells = [next((one for one in known if one.cell == cell), None) or self._new(cell)
+                       for cell in cells(spec.factors)]
         self._want()
+
+    def _new(self, cell: Cell) -> _CellRound:
+        lanes = (lane for lane, plan in self._plans.items()
+                 if all(cell[name] == value for name, value in plan.cell.items()))
+        return _CellRound(cell, tuple(lanes), self._spec.num_replicates)
 
     def catch_up(self) -> None:
         """Go on with the round that an earlier run of the sweep had begun."""

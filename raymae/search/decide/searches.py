@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.groups import EncoderGroups
@@ -35,20 +35,40 @@ class Searches:
 
     def __init__(self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective) -> None:
         self._cost, self._metric = spec.search.cost, objective.val
-        arms = list(dict.fromkeys(plan.name for plan in plans.values()))
-        self.studies = {
-            name: ArmStudy(plan, spec.search, objective, arms.index(plan.name)) for name, plan in plans.items()
-        }
-        self.populations = {
-            name: Population(plan, spec.search, objective)
-            for name, plan in plans.items() if spec.search.scheduler == "pbt" and plan.live
-        }
-        size = spec.search.finetunes_per_encoder
-        self.groups = {name: EncoderGroups(size, plan.shared) for name, plan in plans.items()
-                       if size > 1 and plan.arm.kind == "pretrained"}
-        self.served = {name: [other for other, plan in plans.items() if plan.home == name] for name in plans}
-        quota = {name: study.num_trials if plans[name].home == name else 0 for name, study in self.studies.items()}
-        self.quota = _shrunk(quota, spec.budget.num_trials)
+        self._spec, self._objective = spec, objective
+        self._arms = list(dict.fromkeys(plan.name for plan in plans.values()))
+        self.studies: dict[str, ArmStudy] = {}
+        self.populations: dict[str, Population] = {}
+        self.groups: dict[str, EncoderGroups] = {}
+        self.served: dict[str, list[str]] = {}
+        self.quota: dict[str, int] = {}
+        self.add(plans, plans)
+
+    def add(self, new: Mapping[str, ArmPlan], plans: Mapping[str, ArmPlan]) -> None:
+        """Search lanes that there are from now on.
+
+        Args:
+            new: Those.
+            plans: All, the new ones among them.
+        """
+        search, objective = self._spec.search, self._objective
+        for name, plan in new.items():
+            self.studies[name] = ArmStudy(plan, search, objective, self._arms.index(plan.name))
+            if search.scheduler == "pbt" and plan.live:
+                self.populations[name] = Population(plan, search, objective)
+            if search.finetunes_per_encoder > 1 and plan.arm.kind == "pretrained":
+                self.groups[name] = EncoderGroups(search.finetunes_per_encoder, plan.shared)
+        for name in plans:
+            self.served[name] = [other for other, plan in plans.items() if plan.home == name]
+        quota = {name: self.studies[name].num_trials if plan.home == name else 0 for name, plan in new.items()}
+        self.quota.update(_shrunk(quota, self._share({str(plan.cell) for plan in new.values() if plan.cell})))
+
+    def _share(self, new: Collection[str]) -> int | None:
+        """The search trials that new cells may have: where a factor is bisected, as if all its cells were opened."""
+        total, bisected = self._spec.budget.num_trials, self._spec.bisected
+        if total is None or bisected is None or self._spec.search.at:
+            return total
+        return total * len(new) // bisected[1].cells
 
     def change_plan(self, lane: str, plan: ArmPlan) -> None:
         """Search a lane by another plan; before anything is proposed."""
@@ -81,6 +101,6 @@ class Searches:
 
 def _shrunk(quota: dict[str, int], total: int | None) -> dict[str, int]:
     """Lower every lane's quota evenly until the sum fits the budget; each that is searched keeps at least one trial."""
-    while total is not None and sum(quota.values()) > total and max(quota.values()) > 1:
+    while quota and total is not None and sum(quota.values()) > total and max(quota.values()) > 1:
         quota[max(quota, key=lambda name: quota[name])] -= 1
     return quota

@@ -122,6 +122,10 @@ class Display:
         times = ", ".join(f"{arm} {times:.3g} times" for arm, times in times_epochs.items())
         self._print(f"epochs: {times}" if times else "epochs: equal already", always=True)
 
+    def opened(self, factor: str, value: int | float) -> None:
+        """A cell of a factor that is bisected is opened."""
+        self._print(f"opens a cell: {factor} {said(value)}", always=True)
+
     def waiting(self, room: int, slots: int) -> None:
         """There is room for fewer trials than shall run at once: the others wait for nodes."""
         if room < slots:

@@ -1,0 +1,87 @@
+"""Where the answer changes along a factor that is bisected: found in the cells that are open, and put into words."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+from raymae.results.verdict.numbers import with_interval
+from raymae.results.verdict.place import Place, Side
+from raymae.results.verdict.verdict import CellAnswer, Verdict
+from raymae.spec import Objective, SweepSpec
+from raymae.spec.factors import said
+
+
+def place_of(cells: Sequence[CellAnswer], spec: SweepSpec, objective: Objective, *, whole: bool) -> Place | None:
+    """Find the change of a sweep's answer, and the value at which it is looked for next.
+
+    Args:
+        cells: The answer of every cell, in order of the factor's value.
+        spec: The sweep.
+        objective: What is compared.
+        whole: Whether the factor is a whole number.
+
+    Returns:
+        None where no factor is bisected.
+    """
+    if spec.bisected is None:
+        return None
+    (factor, bisect), first = spec.bisected, next((one.pairs[0] for one in cells if one.pairs), None)
+    sides = [side for one in cells if (side := _side(one, factor, objective, spec.margin or 0.0)) is not None]
+    place = Place(factor, first.a if first else "", first.b if first else "", None, None, 0, len(cells), bisect.cells)
+    if not {*bisect.bisect} <= {side.value for side in sides}:
+        return place
+    changes = [(below, above) for below, above in pairwise(sides) if below.better != above.better]
+    if not changes:
+        return Place(factor, place.a, place.b, sides[0], sides[-1], 0, len(cells), bisect.cells)
+    below, above = changes[0]
+    half = bisect.half(below.value, above.value, whole=whole) if len(cells) < bisect.cells else None
+    known = {one.cell[factor] for one in cells}  # one that could not be compared is not opened again
+    return Place(factor, place.a, place.b, below, above, len(changes), len(cells), bisect.cells,
+                 None if half in known else half)
+
+
+def _side(cell: CellAnswer, factor: str, objective: Objective, margin: float) -> Side | None:
+    """The first comparison of a cell; None where it has none."""
+    value = cell.cell[factor]
+    if not cell.pairs or not isinstance(value, (int, float)):
+        return None
+    pair = cell.pairs[0]
+    gain = -pair.difference if objective.mode == "min" else pair.difference
+    return Side(value, pair.difference, pair.ci95, pair.verdict, gain > margin)
+
+
+def place_text(verdict: Verdict) -> str:
+    """Where the answer changes, in two sentences; "" where no factor is bisected."""
+    place = verdict.place
+    if place is None:
+        return ""
+    if place.below is None or place.above is None:
+        return f"Where it changes along {place.factor} is not known: it takes a comparison at both ends."
+    subject = f"{place.a} scores better than {place.b}"
+    ends = [f"{said(side.value)} ({with_interval(side.difference, side.ci95)}, {side.verdict})"
+            for side in (place.below, place.above)]
+    if not place.changes:
+        how = subject if place.below.better else f"{place.a} scores no better than {place.b}"
+        found = f"{how} at both ends of {place.factor}, {ends[0]} and {ends[1]}: no change between them was looked for."
+    elif place.below.better:
+        found = f"{subject} up to {place.factor} {ends[0]} and no longer at {ends[1]}: it changes between the two."
+    else:
+        found = f"{subject} from {place.factor} {ends[1]} on and not yet at {ends[0]}: it changes between the two."
+    return f"{found} {_how(place, verdict)}"
+
+
+def _how(place: Place, verdict: Verdict) -> str:
+    """By what rule it was found, and what that leaves open."""
+    margin = verdict.rule.margin if verdict.rule is not None else None
+    rule = "by the sign of the estimated difference" if margin is None else \
+        f"by whether the estimated difference is above the margin of {margin:g}"
+    parts = [f"{place.opened} of at most {place.most} cells, opened one after another where those before pointed, "
+             f"{rule}; p-values are adjusted for all cells that were opened"]
+    if place.changes > 1:
+        parts.append(f"it changes {place.changes} times, and the first is named")
+    elif place.changes:
+        parts.append("a single change is taken for granted")
+    if place.next is not None:
+        parts.append(f"the next cell is {said(place.next)}")
+    return f"Bisected: {'; '.join(parts)}."
