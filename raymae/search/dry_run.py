@@ -38,13 +38,15 @@ def describe(plan: Plan) -> dict[str, Any]:
     arms = []
     for name in spec.arms:
         lanes = [arm for arm in plan.arms.values() if arm.name == name]
-        arm, searched = lanes[0], sum(lane.home == lane.lane for lane in lanes)
+        arm, num_lanes = lanes[0], most_lanes(lanes, spec)
+        searched = num_lanes if num_lanes > len(lanes) and not spec.search.at else \
+            sum(lane.home == lane.lane for lane in lanes)
         trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
         each, finals = arm.arm.num_replicates(spec.num_replicates), spec.search.num_finals(trials)
-        pretrainings = searched * _pretrainings(arm, trials, finals, spec) + len(lanes) * _pretrainings(
+        pretrainings = searched * _pretrainings(arm, trials, finals, spec) + num_lanes * _pretrainings(
             arm, 0, each, spec)
         arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": searched * trials, "finals": searched * finals,
-                     "replicates": len(lanes) * each, "pretrainings": pretrainings, **_start(plan, name),
+                     "replicates": num_lanes * each, "pretrainings": pretrainings, **_start(plan, name),
                      "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
     res = spec.resources
     return {
@@ -62,9 +64,16 @@ def describe(plan: Plan) -> dict[str, Any]:
                    "target": spec.budget.target, "patience_trials": spec.budget.patience_trials,
                    "metric": plan.schema.objective.val},
         "factors": {name: list(values) for name, values in spec.factors.items()}, "at": dict(spec.search.at),
+        "bisect": None if spec.bisected is None else {
+            "factor": spec.bisected[0], "cells": spec.bisected[1].cells, "log": spec.bisected[1].by_log},
         "arms": arms,
         "num_trials": sum(arm["num_trials"] + arm["finals"] + arm["replicates"] for arm in arms),
     }
+
+
+def most_lanes(lanes: Sequence[ArmPlan], spec: SweepSpec) -> int:
+    """How many lanes an arm has at most: of a factor that is bisected all cells may come to be opened."""
+    return spec.bisected[1].cells if spec.bisected is not None and lanes[0].cell else len(lanes)
 
 
 def _pretrainings(arm: ArmPlan, trials: int, replicates: int, spec: SweepSpec) -> int:
@@ -213,7 +222,14 @@ def _factors(description: Mapping[str, Any]) -> str:
     """The cells that the arms are compared in, in one line."""
     factors, at = description["factors"], description["at"]
     listed = " x ".join(f"{name} {', '.join(map(said, values))}" for name, values in factors.items())
-    number = num_cells(factors)
+    number, bisect = num_cells(factors), description["bisect"]
+    if bisect is not None:
+        (low, *_, high), at_most = map(said, factors[bisect["factor"]]), bisect["cells"]
+        each = f"searched at {told(at)}, replicated in every cell" if at else \
+            "each is searched by itself (search.at searches one for all)"
+        return (f"cells: at most {at_most}, {number} of them at first ({bisect['factor']} {low} to {high}, bisected"
+                f"{' by its logarithm' if bisect['log'] else ''}), {each}; trials are counted as if all were opened, "
+                "pretrainings as if cells shared none, which they do where they can")
     searched = f"searched at {told(at)}, replicated in every cell" if at else "each is searched by itself"
     shared = "" if number == 1 else "; pretrainings are counted as if cells shared none, which they do where they can"
     return f"cells: {number} ({listed}), {searched}{shared}"

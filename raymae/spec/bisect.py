@@ -31,8 +31,8 @@ class BisectSpec(Model):
         "in which the answer changes is opened as a new cell, again and again."
     )
     cells: int = Field(6, ge=3, le=MOST_BISECTED, description="Cells at most, with those of the ends.")
-    log: bool | None = Field(None, description="Halve by the logarithm; by default where the ends are positive and more "
-                             "than ten times apart.")
+    log: bool | None = Field(None, description="Halve by the logarithm; by default where the ends are positive and "
+                             "more than ten times apart.")
     tolerance: float = Field(0.02, gt=0, lt=1, description="A bracket of at most this share of the whole range is not "
                              "halved; where halves are by the logarithm, of its logarithm.")
 
@@ -60,7 +60,7 @@ class BisectSpec(Model):
 
     def values(self, opened: Sequence[float]) -> list[Scalar]:
         """The ends and what was opened between them, in order."""
-        return sorted({*self.bisect, *opened})
+        return [*sorted({*self.bisect, *opened})]
 
     def half(self, low: float, high: float, *, whole: bool) -> int | float | None:
         """The value between two others at which a cell is opened next; None where they are close enough together.
@@ -109,9 +109,10 @@ def _distinct(value: dict[str, list[Scalar] | BisectSpec]) -> dict[str, list[Sca
     for name, items in value.items():
         if isinstance(items, BisectSpec):
             if len(value) > 1:
-                raise ValueError(f"{name} is bisected, and a bisected factor stands alone: the change may lie elsewhere "
-                                 f"at each value of {', '.join(other for other in value if other != name)}. Fix the "
-                                 "others under settings or training, in a sweep for each value")
+                others = ", ".join(other for other in value if other != name)
+                raise ValueError(f"{name} is bisected, and a bisected factor stands alone: the change may lie "
+                                 f"elsewhere at each value of {others}. Fix the others under settings or training, in "
+                                 "a sweep for each value")
         elif not items:
             raise ValueError(f"{name} lists no value; leave the factor out, or list the values to compare at")
         elif len({(isinstance(item, bool), item) for item in items}) < len(items):

@@ -32,12 +32,13 @@ def draw_curve(curve: Curve, verdict: Verdict, place: Mapping[str, int], top: fl
     objective = verdict.objective
     metric, better = objective.metric.replace("_", " "), "less" if objective.mode == "min" else "more"
     at = f", {curve.at}" if curve.at else ""
+    shaded = "; it changes where it is shaded" if curve.bracket is not None else ""
     head = f"Test {metric} against {curve.factor}{at}: mean and 95 % interval; {better} is better"
     trained = [one for one in curve.scores if _kind(verdict, one.arm) != "reference"] or list(curve.scores)
     lines, top = _panel(curve, head, curve.scores, trained, place, top, SCORES)
     if curve.differences:
         sign = "below" if objective.mode == "min" else "above"
-        head = f"Difference: {curve.a} minus each; {curve.a} is better where it is {sign} 0"
+        head = f"Difference: {curve.a} minus each; {curve.a} is better where it is {sign} 0{shaded}"
         more, top = _panel(curve, head, curve.differences, curve.differences[:1], place, top + 14, DIFFERENCES,
                            zero=True)
         lines += more
@@ -63,6 +64,10 @@ def _panel(
     def y(value: float) -> float:
         return bottom - (min(max(value, low), high) - low) / (high - low) * height
 
+    if curve.bracket is not None:
+        left, right = map(x, curve.bracket)
+        lines.append(f'<rect x="{left:.1f}" y="{top:.1f}" width="{right - left:.1f}" height="{height:.1f}" '
+                     f'{svg.fill("band")} class="band"/>')
     for value, text in ticks(low, high, 5):
         lines += [svg.line(PAD + LEFT, y(value), WIDTH - PAD - RIGHT, y(value), "line"),
                   svg.text(PAD + LEFT - 8, y(value) + 4, text, "quiet", anchor="end", size=12)]

@@ -176,7 +176,8 @@ def _cells(matrix: Matrix) -> list[str]:
     titles = [*matrix.factors, matrix.a or "first arm", matrix.b or "second arm", "difference", "95 % interval",
               "p (Holm)", "verdict", "skill"]
     return [f"| {' | '.join(map(_md, titles))} |", "|---" * len(titles) + "|",
-            *(f"| {' | '.join(map(_md, (*row.values, *row.cells())))} |" for row in matrix.rows)]
+            *(f"| {' | '.join(map(_md, (*row.named(), *row.cells())))} |" for row in matrix.rows),
+            *(["", f"{matrix.note}."] if matrix.note else [])]
 
 
 def _md(text: str) -> str:

@@ -13,6 +13,8 @@ from raymae.results.verdict.verdict import Pair, Verdict
 from raymae.spec.factors import said, told
 from raymae.spec.space import Scalar
 
+CHANGE = "◂▸"  # in a table, beside the values between which the answer changes
+
 
 @dataclass(frozen=True)
 class MatrixRow:
@@ -29,6 +31,7 @@ class MatrixRow:
         plain: The word alone; "" where there is no comparison yet.
         skill: Mean skill of the first arm's pretraining, or "".
         shown: Whether it is the cell that everything else is about.
+        beside: Whether the answer changes beside it, along a factor that is bisected.
     """
 
     values: tuple[str, ...]
@@ -41,6 +44,11 @@ class MatrixRow:
     plain: str
     skill: str
     shown: bool
+    beside: bool = False
+
+    def named(self) -> tuple[str, ...]:
+        """Its values in the table; a mark where the answer changes beside it."""
+        return tuple(f"{CHANGE} {value}" for value in self.values) if self.beside else self.values
 
     def cells(self) -> tuple[str, ...]:
         """Its cells in the table, after its values."""
@@ -63,6 +71,11 @@ class Matrix:
     b: str
     rows: tuple[MatrixRow, ...]
 
+    @property
+    def note(self) -> str:
+        """What the mark at its rows means; "" where there is none."""
+        return f"{CHANGE} the answer changes between these two" if any(row.beside for row in self.rows) else ""
+
 
 def matrix(verdict: Verdict) -> Matrix | None:
     """The cells of a verdict; None where the sweep has no factors."""
@@ -76,9 +89,12 @@ def matrix(verdict: Verdict) -> Matrix | None:
         scores = [next((one.test(arm) for arm in one.arms if arm.arm == name), None) for one in each]
         means.append([mean + (f" ± {half}" if half else "") for mean, half in mean_cells(scores)])
     common = interval_decimals(pair.ci95 if pair else None for pair in pairs)
+    bracket = verdict.place.bracket if verdict.place is not None else None
     rows = [MatrixRow(tuple(map(said, (one.cell or {}).values())), mean_a, mean_b, *_difference(pair, common),
                       p_cell(pair.p_holm) if pair else "–", worded(pair, one) if pair else "no comparison yet",
-                      pair.verdict if pair else "", _skill(one, a), one.cell == verdict.cell)
+                      pair.verdict if pair else "", _skill(one, a), one.cell == verdict.cell,
+                      bracket is not None and verdict.place is not None
+                      and (one.cell or {})[verdict.place.factor] in bracket)
             for one, pair, mean_a, mean_b in zip(each, pairs, *means, strict=True)]
     return Matrix(tuple(verdict.cells[0].cell), a, b, tuple(rows))
 
@@ -128,6 +144,7 @@ class Curve:
         scores: A line an arm, best first.
         a: The arm that differences are about; "" where there are none.
         differences: `a` minus each other arm.
+        bracket: Two values of the factor between which the answer changes, where it is bisected.
     """
 
     factor: str
@@ -136,6 +153,7 @@ class Curve:
     scores: tuple[CurveLine, ...]
     a: str
     differences: tuple[CurveLine, ...]
+    bracket: tuple[float, float] | None = None
 
 
 def curves(verdict: Verdict) -> tuple[Curve, ...]:
@@ -174,4 +192,4 @@ def _curve(factor: str, at: str, cells: Sequence[Verdict], verdict: Verdict) -> 
         factor, at, min(xs) > 0 and max(xs) / min(xs) >= 8,
         tuple(CurveLine(name, points) for name, points in scores.items() if points), a,
         tuple(CurveLine(name, points) for name, points in sorted(differences.items(), key=lambda one: one[0] != first)
-              if points))
+              if points), verdict.place.bracket if verdict.place is not None else None)

@@ -134,11 +134,12 @@ def cells(verdict: Verdict) -> RenderableType | None:
         table.add_column("skill", justify="right", no_wrap=True)
     for row in found.rows:
         word = f"[{_COLORS[row.plain]}]{row.word}[/]" if row.plain else row.word
-        table.add_row(*map(_escaped, row.values), row.a, row.b, row.difference, row.interval, row.p, word,
+        table.add_row(*map(_escaped, row.named()), row.a, row.b, row.difference, row.interval, row.p, word,
                       *([row.skill] if skilled else []))
     shown = "; ".join(told(verdict.cell or {}).split(", "))
-    table.caption = _escaped(f"p-values are adjusted for all comparisons in all cells; what follows is of {shown}, and "
-                             "`raymae query` has every cell's arms")
+    note = f"{found.note}; " if found.note else ""
+    table.caption = _escaped(f"{note}p-values are adjusted for all comparisons in all cells; what follows is of "
+                             f"{shown}, and `raymae query` has every cell's arms")
     table.caption_justify = "left"
     return _titled(f"Test {verdict.objective.metric} in every cell", table, verdict)
 

@@ -16,7 +16,7 @@ from raymae.spec.sweep import SweepSpec
 
 @dataclass
 class _CellRound:
-    """How far a cell is: its values, its lanes, replicates asked for of each, whether its primary comparison is decided.
+    """How far a cell is: its values and lanes, replicates asked for of each, whether its primary comparison is decided.
     """
 
     cell: Cell

@@ -16,6 +16,7 @@ from raymae.results.store.columns import Row
 from raymae.results.verdict.numbers import duration, significant
 from raymae.results.views.progress import Progress
 from raymae.results.views.watch import panel
+from raymae.spec.factors import said
 
 if TYPE_CHECKING:
     from raymae.search.messages import Message

@@ -43,8 +43,8 @@ class World:
     """A sweep, the clock it runs by, and workers that need so many seconds for each stage."""
 
     def __init__(self, folder, *overrides, slots=2, text=TEXT, clock=None, shelf=None, shared=False, seconds=None,
-                 store=None):
-        self.spec = parse_sweep(text, "simulated.yaml", overrides, schema_of=schema_of)
+                 store=None, opened=()):
+        self.spec = parse_sweep(text, "simulated.yaml", overrides, schema_of=schema_of).with_opened(opened)
         plans = arm_plans(self.spec, SCHEMA)
         self.clock, self.shelf, self.notes = clock or Clock(), Shelf(str(shelf or folder / "encoders")), Notes()
         self.encoders = Encoders(SCHEMA, self.shelf, "sha256:1", clock=self.clock, shared=shared)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -62,6 +63,9 @@ class Memory:
         assert trial_id not in self._configs, "a trial is started once"
         self._configs[trial_id] = json.loads(json.dumps(config))
 
+    def keep_found(self, times_epochs=None, *, cell=None):
+        self.manifest = replace(self.manifest, opened=(*self.manifest.opened, cell))
+
     def trials(self):
         return self._frame("trials")
 
@@ -72,7 +76,7 @@ class Memory:
         return self._configs
 
     def spec(self):
-        return self._spec
+        return self._spec.with_opened(self.manifest.opened)
 
     def objective(self):
         return SCHEMA.objective

@@ -1,0 +1,270 @@
+"""A bisected factor on a simulated clock: the bracket holds the change, with few cells. No Ray."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+from rich.console import Console
+
+from raymae.errors import ResultsError
+from raymae.results.report.figure import curves_figure
+from raymae.results.verdict.headline import headline
+from raymae.results.verdict.judge import verdict_of
+from raymae.results.verdict.matrix import CHANGE, curves, matrix
+from raymae.results.verdict.verdict import Verdict
+from raymae.results.views import show
+from raymae.search.bisecting import is_through, open_cell
+from raymae.search.decide.resume import restore
+from raymae.search.live.display import Display
+from raymae.search.plan import Plan
+from raymae.spec.load import parse_sweep
+from raymae.spec.resolve import arm_plans
+from raymae.tasks import schema_of
+
+from .test_encoders import SCHEMA, World
+from .test_factors import DATA, TEXT, Memory
+
+BISECT = "factors={label_fraction: {bisect: [0.02, 1], cells: 6}}"
+AT = "search.at={label_fraction: 0.02}"
+
+
+class Bisected(World):
+    """A sweep in which mae is better below a share of the labels, and worse above it."""
+
+    def __init__(self, folder, *overrides, turn=0.2, kept=None, factor="label_fraction", **more):
+        self.turn, self.factor = turn, factor
+        overrides = overrides if any(one.startswith("factors") for one in overrides) else (BISECT, *overrides)
+        asked = parse_sweep(TEXT, "b.yaml", overrides, schema_of=schema_of)
+        store = kept or Memory(folder, asked)
+        super().__init__(folder, *overrides, text=TEXT, store=store, opened=store.manifest.opened, **more)
+        plans = arm_plans(self.spec, SCHEMA)
+        self.plan = Plan(self.spec, SCHEMA, plans, None, 2, "")
+
+    @property
+    def store(self):
+        return self.made.store
+
+    @property
+    def rows(self):
+        return self.store.trials().to_dict("records")
+
+    @property
+    def values(self):
+        return self.store.spec().factors[self.factor]
+
+    def run(self, most=100_000):
+        """Run all cells, each opened when those before are through; or no more than so many trials."""
+        for _ in range(most):
+            self.start()
+            if not self.live:
+                assert self.made.finished()
+                wider = open_cell(self.made, self.plan, Display.silent())
+                if wider is None:
+                    return self
+                self.plan = wider
+                continue
+            self.end()
+        return self
+
+    def message(self, trial, phase, **more):
+        message = super().message(trial, phase, **more)
+        if phase == "test":
+            gain = 0.0
+            if trial.config.arm == "mae":
+                gain = 0.05 * (1 if trial.config.params[self.factor] < self.turn else -1)
+            noise = 0.001 * (trial.config.seed * (7 if trial.config.arm == "mae" else 5) % 13)
+            message.report.metrics["test_mse"] = 0.5 - gain + noise
+        return message
+
+
+@pytest.mark.parametrize("turn", [0.021, 0.05, 0.1414, 0.2, 0.37, 0.99])
+def test_the_bracket_holds_the_change(tmp_path, turn):
+    world = Bisected(tmp_path, AT, turn=turn).run()
+    verdict = verdict_of(world.store)
+    low, high = verdict.place.bracket
+    assert low < turn <= high
+    assert len(verdict.cells) == verdict.place.opened == 6
+    assert math.log(high / low) == pytest.approx(math.log(50) / 16, rel=0.05), "four halves of the logarithm"
+    assert verdict.complete
+    assert verdict.place.next is None
+    assert [one.cell["label_fraction"] for one in verdict.cells] == sorted(world.values)
+    assert {one.rule.comparisons for one in verdict.cells} == {sum(
+        pair.p is not None for one in verdict.cells for pair in one.pairs)}, "adjusted for all cells that were opened"
+    below, above = verdict.place.below, verdict.place.above
+    assert (below.better, above.better) == (True, False)
+    cells = {one.cell["label_fraction"]: one.pairs[0] for one in verdict.cells}
+    assert [(cells[side.value].difference, cells[side.value].ci95) for side in (below, above)] == [
+        (below.difference, below.ci95), (above.difference, above.ci95)]
+    assert Verdict.from_json(verdict.to_json()) == verdict
+
+
+def test_every_new_cell_is_searched_by_itself_or_replicates_what_one_cell_found(tmp_path):
+    anew, at = Bisected(tmp_path / "anew").run(), Bisected(tmp_path / "at", AT).run()
+    for world, searched in ((anew, set(anew.values)), (at, {0.02})):
+        counts = Counter((row["arm"], row["stage"], row["label_fraction"]) for row in world.rows
+                         if row["arm"] in ("mae", "scratch") and row["stage"] != "pretrain")
+        for arm in ("mae", "scratch"):
+            assert {share: counts[arm, "search", share] for share in world.values} == {
+                share: 3 if share in searched else 0 for share in world.values}
+            assert {counts[arm, "replicate", share] for share in world.values} == {2}
+        assert max(Counter(row["trial_id"] for row in world.rows).values()) == 1
+    assert sum(row["arm"] == "persistence" for row in anew.rows) == 2, "it has no labels: it counts in every cell"
+
+
+def test_ends_that_agree_are_all_that_is_run(tmp_path):
+    for turn, word in ((2.0, "mae scores better than scratch at both ends"), (0.0, "mae scores no better than")):
+        world = Bisected(tmp_path / word[:20].replace(" ", "-"), AT, turn=turn).run()
+        verdict = verdict_of(world.store)
+        assert world.values == [0.02, 1]
+        assert verdict.complete
+        assert verdict.place.bracket is None
+        assert word in headline(verdict)
+        assert "no change between them was looked for" in headline(verdict)
+        assert not matrix(verdict).note
+
+
+def test_a_change_is_of_the_sign_beyond_the_margin(tmp_path):
+    world = Bisected(tmp_path, AT, "margin=0.2").run()
+    place = verdict_of(world.store).place
+    assert (place.changes, place.below.better) == (0, False), "0.05 better does not matter"
+    assert "the margin of 0.2" in headline(verdict_of(world.store))
+
+
+def test_whole_numbers_are_halved_to_whole_numbers(tmp_path):
+    over = ("factors={epochs: {bisect: [4, 64], cells: 8, tolerance: 0.001}}", "search.at={epochs: 4}")
+    world = Bisected(tmp_path / "wide", *over, turn=10, factor="epochs").run()
+    assert all(isinstance(value, int) for value in world.values)
+    assert world.values == [4, 8, 9, 10, 11, 16, 64] or world.values == [4, 8, 9, 10, 11, 12, 16, 64]
+    assert verdict_of(world.store).place.bracket == (9, 10)
+    narrow = Bisected(tmp_path / "narrow", "factors={epochs: {bisect: [30, 33]}}", "search.at={epochs: 30}", turn=32,
+                      factor="epochs").run()
+    assert narrow.values == [30, 31, 32, 33] or narrow.values == [30, 32, 33]
+    assert verdict_of(narrow.store).place.bracket == (31, 32)
+
+
+def test_a_narrow_bracket_is_not_halved(tmp_path):
+    world = Bisected(tmp_path, "factors={label_fraction: {bisect: [0.02, 1], cells: 8, tolerance: 0.3}}", AT).run()
+    low, high = verdict_of(world.store).place.bracket
+    assert len(world.values) == 4
+    assert math.log(high / low) <= 0.3 * math.log(50)
+
+
+@pytest.mark.parametrize("at", [False, True])
+@pytest.mark.parametrize("ends", [3, 12, 17, 26, 33, 47, 60])
+def test_a_kill_in_mid_bisection_loses_nothing_and_repeats_nothing(tmp_path, ends, at):
+    overrides = (AT,) if at else ()
+    whole = Bisected(tmp_path / "whole", *overrides).run()
+    world = Bisected(tmp_path / "cut", *overrides).run(ends)
+    kept = world.store
+    again = Bisected(tmp_path / "cut", *overrides, kept=kept)  # nobody told the first that it was over
+    restore(again.made)
+    assert set(world.values) <= set(again.spec.factors["label_fraction"])
+    again.run()
+    assert again.values == whole.values
+    assert again.store.manifest.opened == whole.store.manifest.opened
+    rows = again.rows
+    assert max(Counter(row["trial_id"] for row in rows).values()) == 1
+    told = [Counter((row["arm"], row["stage"], row["label_fraction"]) for row in one if row["stage"] != "pretrain"
+                    and row["arm"] != "persistence") for one in (rows, whole.rows)]
+    assert told[0] == told[1]
+    assert verdict_of(kept).complete
+    third = Bisected(tmp_path / "cut", *overrides, kept=kept)
+    restore(third.made)
+    assert is_through(third.made)
+
+
+def test_between_two_cells_the_sweep_is_not_finished(tmp_path):
+    world = Bisected(tmp_path, AT)
+    while not (world.start() or world.made.finished()):
+        world.end()
+    verdict = verdict_of(world.store)
+    assert all(one.complete for one in verdict.cells)
+    assert not verdict.complete
+    assert verdict.place.next == 0.141
+    assert not is_through(world.made)
+    assert "the next cell is 0.141" in headline(verdict)
+
+
+def test_rounds_go_on_in_cells_that_are_opened(tmp_path):
+    world = Bisected(tmp_path, AT, "replicates={min: 4, max: 12, until: decided}").run()
+    verdict = verdict_of(world.store)
+    assert verdict.complete
+    assert len(verdict.cells) == 6
+    assert {one.pairs[0].verdict for one in verdict.cells} == {"helps", "hurts"}
+
+
+def test_a_cell_is_opened_only_where_its_replicates_fit(tmp_path):
+    free = Bisected(tmp_path / "free", AT).run()
+    ended = free.clock.now
+    world = Bisected(tmp_path / "tight", AT, f"budget.wall_minutes={0.7 * ended / 60}").run()
+    assert 2 < len(world.values) < 6
+    assert world.clock.now <= 0.7 * ended
+    verdict = verdict_of(world.store)
+    assert all(one.complete for one in verdict.cells)
+    assert not verdict.complete
+    assert any("no room for another cell" in text for text in world.notes.warnings)
+    again = Bisected(tmp_path / "tight", AT, f"budget.wall_minutes={0.7 * ended / 60}", kept=world.store)
+    restore(again.made)
+    assert len(again.run().values) == 6, "the same command goes on"
+
+
+def test_a_budget_of_trials_is_for_all_cells(tmp_path):
+    world = Bisected(tmp_path, "search.num_trials=20", "budget.num_trials=36").run()
+    assert len(world.values) == 6
+    searched = Counter(row["label_fraction"] for row in world.rows if row["stage"] == "search"
+                       and row["arm"] != "persistence")
+    assert max(searched.values()) <= 6
+    assert sum(searched.values()) <= 36
+
+
+def test_a_cell_without_a_comparison_ends_it(tmp_path):
+    world = Bisected(tmp_path, AT)
+    world.fails = lambda trial: "broken" if trial.stage == "replicate" and 0.1 < trial.config.params.get(
+        "label_fraction", 0) < 0.9 and trial.config.arm == "mae" else None
+    world.run()
+    verdict = verdict_of(world.store)
+    assert world.values == [0.02, 0.141, 1]
+    assert verdict.place.bracket == (0.02, 1)
+    assert verdict.place.next is None
+
+
+def test_table_curve_terminal_and_json_show_the_bracket(tmp_path):
+    world = Bisected(tmp_path, AT, "replicates=4").run()
+    verdict = verdict_of(world.store)
+    low, high = verdict.place.bracket
+    table = matrix(verdict)
+    assert [row.named()[0] for row in table.rows if row.beside] == [f"{CHANGE} {low:g}", f"{CHANGE} {high:g}"]
+    assert sum(row.beside for row in table.rows) == 2
+    [curve] = curves(verdict)
+    assert curve.bracket == (low, high)
+    drawn = curves_figure(verdict, list(SCHEMA.arms))
+    ElementTree.fromstring(drawn)
+    assert drawn.count('class="band"') == 2
+    assert "it changes where it is shaded" in drawn
+    said = headline(verdict)
+    assert f"up to label_fraction {low:g} (" in said
+    assert f"no longer at {high:g} (" in said
+    assert "by the sign of the estimated difference" in said
+    console = Console(width=160, record=True)
+    console.print(show.cells(verdict))
+    text = console.export_text()
+    assert f"{CHANGE} {low:g}" in text
+    assert "the answer changes between these two" in text
+    plain = verdict.to_json()["place"]
+    assert (plain["below"]["value"], plain["above"]["value"]) == (low, high)
+    assert len(plain["below"]["ci95"]) == 2
+    assert verdict.each()[0].place is None
+
+
+def test_what_was_opened_lies_within_the_range(tmp_path):
+    world = Bisected(tmp_path, AT)
+    for opened in ((0.02,), (7.0,), (math.nan,)):
+        with pytest.raises(ResultsError, match="sweep.json: opened: holds values between the ends"):
+            replace(world.store.manifest, opened=opened).sweep("sweep.json")
+    assert replace(world.store.manifest, opened=(0.3,)).sweep("sweep.json").factors == {
+        "label_fraction": [0.02, 0.3, 1]}
+    assert DATA["name"] == world.store.manifest.data.name
