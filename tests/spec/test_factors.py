@@ -7,6 +7,7 @@ import time
 import pytest
 
 from raymae.errors import SpecError
+from raymae.spec.bisect import BisectSpec
 from raymae.spec.factors import cells, lane, num_cells
 from raymae.spec.load import json_schema, parse_sweep
 from raymae.spec.resolve import arm_plans
@@ -121,3 +122,66 @@ def test_lanes_have_names_that_are_files_and_differ() -> None:
 def test_the_published_schema_has_them() -> None:
     properties = json_schema()["properties"]
     assert "cell" in properties["factors"]["description"]
+
+
+BISECTED = "factors={label_fraction: {bisect: [0.02, 1], cells: 6}}"
+
+
+def test_a_bisected_factor_has_its_ends_and_what_was_opened() -> None:
+    spec = load(BISECTED)
+    assert spec.factors == {"label_fraction": [0.02, 1]}
+    assert spec.with_opened([0.5, 0.1]).factors == {"label_fraction": [0.02, 0.1, 0.5, 1]}
+    assert spec.factors == {"label_fraction": [0.02, 1]}, "a spec does not change"
+    assert SweepSpec.model_validate(spec.with_opened([0.5]).to_json()) == spec, "what was opened is no wish"
+    assert list(arm_plans(spec.with_opened([0.5]), schema_of("forecasting"))) == [
+        "mae-lf0.02", "scratch-lf0.02", "persistence", "mae-lf0.5", "scratch-lf0.5", "mae-lf1", "scratch-lf1"]
+
+
+def test_halves_are_geometric_where_the_ends_are_far_apart_and_whole_where_the_parameter_is() -> None:
+    def half(low: float, high: float, *, whole: bool = False, **more: object) -> float | None:
+        return BisectSpec(bisect=(low, high), **more).half(low, high, whole=whole)
+
+    assert half(0.01, 1.0) == 0.1
+    assert half(0.1, 1.0) == 0.55, "ten times is not more than ten times"
+    assert half(0.01, 1.0, log=False) == 0.505
+    assert half(-1, 1) == 0.0
+    assert half(4, 64, whole=True) == 16
+    assert half(4, 5, whole=True) is None
+    assert len(BisectSpec(bisect=(0.01, 1.0), cells=6).halves(whole=False)) == 15
+    assert len(BisectSpec(bisect=(4, 8), cells=8, tolerance=1e-6).halves(whole=True)) == 3
+
+
+@pytest.mark.parametrize(("said", "found"), [
+    ("{bisect: [1, 1]}", "bisect: needs [low, high], two finite numbers with low < high, got [1, 1]"),
+    ("{bisect: [1, 0.02]}", "bisect: needs [low, high]"),
+    ("{bisect: [a]}", "bisect: needs [low, high], two finite numbers with low < high, got ['a']"),
+    ("{bisect: [0.1, b]}", "bisect: needs [low, high]"),
+    ("{bisect: some}", "bisect: needs [low, high]"),
+    ("{bisect: [0.1, .inf]}", "bisect: needs [low, high]"),
+    ("{bisect: [true, 2]}", "bisect: needs [low, high]"),
+    ("{bisect: [0.1, 0.5, 1]}", "bisect: needs [low, high]"),
+    ("{bisect: [0.1, 1], cells: 10000}", "cells: must be at most 8, got 10000"),
+    ("{bisect: [0.1, 1], cells: 2}", "cells: must be at least 3, got 2"),
+    ("{bisect: [0.1, 1], cels: 4}", "cels: unknown key 'cels'; did you mean `cells`?"),
+    ("{bisect: [0, 1], log: true}", " log needs ends above 0, got [0, 1]"),
+    ("{cells: 4}", "bisect: is required"),
+    ("{bisect: [0.02, 2]}", " input should be less than or equal to 1, got 2.0"),
+])
+def test_a_range_that_cannot_be_bisected_is_refused_with_the_rule(said: str, found: str) -> None:
+    place = "--set: factors.label_fraction" + (":" if found[0] == " " else ".")
+    assert any(one.startswith(place + found) for one in problems("factors={}", f"factors.label_fraction={said}"))
+
+
+@pytest.mark.parametrize(("overrides", "found"), [
+    (["factors.label_fraction={bisect: [0.02, 1]}"], "label_fraction is bisected, and a bisected factor stands alone"),
+    ([BISECTED, "search.at={label_fraction: 0.5}"], "is no value of the factor, got 0.5; allowed: 0.02, 1"),
+    ([BISECTED, "replicates=1"], "replicates is 1; set it to 2 or more"),
+    ([BISECTED, "arms=[mae]"], "is bisected by the difference of two arms"),
+    (["factors={protocol: {bisect: [0, 1]}}"], "is no number, which alone can be bisected"),
+    (["factors={lookback: {bisect: [24.5, 96]}}"], "is a whole number, so that bisect needs two of them"),
+    (["factors={lookback: {bisect: [48, 384]}}", "settings.patch_size=12"],
+     "which bisecting may open; list the values instead"),
+    (["asked_factors={}"], "unknown key 'asked_factors'"),
+])
+def test_what_a_bisected_factor_needs_is_told(overrides: list[str], found: str) -> None:
+    assert any(found in one for one in problems(*overrides)), problems(*overrides)

@@ -81,7 +81,7 @@ class Bisected(World):
         return message
 
 
-@pytest.mark.parametrize("turn", [0.021, 0.05, 0.1414, 0.2, 0.37, 0.99])
+@pytest.mark.parametrize("turn", [0.021, 0.1414, 0.37])
 def test_the_bracket_holds_the_change(tmp_path, turn):
     world = Bisected(tmp_path, AT, turn=turn).run()
     verdict = verdict_of(world.store)
@@ -154,7 +154,7 @@ def test_a_narrow_bracket_is_not_halved(tmp_path):
 
 
 @pytest.mark.parametrize("at", [False, True])
-@pytest.mark.parametrize("ends", [3, 12, 17, 26, 33, 47, 60])
+@pytest.mark.parametrize("ends", [3, 17, 26, 47])
 def test_a_kill_in_mid_bisection_loses_nothing_and_repeats_nothing(tmp_path, ends, at):
     overrides = (AT,) if at else ()
     whole = Bisected(tmp_path / "whole", *overrides).run()
