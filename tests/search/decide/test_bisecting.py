@@ -263,7 +263,7 @@ def test_table_curve_terminal_and_json_show_the_bracket(tmp_path):
 def test_what_was_opened_lies_within_the_range(tmp_path):
     world = Bisected(tmp_path, AT)
     for opened in ((0.02,), (7.0,), (math.nan,)):
-        with pytest.raises(ResultsError, match="sweep.json: opened: holds values between the ends"):
+        with pytest.raises(ResultsError, match=r"sweep\.json: opened: holds values between the ends"):
             replace(world.store.manifest, opened=opened).sweep("sweep.json")
     assert replace(world.store.manifest, opened=(0.3,)).sweep("sweep.json").factors == {
         "label_fraction": [0.02, 0.3, 1]}

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 from collections import Counter
-from dataclasses import replace
 from xml.etree import ElementTree
 
 import pyarrow as pa
@@ -63,8 +62,8 @@ class Memory:
         assert trial_id not in self._configs, "a trial is started once"
         self._configs[trial_id] = json.loads(json.dumps(config))
 
-    def keep_found(self, times_epochs=None, *, cell=None):
-        self.manifest = replace(self.manifest, opened=(*self.manifest.opened, cell))
+    def keep_found(self, manifest):
+        self.manifest = manifest
 
     def trials(self):
         return self._frame("trials")
