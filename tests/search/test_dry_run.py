@@ -132,3 +132,16 @@ def test_finals_and_early_ends_are_said_and_counted() -> None:
     Console(width=200, file=shown).print(render(description))
     assert "the best 3 configurations of each search are run on 2 more validation seed(s)" in shown.getvalue()
     assert "every arm that trains has val_mse 0.5 or better or 4 trials without a better score" in shown.getvalue()
+
+
+@pytest.mark.parametrize(("at", "searched"), [("{}", 6), ("{label_fraction: 0.25}", 1)])
+def test_of_a_bisected_factor_all_cells_are_counted(at: str, searched: int) -> None:
+    text = ("name: tried\ntask: forecasting\nsize: debug\ndata: {name: ETTh1, if_unavailable: synthetic}\n"
+            f"arms: [mae, scratch]\nreplicates: 2\nsearch: {{num_trials: 3, at: {at}}}\n"
+            "space: {lr: {choice: [1e-3, 2e-3]}}\nfactors: {label_fraction: {bisect: [0.25, 1], cells: 6}}\n")
+    description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
+    assert [(arm["num_trials"], arm["replicates"]) for arm in description["arms"]] == [(3 * searched, 6 * 2)] * 2
+    assert description["bisect"] == {"factor": "label_fraction", "cells": 6, "log": False}
+    console = Console(width=400, record=True)
+    console.print(render(description))
+    assert "cells: at most 6, 2 of them at first (label_fraction 0.25 to 1, bisected)" in console.export_text()
