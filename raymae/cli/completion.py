@@ -201,8 +201,10 @@ class _Models:
         for base in self._bases(name):
             below.update(self.section(base).below)
         for line in self.classes[name].body:
-            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name):
-                below[line.target.id] = self._key(line.annotation, line.value)
+            if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id[0] != "_":
+                words = line.value.keywords if isinstance(line.value, ast.Call) else []
+                said = [word.value.value for word in words if word.arg == "alias" and isinstance(word.value, ast.Constant)]
+                below[str((*said, line.target.id)[0])] = self._key(line.annotation, line.value)
         return Key(below=below, is_value=False)
 
     def _key(self, annotation: ast.expr, value: ast.expr | None) -> Key:
