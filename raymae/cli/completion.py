@@ -195,16 +195,17 @@ class _Models:
         return [base.id for base in self.classes[name].bases
                 if isinstance(base, ast.Name) and base.id in self.classes] if name in self.classes else []
 
-    def section(self, name: str) -> Key:
+    def section(self, model: str) -> Key:
         """A class as a section with its fields, those of its bases first."""
         below: dict[str, Key] = {}
-        for base in self._bases(name):
+        for base in self._bases(model):
             below.update(self.section(base).below)
-        for line in self.classes[name].body:
+        for line in self.classes[model].body:
             if isinstance(line, ast.AnnAssign) and isinstance(line.target, ast.Name) and line.target.id[0] != "_":
                 words = line.value.keywords if isinstance(line.value, ast.Call) else []
-                said = [word.value.value for word in words if word.arg == "alias" and isinstance(word.value, ast.Constant)]
-                below[str((*said, line.target.id)[0])] = self._key(line.annotation, line.value)
+                alias = [word.value for word in words if word.arg == "alias"]
+                name = str(alias[0].value) if alias and isinstance(alias[0], ast.Constant) else line.target.id
+                below[name] = self._key(line.annotation, line.value)
         return Key(below=below, is_value=False)
 
     def _key(self, annotation: ast.expr, value: ast.expr | None) -> Key:
