@@ -15,6 +15,7 @@ from ruamel.yaml import YAML
 
 from raymae.errors import MAX_LINE, MAX_LINES, SpecError
 from raymae.spec import SweepSpec, arm_plan, parse_sweep, trial_config
+from raymae.spec.arms import with_arms
 from raymae.spec.space import combinations
 from raymae.tasks import schema_of
 
@@ -59,13 +60,13 @@ def check(text: str, *overrides: str) -> SweepSpec | None:
         assert all(line.isprintable() and len(line) <= MAX_LINE for line in lines)
         return None
     assert SweepSpec.model_validate(spec.to_json()) == spec
-    schema = schema_of(spec.task)
+    schema = with_arms(spec, schema_of(spec.task))
     for arm in spec.arms:
         plan = arm_plan(spec, schema, arm)
         for sampled in combinations(plan.space, {"arm": arm}, limit=16):
             config = trial_config(spec, plan, sampled, seed=0, stage="search", source="real")
             schema.params.model_validate(dict(config.params))
-            assert not schema.check(arm, config.params)
+            assert not schema.check(config.like or arm, config.params)
             assert all(math.isfinite(v) for v in config.params.values() if isinstance(v, float))
     return spec
 
