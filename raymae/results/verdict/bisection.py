@@ -82,6 +82,8 @@ def _how(place: Place, verdict: Verdict) -> str:
         parts.append(f"it changes {place.changes} times, and the first is named")
     elif place.changes:
         parts.append("a single change is taken for granted")
+    if any(pair.verdict == "undecided" for one in verdict.cells for pair in one.pairs[:1]):
+        parts.append("where a cell is undecided its sign may be chance, and so may the place that it points to")
     if place.next is not None:
         parts.append(f"the next cell is {said(place.next)}")
     return f"Bisected: {'; '.join(parts)}."

@@ -251,6 +251,10 @@ def test_table_curve_terminal_and_json_show_the_bracket(tmp_path):
     assert f"up to label_fraction {low:g} (" in said
     assert f"no longer at {high:g} (" in said
     assert "by the sign of the estimated difference" in said
+    for word, doubted in (("undecided", True), ("helps", False)):
+        cells = tuple(replace(one, pairs=tuple(replace(pair, verdict=word) for pair in one.pairs))
+                      for one in verdict.cells)
+        assert ("its sign may be chance" in headline(replace(verdict, cells=cells))) == doubted
     console = Console(width=160, record=True)
     console.print(show.cells(verdict))
     text = console.export_text()
