@@ -142,11 +142,12 @@ def compose_problems(document: Document) -> Iterator[Finding]:
         for index, capability in enumerate(service.get("cap_add") or []):
             opened = options_opened(f"--cap-add={capability}")
             yield from ((f"{at}.cap_add.{index}", message) for message in opened)
-        starts = str(service.get("command") or "")
-        if "ray start" in starts and "token" not in str(service.get("environment") or {}) \
-                and "RAY_AUTH_MODE=token" not in starts:
-            yield f"{at}.environment", "starts Ray without a token: whoever reaches a port may run code; say " \
-                                       "RAY_AUTH_MODE: token"
+        starts, given = str(service.get("command") or ""), service.get("environment") or {}
+        mode = given.get("RAY_AUTH_MODE") if isinstance(given, Mapping) else \
+            "token" if "RAY_AUTH_MODE=token" in given else None
+        if "ray start" in starts and mode != "token" and "RAY_AUTH_MODE=token" not in starts:
+            yield (f"{at}.environment",
+                   "starts Ray without a token: whoever reaches a port may run code; say RAY_AUTH_MODE: token")
 
 
 def policy_problems(document: Document) -> Iterator[Finding]:

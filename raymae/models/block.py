@@ -66,16 +66,8 @@ class Dropout(nn.Module):
         return f"rate={self.rate:g}"
 
 
-class DropPath(nn.Module):
-    """Stochastic depth: leaves a branch out for whole examples (Huang et al. 2016, arXiv:1603.09382).
-
-    Args:
-        rate: Share of examples; the others are scaled to keep the mean.
-    """
-
-    def __init__(self, rate: float) -> None:
-        super().__init__()
-        self.rate = rate
+class DropPath(Dropout):
+    """Stochastic depth: drops a branch for whole examples (Huang et al. 2016, arXiv:1603.09382), at the exact rate."""
 
     def forward(self, x_BND: Tensor) -> Tensor:
         """`[B, N, D]` → `[B, N, D]`."""

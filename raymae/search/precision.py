@@ -8,24 +8,24 @@ network too small to fill them.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
 import torch
 from torch import Generator, Tensor
 
-from raymae.errors import one_line
+from raymae.errors import TrialError
 from raymae.models.given import Given
 from raymae.results.store.manifest import Precision
-from raymae.search.plan import Plan, example_config
+from raymae.search.plan import Plan
+from raymae.search.probes import Probe
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Scalar
 from raymae.spec.task import AUTO, PRECISIONS
 from raymae.spec.trial import TrialConfig
 from raymae.tasks import task_class
 from raymae.tasks.base import Batch, Task
-from raymae.train.device import pick_device, seed_all
+from raymae.train.device import own_clock, pick_device, seed_all
 
 WORTH_IT = 1.1  # times as fast; below, chance would decide, and float32 is the more exact
 ROUNDS = 3  # steps in each precision, in turns, after one to warm up; the shortest of each counts
@@ -56,18 +56,13 @@ def fastest(plan: Plan, warn: Callable[[str], None]) -> tuple[Precision, float]:
     Returns:
         The precision, and how many times as fast bfloat16 is; 1 where nothing could be timed.
     """
-    import ray
-
-    resources = plan.spec.resources
-    remote = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(step_seconds)
-    threads = max(1, int(resources.cpus_per_worker))
-    total = {"float32": 0.0, "bfloat16": 0.0}
+    probe, total = Probe(plan, step_seconds), {"float32": 0.0, "bfloat16": 0.0}
     names = {arm.name for arm in plan.arms.values() if is_open({"": arm}) and arm.arm.kind != "reference"}
-    for name in sorted(names):  # one at a time, or they would slow each other down
+    for name in sorted(names):
         try:
-            seconds = ray.get(remote.remote(example_config(plan, name), threads, plan.given.get(name)))
-        except ray.exceptions.RayTaskError as error:
-            warn(f"arm {name} could not be timed in bfloat16: {one_line(error.cause or error, 0)}")
+            seconds = probe(name)
+        except TrialError as error:
+            warn(f"arm {name} could not be timed in bfloat16: {error}")
             continue
         total = {precision: total[precision] + seconds[precision] for precision in total}
     return chosen(total)
@@ -87,14 +82,14 @@ def step_seconds(config: TrialConfig, threads: int, given: Given | None = None) 
     Args:
         config: A trial.
         threads: Of torch.
-        given: The weights that its arm starts from.
+        given: The weights that its arm starts from, which take no step to take over.
     """
     torch.set_num_threads(threads)
     seed_all(config.seed)
     device = pick_device()
     task = task_class(config.task)(config, device)
     steps = [_finetune_step(task)]
-    if task.pretraining() is not None and given is None:
+    if task.pretraining() is not None and not config.adopts:
         steps.append(_pretrain_step(task))
     total = {"float32": 0.0, "bfloat16": 0.0}
     for step in steps:
@@ -125,8 +120,7 @@ def _batch(task: Task, split: str, size: int) -> Batch:
 
 def _in_turns(step: Callable[[], Tensor], device: torch.device) -> dict[str, float]:
     """Seconds of a step forward and backward, by precision: the shortest of a few, taken in turns."""
-    # on a CPU the process's own time: other work on the machine makes a step last longer
-    clock = time.perf_counter if device.type == "cuda" else time.process_time
+    clock = own_clock(device)
     shortest = {"float32": math.inf, "bfloat16": math.inf}
     for index in range(ROUNDS + 1):
         for precision in shortest:

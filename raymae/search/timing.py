@@ -7,15 +7,15 @@ found, runs the same epochs.
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
-from raymae.errors import one_line
+from raymae.errors import TrialError
 from raymae.models.given import Given
 from raymae.search.plan import Plan, example_config
+from raymae.search.probes import Probe
 from raymae.spec.factors import cells
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.task import encoder_params
@@ -53,25 +53,20 @@ def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
         plan: The sweep; Ray is connected.
         warn: Told of an arm that could not be measured: it keeps its epochs, and its trials will say what is wrong.
     """
-    import ray
-
-    cost = _seconds if plan.spec.fair.by == "compute" else _steps
-    resources = plan.spec.resources
-    remote = ray.remote(num_cpus=resources.cpus_per_worker, num_gpus=resources.gpus_per_worker)(cost)
     trained = [name for name, arm in plan.arms.items() if arm.arm.kind != "reference"]
     if not any(plan.arms[name].arm.kind == "pretrained" for name in trained):
         return {}
-    threads = max(1, int(resources.cpus_per_worker))
+    probe = Probe(plan, _seconds if plan.spec.fair.by == "compute" else _steps)
     costs: dict[str, EpochCost] = {}
     pretrains: dict[str, float] = {}  # cells that share an encoder share what it costs
-    for name in trained:  # one at a time, or they would slow each other down
-        config, given = example_config(plan, name), plan.given.get(plan.arms[name].name)
+    for name in trained:
+        config = example_config(plan, name)
         encoder = f"{config.arm} {sorted(encoder_params(plan.schema.params, config.params).items())}"
         try:
-            costs[name] = ray.get(remote.remote(config, threads, given, pretrains.get(encoder)))
+            costs[name] = probe(name, pretrains.get(encoder))
             pretrains[encoder] = costs[name].pretrain
-        except ray.exceptions.RayTaskError as error:
-            warn(f"arm {name} could not be measured and keeps its epochs: {one_line(error.cause or error, 0)}")
+        except TrialError as error:
+            warn(f"arm {name} could not be measured and keeps its epochs: {error}")
     times: dict[str, float] = {}
     for cell in cells(plan.spec.factors):
         lanes = {name: arm for name, arm in plan.arms.items() if all(cell[key] == at for key, at in arm.cell.items())}
@@ -136,12 +131,11 @@ def _seconds(
 
 def _evaluated(task: Task, phase: Phase) -> float:
     """Seconds from one evaluation of a phase to the next: the shortest of a few."""
-    import torch
+    from raymae.train.device import own_clock
 
     for split in ("pretrain", "pretext") if phase.name == "pretrain" else ("train", "val"):
         task.load(split)  # what is read for the first time is none of an epoch's
-    # on a CPU the process's own time: other work on the machine makes a phase last longer, and not the other one
-    clock = time.perf_counter if torch.cuda.is_available() else time.process_time
+    clock = own_clock(task.device)
     at = [clock()]
     for _ in phase.run():
         at.append(clock())

@@ -100,6 +100,14 @@ def told(cell: Cell) -> str:
     return ", ".join(f"{name} {said(value)}" for name, value in cell.items())
 
 
+def stranger(cell: Cell, factors: Factors) -> str:
+    """What is wrong with a cell that names what is no factor of a sweep; "" where nothing is."""
+    for name in cell:
+        if name not in factors:
+            return unknown("factor", name, factors) if factors else f"{name}: the sweep has no factors; leave it out"
+    return ""
+
+
 def said(value: Scalar) -> str:
     """A factor's value as a person writes it."""
     return "null" if value is None else str(value).lower() if isinstance(value, bool) else \

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 import torch
@@ -18,6 +19,12 @@ def pick_device() -> torch.device:
 def describe_device(device: torch.device) -> str:
     """`cpu`, or the GPU's name."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+
+
+def own_clock(device: torch.device) -> Callable[[], float]:
+    """A clock of what this process computes, in seconds: on a CPU its own time, since other work on the machine makes
+    it take longer."""
+    return time.perf_counter if device.type == "cuda" else time.process_time
 
 
 def rank_and_world() -> tuple[int, int]:

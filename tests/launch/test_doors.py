@@ -100,6 +100,8 @@ def test_the_shipped_compose_file_passes(tmp_path: Path) -> None:
     ("services/head/environment", {"RAY_AUTH_MODE": "disabled"}, "switches the token off"),
     ("services/head/environment", ["RAY_AUTH_MODE=disabled"], "switches the token off"),
     ("services/head/environment", {}, "starts Ray without a token"),
+    ("services/head/environment", {"RAY_AUTH_TOKEN_PATH": "/run/secrets/auth_token"}, "starts Ray without a token"),
+    ("services/head/environment", ["RAY_AUTH_TOKEN_PATH=/token"], "starts Ray without a token"),
 ])
 def test_an_open_door_in_a_compose_file(key: str, value: Any, said: str, tmp_path: Path) -> None:
     problems = check(tmp_path, put(compose(), key, value))

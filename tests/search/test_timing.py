@@ -6,6 +6,7 @@ import sys
 from types import SimpleNamespace
 
 import pytest
+import torch
 
 from raymae.search.plan import example_config, make_plan
 from raymae.search.timing import MOST_TIMES, EpochCost, _seconds, _steps, measured, times_epochs
@@ -131,6 +132,8 @@ def test_a_phase_that_takes_long_is_timed_once(plan, monkeypatch):
                 yield epoch
 
     class Task:
+        device = torch.device("cpu")
+
         def load(self, split):
             assert split in ("train", "val")
 

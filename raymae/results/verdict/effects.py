@@ -24,7 +24,7 @@ from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.surrogate import Band, Design, Surrogate
 from raymae.results.verdict.verdict import TrialCounts, plain
 from raymae.spec import SweepSpec
-from raymae.spec.factors import Cell, said, told
+from raymae.spec.factors import Cell, said, stranger, told
 from raymae.spec.space import Scalar
 from raymae.spec.task import Objective
 
@@ -342,10 +342,8 @@ def _pair(store: Store, spec: SweepSpec, arm: str | None, against: str | None) -
 def _cell_rows(cells: Sequence[CellRows], spec: SweepSpec, asked: Cell | None) -> CellRows:
     if not asked:
         return next((one for one in cells if one.cell == spec.search.at), cells[0])
-    for name in asked:
-        if name not in spec.factors:
-            raise ResultsError(f"cell: {unknown('factor', name, spec.factors)}" if spec.factors else
-                               f"cell: {name}: the sweep has no factors; leave it out")
+    if wrong := stranger(asked, spec.factors):
+        raise ResultsError(f"cell: {wrong}")
     fits = [one for one in cells if all(one.cell[name] == value for name, value in asked.items())]
     if not fits:
         listed = "; ".join(f"{name} {', '.join(map(said, values))}" for name, values in spec.factors.items())

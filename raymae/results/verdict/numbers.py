@@ -48,8 +48,9 @@ def interval_decimals(intervals: Iterable[tuple[float, float] | None]) -> int | 
 
 
 def span(interval: tuple[float, float] | None) -> str:
-    """An interval from end to end, such as `0.1 to 0.2`."""
-    return "–" if interval is None else " to ".join(map(significant, interval))
+    """An interval from end to end, such as `0.10 to 0.20`: two digits of its half-width, at both ends."""
+    decimals = interval_decimals([interval])
+    return "–" if interval is None else " to ".join(number(end, decimals) for end in interval)
 
 
 def half_width(interval: tuple[float, float] | None) -> float | None:

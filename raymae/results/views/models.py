@@ -15,7 +15,7 @@ from raymae.results.store.store import Store
 from raymae.results.verdict.cells import counted
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.verdict import Verdict
-from raymae.spec.factors import Cell, Factors, told
+from raymae.spec.factors import Cell, Factors, stranger, told
 from raymae.spec.space import Scalar
 
 if TYPE_CHECKING:
@@ -180,10 +180,8 @@ def in_one_cell(cards: Sequence[ModelCard], factors: Factors, cell: Cell) -> Seq
     Raises:
         ModelError: There are no such factors, or no model has these values.
     """
-    for name in cell:
-        if name not in factors:
-            raise ModelError(f"cell: {unknown('factor', name, factors)}" if factors else
-                             f"cell: {name}: the sweep has no factors; leave it out")
+    if wrong := stranger(cell, factors):
+        raise ModelError(f"cell: {wrong}")
     kept = [card for card in cards if all(cell_of(card, factors).get(name, value) == value
                                           for name, value in cell.items())]
     if not kept:
