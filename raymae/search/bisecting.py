@@ -8,7 +8,7 @@ from raymae.search.decide.conductor import Conductor
 from raymae.search.live.display import Display
 from raymae.search.plan import Plan, with_cells
 from raymae.search.precision import computing_in
-from raymae.search.timing import lengthened, measured
+from raymae.search.timing import Measured, lengthened, measured
 from raymae.spec.factors import said
 
 _NO_ROOM = ("the budget leaves no room for another cell, {} {}: what was found so far is the answer; the same command "
@@ -44,19 +44,22 @@ def open_cell(conductor: Conductor, plan: Plan, display: Display) -> Plan | None
     wider = with_cells(plan, (*conductor.store.manifest.opened, value))
     if conductor.store.manifest.precision is not None:
         wider = replace(wider, arms=computing_in(wider.arms, conductor.store.manifest.precision))
-    times = {} if plan.spec.fair.by == "epochs" else _measured(conductor, wider, name, value)
+    found = Measured() if plan.spec.fair.by == "epochs" else _measured(conductor, wider, name, value)
     store = conductor.store
-    known = store.manifest.times_epochs
-    store.keep_found(replace(store.manifest, times_epochs={**known, **times} if known is not None else None,
-                             opened=(*store.manifest.opened, value)))
-    conductor.opening.add(wider.spec, lengthened(wider.arms, times))
+    times, costs = store.manifest.times_epochs, store.manifest.epoch_costs
+    store.keep_found(replace(
+        store.manifest, times_epochs=None if times is None else {**times, **found.times_epochs},
+        epoch_costs={**costs, **found.epoch_costs}, opened=(*store.manifest.opened, value)))
+    conductor.opening.add(wider.spec, lengthened(wider.arms, found))
     display.opened(name, value)
     return wider
 
 
-def _measured(conductor: Conductor, plan: Plan, name: str, value: int | float) -> dict[str, float]:
-    """How many times the epochs the lanes of a new cell get; those that other cells share keep what they have."""
+def _measured(conductor: Conductor, plan: Plan, name: str, value: int | float) -> Measured:
+    """What is found about the lanes of a new cell; those that other cells share keep what they have."""
     alone = plan.spec.model_copy(update={"asked_factors": {name: [value]}})
     here = {lane: one for lane, one in plan.arms.items() if one.cell.get(name, value) == value}
     found = measured(replace(plan, spec=alone, arms=here), conductor.warn)
-    return {lane: times for lane, times in found.items() if lane not in conductor.plans}
+    new = set(plan.arms) - set(conductor.plans)
+    times, costs = ({lane: one[lane] for lane in one if lane in new} for one in (found.times_epochs, found.epoch_costs))
+    return Measured(times, costs)

@@ -7,6 +7,7 @@ from contextlib import ExitStack
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from raymae.errors import BudgetSpentError, EncoderError, InterruptedSweepError, ModelError, TrialError
 from raymae.inference.encoders import EncoderShelf
@@ -25,8 +26,8 @@ from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.resume import restore, warm_start
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
-from raymae.search.engine.mailbox import ClusterNodes, Mailbox
-from raymae.search.engine.sharing import NAMESPACE, mailbox_name, shared
+from raymae.search.engine.mailbox import ClusterNodes
+from raymae.search.engine.sharing import NAMESPACE, keeper_name, shared
 from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment
 from raymae.search.live.display import Display
@@ -35,7 +36,7 @@ from raymae.search.live.news import News
 from raymae.search.live.state_file import beating
 from raymae.search.plan import Plan, shelf_of, with_cells
 from raymae.search.precision import computing_in, fastest, is_open
-from raymae.search.timing import lengthened, measured
+from raymae.search.timing import Measured, lengthened, measured
 from raymae.spec.sweep import SweepSpec
 
 # where data and results are; the right to read them is every machine's own
@@ -95,7 +96,8 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
         news.follow(conductor.budget.share_spent, conductor.warn)
         if store.manifest.precision is not None:
             conductor.use_plans(computing_in(conductor.plans, store.manifest.precision))
-        conductor.use_plans(lengthened(conductor.plans, store.manifest.times_epochs or {}))
+        conductor.use_plans(lengthened(
+            conductor.plans, Measured(store.manifest.times_epochs or {}, store.manifest.epoch_costs)))
         for folder in spec.search.warm_start:
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         ended, interrupted = restore(conductor, retry_failed=retry_failed)
@@ -193,41 +195,51 @@ def _measure(conductor: Conductor, plan: Plan, display: Display) -> None:
         display.computing_in(precision, times)
     if plan.spec.fair.by != "epochs" and store.manifest.times_epochs is None:
         display.equalising(plan.spec.fair.by)
-        times_epochs = measured(replace(plan, arms=conductor.plans), conductor.warn)
-        store.keep_found(replace(store.manifest, times_epochs=times_epochs))
-        conductor.use_plans(lengthened(conductor.plans, times_epochs))
-        display.equalised(times_epochs)
+        found = measured(replace(plan, arms=conductor.plans), conductor.warn)
+        store.keep_found(replace(store.manifest, times_epochs=found.times_epochs, epoch_costs=found.epoch_costs))
+        conductor.use_plans(lengthened(conductor.plans, found))
+        display.equalised(found.times_epochs)
 
 
 def _tune(conductor: Conductor, cluster: Cluster, plan: Plan, display: Display) -> None:
     """Run everything the conductor proposes on warm worker groups, cell after cell where a factor is bisected; sweeps
     that are not alone share the cluster."""
-    import ray  # only now: Ray reads its variables once, when it is imported
-    from ray import tune
+    from raymae.search.engine.slots import Slots  # only now: Ray reads its variables once, when it is imported
 
-    from raymae.search.engine.trainable import WarmTrial
+    name, alone = keeper_name(plan.spec.resources), plan.address is None
+    planned = conductor.progress()
+    # on a cluster a sweep takes what it needs when it needs it: it may not be the only one
+    slots = Slots(partial(_start_keeper, conductor, cluster, name),
+                  first=min(conductor.slots, planned.num_planned - planned.num_ended) if alone else 0)
     from raymae.search.engine.tune import run_tune
-    from raymae.search.engine.workers import GroupOptions, release
 
-    spec = plan.spec
-    name = mailbox_name(spec.resources)
-    mailbox = ray.remote(Mailbox).options(
-        num_cpus=0, resources=dict(cluster.driver), name=name, namespace=NAMESPACE
-    ).remote(ClusterNodes())
-    options = GroupOptions(
-        mailbox, spec.resources.workers, spec.resources.cpus_per_worker, spec.resources.gpus_per_worker,
-        str(cluster.scratch / "train"), spec.resources.report_timeout_s, spec.resources.recycle_after,
-    )
     with ExitStack() as stack:
-        stack.enter_context(watched(conductor, mailbox))
-        if plan.address is not None:
-            stack.enter_context(shared(conductor, name, partial(cluster.capacity, spec.resources)))
-        trainable = tune.with_parameters(WarmTrial, options=options)
+        stack.enter_context(watched(conductor, slots))
+        if not alone:
+            stack.enter_context(shared(conductor, name, partial(cluster.capacity, plan.spec.resources)))
+            stack.callback(slots.shut)
         wider: Plan | None = plan
         while wider is not None:
             if not conductor.finished():
-                run_tune(conductor, trainable, str(cluster.scratch / "tune"), cluster.driver, partial(release, mailbox))
+                run_tune(conductor, slots, str(cluster.scratch / "tune"))
             wider = open_cell(conductor, wider, display)
+
+
+def _start_keeper(conductor: Conductor, cluster: Cluster, name: str) -> Any:
+    """Start the actor that keeps the worker groups, where drivers live."""
+    import ray
+
+    from raymae.search.engine.keeper import Keeper
+    from raymae.search.engine.workers import GroupOptions
+
+    asked = conductor.spec.resources
+    options = GroupOptions(asked.workers, asked.cpus_per_worker, asked.gpus_per_worker, str(cluster.scratch / "train"),
+                           asked.report_timeout_s, asked.recycle_after)
+    # of every slot two calls wait at any time, Tune's and a worker's
+    return ray.remote(Keeper).options(
+        num_cpus=0, resources=dict(cluster.driver), name=name, namespace=NAMESPACE,
+        max_concurrency=100 + 10 * conductor.slots,
+    ).remote(options, conductor.slots, ClusterNodes())
 
 
 def _about(conductor: Conductor) -> dict[str, str]:

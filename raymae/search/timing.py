@@ -8,7 +8,7 @@ found, runs the same epochs.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from typing import TYPE_CHECKING, Literal
 
@@ -43,8 +43,21 @@ class EpochCost:
     finetune: float
 
 
-def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
-    """How many times the fine-tuning epochs each trained lane gets; those of the same length are left out.
+@dataclass(frozen=True)
+class Measured:
+    """What was found about the lanes of a sweep.
+
+    Attributes:
+        times_epochs: How many times its epochs of fine-tuning each trained lane gets; of the same length, none.
+        epoch_costs: What one of those epochs costs each, in seconds of a worker or in optimiser steps.
+    """
+
+    times_epochs: Mapping[str, float] = field(default_factory=dict)
+    epoch_costs: Mapping[str, float] = field(default_factory=dict)
+
+
+def measured(plan: Plan, warn: Callable[[str], None]) -> Measured:
+    """What epochs cost, and how many times as many of fine-tuning each trained lane gets for it.
 
     A lane is an arm in the cells of the sweep's factors in which it is the same. It is made equal to what costs most
     there; what it costs itself is measured once.
@@ -55,7 +68,7 @@ def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
     """
     trained = [name for name, arm in plan.arms.items() if arm.arm.kind != "reference"]
     if not any(plan.arms[name].arm.kind == "pretrained" for name in trained):
-        return {}
+        return Measured()
     probe = Probe(plan, _seconds if plan.spec.fair.by == "compute" else _steps)
     costs: dict[str, EpochCost] = {}
     pretrains: dict[str, float] = {}  # cells that share an encoder share what it costs
@@ -72,7 +85,7 @@ def measured(plan: Plan, warn: Callable[[str], None]) -> dict[str, float]:
         lanes = {name: arm for name, arm in plan.arms.items() if all(cell[key] == at for key, at in arm.cell.items())}
         here = times_epochs(lanes, {name: cost for name, cost in costs.items() if name in lanes})
         times |= {name: max(value, times.get(name, 1.0)) for name, value in here.items()}
-    return times
+    return Measured(times, {name: cost.finetune for name, cost in costs.items()})
 
 
 def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) -> dict[str, float]:
@@ -93,9 +106,10 @@ def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) ->
     return {name: round(min(value, MOST_TIMES), 3) for name, value in times.items() if value > 1}
 
 
-def lengthened(arms: Mapping[str, ArmPlan], times_epochs: Mapping[str, float]) -> dict[str, ArmPlan]:
-    """The lanes with so many times their epochs of fine-tuning."""
-    return {lane: replace(arm, times_epochs=times_epochs.get(lane, arm.times_epochs)) for lane, arm in arms.items()}
+def lengthened(arms: Mapping[str, ArmPlan], found: Measured) -> dict[str, ArmPlan]:
+    """The lanes with so many times their epochs of fine-tuning, and what one costs."""
+    return {lane: replace(arm, times_epochs=found.times_epochs.get(lane, arm.times_epochs),
+                          epoch_cost=found.epoch_costs.get(lane, arm.epoch_cost)) for lane, arm in arms.items()}
 
 
 def _seconds(

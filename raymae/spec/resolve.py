@@ -36,6 +36,7 @@ class ArmPlan:
         origin: The task's arm that it is like, and the weights that it starts from.
         weights: The content of those, as a hash; "" where it starts from none, or they have not been read.
         times_epochs: How many times the epochs of fine-tuning it gets, so that arms are equal in what `fair` says.
+        epoch_cost: What an epoch of fine-tuning costs in that, where it was measured.
         cell: The values of the sweep's factors that it has.
         lane: Names it within the sweep; the arm's name where it has no factor.
         home: The lane whose search serves it: its own, unless another cell is searched for all.
@@ -50,6 +51,7 @@ class ArmPlan:
     live: tuple[str, ...] = ()
     shared: tuple[str, ...] = ()
     times_epochs: float = 1.0
+    epoch_cost: float | None = None
     origin: Origin = field(default_factory=Origin)
     weights: str = ""
     cell: Cell = field(default_factory=dict)

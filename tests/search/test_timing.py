@@ -77,7 +77,9 @@ def test_an_arm_that_cannot_be_measured_keeps_its_epochs_and_the_sweep_goes_on(p
     ray = SimpleNamespace(remote=lambda **_: Remote(None), get=get, exceptions=errors)
     monkeypatch.setitem(sys.modules, "ray", ray)
     warnings = []
-    assert measured(plan, warnings.append) == {"scratch": 4.2}
+    found = measured(plan, warnings.append)
+    assert found.times_epochs == {"scratch": 4.2}
+    assert found.epoch_costs == {"mae": 1.0, "scratch": 1.0}
     assert warnings == ["arm gru could not be measured and keeps its epochs: boom"]
 
 
@@ -100,7 +102,7 @@ def test_cells_that_share_an_encoder_have_its_cost_measured_once(monkeypatch):
     ray = SimpleNamespace(remote=lambda **_: Remote(), get=lambda cost: cost,
                           exceptions=SimpleNamespace(RayTaskError=ZeroDivisionError))
     monkeypatch.setitem(sys.modules, "ray", ray)
-    times = measured(plan, print)
+    times = measured(plan, print).times_epochs
     measured_anew = [(arm, patch) for arm, patch, pretrain in asked if arm == "mae" and pretrain is None]
     assert measured_anew == [("mae", 6), ("mae", 12)]
     assert sum(arm == "mae" for arm, *_ in asked) == 6

@@ -81,6 +81,7 @@ class Manifest:
         columns: From dataset to column to its type.
         times_epochs: By trained arm how many times the epochs it gets, so that arms are equal in what `fair` says;
             None until that was measured.
+        epoch_costs: By arm what an epoch of its fine-tuning costs in that: seconds, or steps.
         precision: What is computed in where the sweep file says `auto`; None where it does not, or not yet.
         looked_before: Replicates were asked for after a verdict had been written, without a rule for that.
         pretrains_on: What pretraining sees where that is not the training split alone, and what was left out; or "".
@@ -95,6 +96,7 @@ class Manifest:
     task: SweepTask
     columns: Mapping[str, Mapping[str, str]]
     times_epochs: Mapping[str, float] | None = None
+    epoch_costs: Mapping[str, float] = field(default_factory=dict)
     precision: Precision | None = None
     looked_before: bool = False
     pretrains_on: str = ""
@@ -157,7 +159,8 @@ class Manifest:
                 published={arm: tuple(Published(**number) for number in numbers)
                            for arm, numbers in task.get("published", {}).items()},
             ),
-            columns=plain["columns"], times_epochs=plain.get("times_epochs"), precision=plain.get("precision"),
+            columns=plain["columns"], times_epochs=plain.get("times_epochs"), epoch_costs=plain.get("epoch_costs", {}),
+            precision=plain.get("precision"),
             looked_before=plain.get("looked_before", False),
             pretrains_on=plain.get("pretrains_on", ""),
             factors={arm: tuple(names) for arm, names in plain.get("factors", {}).items()},

@@ -58,8 +58,8 @@ def begin(
         looked = old.get("looked_before", False) or (
             tested and verdict is not None and (verdict.get("complete", False) or longer))
         manifest = replace(manifest, created_at=old["created_at"], times_epochs=old.get("times_epochs"),
-                           precision=old.get("precision"), looked_before=bool(looked),
-                           opened=tuple(old.get("opened", ())))
+                           epoch_costs=old.get("epoch_costs", {}), precision=old.get("precision"),
+                           looked_before=bool(looked), opened=tuple(old.get("opened", ())))
     for name in ("", TRIALS, REPORTS, SCORES, CONFIGS, CHECKPOINTS, LOGS):
         folder.make(name)
     folder.write(SWEEP, json_bytes(manifest.to_json()))

@@ -155,7 +155,9 @@ class Budget:
                 for trial in trials.of(lane, "replicate") if trial.status == "completed"]
         if done and lane != home:
             return sum(done) / len(done)
-        known = [_as_long(trial, config, shares) for trial in (*leading, *((best,) if best else ()))]
+        costs = [trials.epoch_cost(one) for one in (lane, home)]
+        times = costs[0] / costs[1] if costs[0] and costs[1] else None
+        known = [_as_long(trial, config, shares, times) for trial in (*leading, *((best,) if best else ()))]
         seconds = [each for each in (*known, sum(done) / len(done) if done else None) if each is not None]
         return max(seconds, default=None)
 
@@ -180,18 +182,22 @@ class Budget:
         return estimate if limit is None else max(0.0, min(estimate, limit))
 
 
-def _as_long(trial: Trial, config: TrialConfig | None, shares: bool) -> float | None:
+def _as_long(trial: Trial, config: TrialConfig | None, shares: bool, epoch_times: float | None) -> float | None:
     """Seconds that a trial of a configuration takes, by one of another cell; None until that can be told.
 
     Args:
         trial: The one that is known.
         config: The configuration; None for the same.
         shares: Whether its encoder is there already.
+        epoch_times: How many times as long an epoch of its fine-tuning takes; None where only labels can tell.
     """
     if (whole_s := trial.whole_s) is None:
         return None
     before = trial.pretrain_s
-    times = 1.0 if config is None else max(1.0, _labels(config) / _labels(trial.config)) * _epochs(config, trial.config)
+    times = 1.0
+    if config is not None:
+        times = epoch_times or max(1.0, _labels(config) / _labels(trial.config))
+        times *= _epochs(config, trial.config)
     return times * (whole_s - before) + (0.0 if shares else before)
 
 

@@ -366,6 +366,10 @@ class Trials:
             return None if best is None else best.config
         return replace(best.config, params=self._plans[lane].params(best.sampled))
 
+    def epoch_cost(self, lane: str) -> float | None:
+        """What an epoch of a lane's fine-tuning costs, in what makes arms equal; None where that was not measured."""
+        return self._plans[lane].epoch_cost if lane in self._plans else None
+
     def num_replicates(self, lane: str) -> int:
         """How many replicates of a lane's best configuration there are."""
         config = self.best_config(lane)

@@ -1,8 +1,8 @@
-"""The one mailbox between trials' drivers and their worker groups.
+"""The one mailbox between Tune and the worker groups.
 
-One small asynchronous actor for the whole sweep holds a slot per worker group. A group's rank 0 takes jobs and delivers
-messages; the Tune trainable that owns the group assigns jobs and collects messages. A worker runs at most one report
-ahead of Tune: it may compute report k + 1 while Tune decides about report k, and learns the decision when it delivers.
+It holds a slot per worker group. A group's rank 0 takes jobs and delivers messages; for Tune the keeper (`keeper.py`),
+in whose actor the mailbox lives, assigns jobs and collects messages. A worker runs at most one report ahead of Tune: it
+may compute report k + 1 while Tune decides about report k, and learns the decision when it delivers.
 """
 
 from __future__ import annotations
@@ -12,9 +12,14 @@ import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, Literal
 
 from raymae.search.messages import NOT_STARTED, Job, Message
+
+Reply = Literal["go on", "stop", "leave"]  # to a worker that has delivered a message
+GO_ON: Reply = "go on"
+STOP: Reply = "stop"
+LEAVE: Reply = "leave"
 
 MAX_ATTEMPTS = 3  # of one trial within one run of the sweep, when its workers die under it
 MAX_FRUITLESS = 5  # incarnations of a group that die without a message before it is given up
@@ -70,9 +75,7 @@ class _Slot:
         error: Why the group is gone.
         closed: Whether there will be no more jobs.
         workers: Actor handles of the ranks.
-        reserved: The placement group they run in.
         nodes: Ids of the machines they run on.
-        trial_id: The last trial that was assigned.
         fruitless: Incarnations in a row that died without a message.
         life: Number of the present incarnation.
     """
@@ -87,9 +90,7 @@ class _Slot:
     error: str | None = None
     closed: bool = False
     workers: list[Any] = field(default_factory=list)
-    reserved: Any = None
     nodes: frozenset[str] = frozenset()
-    trial_id: str = ""
     fruitless: int = 0
     life: int = 0
 
@@ -121,7 +122,7 @@ class Mailbox:
 
         return {name: state(slot) for name, slot in self._slots.items()}
 
-    # -- the trainable's side ------------------------------------------------------------------------------------------
+    # -- Tune's side ---------------------------------------------------------------------------------------------------
 
     async def assign(self, name: str, job: Job) -> None:
         """Give a slot its next job; whatever it was doing ends at its next report."""
@@ -129,7 +130,6 @@ class Mailbox:
         async with slot.changed:
             slot.serial += 1
             slot.job, slot.taken, slot.outbox, slot.tries = job, False, None, 1
-            slot.trial_id = job.trial_id
             slot.changed.notify_all()
 
     async def collect(self, name: str, timeout: float | None = None) -> Message | None:
@@ -175,20 +175,15 @@ class Mailbox:
         """Actor handles of a slot's ranks."""
         return self._slot(name).workers
 
-    async def release(self, trial_id: str) -> list[Any]:
-        """Give up the slots that last ran a trial: their owner died. Returns what is still reserved for them."""
-        found = [(name, slot) for name, slot in self._slots.items() if slot.trial_id == trial_id and not slot.closed]
-        for name, _ in found:
-            await self._end(name, "the process that ran the trial died")
-        return [slot.reserved for _, slot in found if slot.reserved is not None]
-
     async def abandon(self, name: str) -> Job | None:
-        """Take a slot's job back, as its last attempt; the incarnation that has it will not be listened to."""
+        """Take a slot's job back, as its last attempt, if it has one; the incarnation that has it will not be listened
+        to."""
         slot = self._slot(name)
         async with slot.changed:
-            job, slot.job, slot.outbox = slot.job, None, None
-            slot.serial += 1
-            slot.changed.notify_all()
+            job = slot.job
+            if job is not None:
+                slot.job, slot.outbox, slot.serial = None, None, slot.serial + 1
+                slot.changed.notify_all()
             return job
 
     async def stop_waiting(self) -> None:
@@ -216,9 +211,7 @@ class Mailbox:
 
     # -- the workers' side ---------------------------------------------------------------------------------------------
 
-    async def hello(
-        self, name: str, workers: list[Any], reserved: Any = None, nodes: frozenset[str] = frozenset()
-    ) -> int:
+    async def hello(self, name: str, workers: list[Any], nodes: frozenset[str] = frozenset()) -> int:
         """A new incarnation of the group: an unfinished job is handed out again, as its next attempt.
 
         Dying with its machine is not the trial's fault and is not counted.
@@ -226,7 +219,6 @@ class Mailbox:
         Args:
             name: The slot.
             workers: Actor handles of its ranks.
-            reserved: The placement group they run in.
             nodes: Ids of the machines they run on.
 
         Returns:
@@ -236,7 +228,7 @@ class Mailbox:
         slot = self._slot(name)
         async with slot.changed:
             blameless = self._nodes().lost(slot.nodes)
-            slot.workers, slot.reserved, slot.nodes, slot.life = workers, reserved, nodes, slot.life + 1
+            slot.workers, slot.nodes, slot.life = workers, nodes, slot.life + 1
             slot.fruitless += not blameless
             if slot.job is not None and slot.taken:
                 slot.serial += 1
@@ -251,21 +243,6 @@ class Mailbox:
                     slot.taken = False
             slot.changed.notify_all()
             return slot.life if not slot.closed and slot.fruitless <= MAX_FRUITLESS else 0
-
-    async def hand_back(self, name: str, life: int) -> bool:
-        """Called after a report: whether a machine of the group will be taken away, so that it should leave now.
-
-        Its job, whose state was just saved, then waits for the group's next incarnation elsewhere.
-        """
-        slot = self._slot(name)
-        async with slot.changed:
-            if slot.life != life or slot.job is None or not slot.taken or not self._nodes().going & slot.nodes:
-                return False
-            slot.serial += 1
-            slot.job = slot.job.once_more()
-            slot.taken, slot.outbox = False, None
-            slot.changed.notify_all()
-            return True
 
     async def take(self, name: str, life: int) -> tuple[int, Job] | None:
         """Wait for the next job: its serial number and content, or None when there will be no more.
@@ -283,8 +260,13 @@ class Mailbox:
             slot.changed.notify_all()
             return slot.serial, slot.job
 
-    async def deliver(self, name: str, serial: int, message: Message) -> bool:
-        """Hand over a message and wait until it is collected; False when the job is not wanted any more."""
+    async def deliver(self, name: str, serial: int, message: Message) -> Reply:
+        """Hand over a message and wait until it is collected.
+
+        Returns:
+            `STOP` when the job is not wanted any more; `LEAVE` when a machine of the group will be taken away: the job,
+            whose state was saved before the message, then waits for the group's next incarnation elsewhere.
+        """
         slot = self._slot(name)
         async with slot.changed:
             if slot.serial == serial:
@@ -293,4 +275,12 @@ class Mailbox:
             await slot.changed.wait_for(
                 lambda: slot.closed or slot.serial != serial or slot.outbox is not message
             )
-            return not slot.closed and slot.serial == serial
+            if slot.closed or slot.serial != serial:
+                return STOP
+            if slot.job is None or not self._nodes().going & slot.nodes:
+                return GO_ON
+            slot.serial += 1
+            slot.job = slot.job.once_more()
+            slot.taken, slot.outbox = False, None
+            slot.changed.notify_all()
+            return LEAVE

@@ -1,7 +1,7 @@
 """Several sweeps on one cluster: each runs its share of the trials that fit, and gives back what is over.
 
-A sweep's mailbox is an actor with a name, which goes when the sweep ends, however it ends: the names are the sweeps
-that run now. Nothing else is shared.
+A sweep's keeper of slots is an actor with a name, which goes when the sweep ends, however it ends: the names are the
+sweeps that run now. Nothing else is shared.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ NAMESPACE = "raymae"
 PERIOD_S = 2.0
 
 
-def mailbox_name(resources: ResourceSpec) -> str:
-    """A name for a sweep's mailbox: what it competes for, when it came, and something unique."""
+def keeper_name(resources: ResourceSpec) -> str:
+    """A name for a sweep's keeper of slots: what it competes for, when it came, and something unique."""
     return f"{'gpu' if resources.gpus_per_worker else 'cpu'}-{time.time_ns():020d}-{uuid.uuid4().hex[:8]}"
 
 
@@ -54,7 +54,7 @@ def shared(
 
     Args:
         conductor: Has the number of slots that it would like to have.
-        name: Of this sweep's mailbox.
+        name: Of this sweep's keeper.
         capacity: Trials of this sweep that the cluster holds; 0 while nobody knows.
         period_s: Seconds between two looks.
     """

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Mapping
 from typing import Any
 
 from ray import tune
@@ -15,6 +14,7 @@ from ray.tune.search import Searcher
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.engine.schedulers import make_scheduler
+from raymae.search.engine.slots import Slots, placed
 
 FINISHED = Searcher.FINISHED
 
@@ -136,12 +136,16 @@ class ArmScheduler(FIFOScheduler):
 class ReportCallback(Callback):
     """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too."""
 
-    def __init__(self, ids: TuneIds, release: Callable[[str], None]) -> None:
-        self._ids, self._release = ids, release
+    def __init__(self, ids: TuneIds, slots: Slots) -> None:
+        self._ids, self._slots = ids, slots
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
-        """A trial's driver died."""
-        self._release(self._ids[trial.trial_id].trial_id)
+        """A trial's worker group is gone, or the keeper of all."""
+        self._slots.revive()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Nothing, as of `TuneIds`."""
+        return {}
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
@@ -150,32 +154,31 @@ class ReportCallback(Callback):
         self._ids.conductor.on_report(self._ids[trial.trial_id], result["message"])
 
 
-def run_tune(
-    conductor: Conductor, trainable: Any, storage: str, driver: Mapping[str, float],
-    release: Callable[[str], None] = lambda trial_id: None,
-) -> None:
+class _Slot(tune.Trainable):
+    """What Tune believes that it starts; `Slots` starts something else in its place."""
+
+
+def run_tune(conductor: Conductor, slots: Slots, storage: str) -> None:
     """Let Tune run what the conductor proposes until it proposes no more.
 
     Args:
         conductor: Decides, and is told everything.
-        trainable: A class whose results carry a `message`, as `WarmTrial`'s do.
+        slots: Run the trials; results of their steps carry a `message`.
         storage: Local folder for Tune's own bookkeeping, which nobody reads.
-        driver: Custom resource that a trial's driver needs.
-        release: Called with the id of a trial whose driver died.
     """
     ids = TuneIds(conductor)
-    tune.Tuner(
-        # drivers live where the custom resource is, and take no CPU: a CPU per driver would deadlock a small machine
-        tune.with_resources(trainable, tune.PlacementGroupFactory([{"CPU": 0, **driver}])),
-        tune_config=tune.TuneConfig(
-            num_samples=-1, search_alg=ConductorSearcher(ids), scheduler=ArmScheduler(ids), reuse_actors=True,
-            trial_name_creator=lambda trial: ids[trial.trial_id].trial_id,
-            trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
-        ),
-        run_config=tune.RunConfig(
-            name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
-            callbacks=[ReportCallback(ids, release)], failure_config=tune.FailureConfig(max_failures=0),
-            # while Tune saves one, the next trial is given a new actor, which is then thrown away
-            checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
-        ),
-    ).fit()
+    with placed(slots):
+        tune.Tuner(
+            tune.with_resources(_Slot, {"slot": 1}),  # nobody asks Ray for it
+            tune_config=tune.TuneConfig(
+                num_samples=-1, search_alg=ConductorSearcher(ids), scheduler=ArmScheduler(ids), reuse_actors=True,
+                trial_name_creator=lambda trial: ids[trial.trial_id].trial_id,
+                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
+            ),
+            run_config=tune.RunConfig(
+                name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
+                callbacks=[ReportCallback(ids, slots)], failure_config=tune.FailureConfig(max_failures=0),
+                # while Tune saves one, the next trial is given a new slot, which is then thrown away
+                checkpoint_config=tune.CheckpointConfig(checkpoint_at_end=False),
+            ),
+        ).fit()

@@ -11,19 +11,20 @@ from raymae.search.background import repeatedly
 
 if TYPE_CHECKING:
     from raymae.search.decide.conductor import Conductor
+    from raymae.search.engine.slots import Slots
 
 SILENCE_S = 120.0
 
 
 @contextmanager
-def watched(conductor: Conductor, mailbox: Any, *, silence_s: float = SILENCE_S) -> Iterator[None]:
+def watched(conductor: Conductor, slots: Slots, *, silence_s: float = SILENCE_S) -> Iterator[None]:
     """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
 
     A sweep that is over does not wait for workers that have not come: a node might never be had.
 
     Args:
         conductor: Its `last_event` is the time of the last report or end.
-        mailbox: Handle of the mailbox, which knows what the slots do.
+        slots: Their keeper knows what they do.
         silence_s: Seconds; doubled after each warning in a row.
     """
     limit = silence_s
@@ -31,26 +32,26 @@ def watched(conductor: Conductor, mailbox: Any, *, silence_s: float = SILENCE_S)
     def look() -> None:
         nonlocal limit
         if conductor.is_over():
-            mailbox.stop_waiting.remote()
+            slots.keeper.stop_waiting.remote()
         silent = conductor.clock() - conductor.last_event
         if silent < silence_s:
             limit = silence_s
         elif silent >= limit:
             limit = 2 * silent
-            conductor.warn(f"no report for {duration(silent)}: {explain(mailbox)}")
+            conductor.warn(f"no report for {duration(silent)}: {explain(slots.keeper)}")
 
     with repeatedly(look, silence_s / 8, "watchdog"):
         yield
 
 
-def explain(mailbox: Any) -> str:
+def explain(keeper: Any) -> str:
     """What every slot is doing, in words."""
     import ray
 
     try:
-        states = ray.get(mailbox.states.remote(), timeout=10)
+        states = ray.get(keeper.states.remote(), timeout=10)
     except ray.exceptions.RayError as error:
-        return f"the mailbox does not answer ({type(error).__name__})"
+        return f"the keeper of slots does not answer ({type(error).__name__})"
     counts: dict[str, int] = {}
     for state in states.values():
         counts[state] = counts.get(state, 0) + 1

@@ -6,10 +6,11 @@ workers run `serve`, which takes jobs from the mailbox, iterates `run_trial`, an
 
 from __future__ import annotations
 
+import asyncio
 import math
 import os
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
@@ -20,6 +21,7 @@ from raymae.errors import CheckpointError, EncoderError, RayMAEError, one_line
 from raymae.inference.encoders import EncoderShelf
 from raymae.results.store.shelf import PATIENCE_S
 from raymae.search.checkpoints import TrialFiles
+from raymae.search.engine.mailbox import LEAVE, STOP
 from raymae.search.messages import Job, Message, Worker
 from raymae.spec.trial import ReportData
 
@@ -28,16 +30,11 @@ if TYPE_CHECKING:
 
     from raymae.train.trial import Report
 
-CLOSE_TIMEOUT_S = 60.0  # a group that is just starting has to come up before it can go; cut short, it keeps its CPUs
-ALIVE_TIMEOUT_S = 5.0
-
-
 @dataclass(frozen=True)
 class GroupOptions:
     """What every worker group of a sweep is made of.
 
     Attributes:
-        mailbox: Handle of the `Mailbox` actor.
         workers: Ranks per group.
         cpus_per_worker: CPUs reserved per rank; also its torch threads.
         gpus_per_worker: GPUs, or the share of one, reserved per rank.
@@ -46,7 +43,6 @@ class GroupOptions:
         recycle_after: The workers are replaced after so many trials; 0 is never.
     """
 
-    mailbox: Any
     workers: int
     cpus_per_worker: float
     gpus_per_worker: float
@@ -64,17 +60,17 @@ class Recycled(Exception):  # noqa: N818
 
 
 class WorkerGroup:
-    """One long-lived Ray Train worker group, driven through the mailbox from the thread that owns it.
+    """One long-lived Ray Train worker group, driven through the mailbox. Its thread waits until it ends.
 
     Args:
-        slot: Its name at the mailbox.
+        slot: Its name at the mailbox, and in Ray's dashboard.
         options: What it is made of.
-        name: Its name in Ray's dashboard.
+        mailbox: Handle of the mailbox.
+        ended: Told why the group is gone, in the group's thread.
     """
 
-    def __init__(self, slot: str, options: GroupOptions, *, name: str) -> None:
-        self._name = name
-        self.slot, self.mailbox, self._timeout = slot, options.mailbox, options.report_timeout_s
+    def __init__(self, slot: str, options: GroupOptions, mailbox: Any, ended: Callable[[str], None]) -> None:
+        self._slot, self._mailbox, self._ended = slot, mailbox, ended
         self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
         self._thread.start()
 
@@ -82,10 +78,9 @@ class WorkerGroup:
         try:
             self._trainer(options).fit()
         except Exception as error:  # whatever ends the group must reach the trial that waits for it
-            ray.get(self.mailbox.fail.remote(self.slot, f"the worker group ended: {one_line(error, -1)}"))
+            self._ended(f"the worker group ended: {one_line(error, -1)}")
         else:
-            died = "the worker group died again and again before its first report; see logs/driver.log"
-            ray.get(self.mailbox.fail.remote(self.slot, died))
+            self._ended("the worker group died again and again before its first report; see logs/driver.log")
 
     def _trainer(self, options: GroupOptions) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
@@ -95,70 +90,46 @@ class WorkerGroup:
             resources["GPU"] = options.gpus_per_worker
         return _trainer_class(options.workers)(
             serve,
-            train_loop_config={"slot": self.slot, "mailbox": options.mailbox, "recycle_after": options.recycle_after,
+            train_loop_config={"slot": self._slot, "mailbox": self._mailbox, "recycle_after": options.recycle_after,
                                "threads": max(1, int(options.cpus_per_worker))},
             scaling_config=ScalingConfig(
                 num_workers=options.workers, use_gpu=options.gpus_per_worker > 0, resources_per_worker=resources
             ),
             run_config=RunConfig(
-                name=f"{self._name}-{self.slot}", storage_path=options.storage,
+                name=self._slot, storage_path=options.storage,
                 # how often is the mailbox's decision: it knows which deaths were in vain
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             ),
         )
 
-    def assign(self, job: Job) -> None:
-        """Start a job; a job in progress ends at its next report."""
-        self._job = job
-        ray.get(self.mailbox.assign.remote(self.slot, job))
-
-    def collect(self) -> Message:
-        """Wait for the next message of the job. Workers that take too long are killed; Ray Train brings new ones."""
-        while (message := ray.get(self.mailbox.collect.remote(self.slot, self._timeout))) is None:
-            workers = ray.get(self.mailbox.workers.remote(self.slot))
-            try:
-                ray.get([worker.__ray_ready__.remote() for worker in workers], timeout=ALIVE_TIMEOUT_S)
-            except ray.exceptions.RayActorError:
-                continue  # not slow but dead: Ray Train is replacing them
-            except ray.exceptions.GetTimeoutError:
-                pass  # alive, and too busy even to say so
-            job = ray.get(self.mailbox.abandon.remote(self.slot)) or self._job
-            for worker in workers:
-                ray.kill(worker, no_restart=True)
-            error = f"no report for {self._timeout:g} s (resources.report_timeout_s); its workers were replaced"
-            return Message.failed(job, error)
-        assert isinstance(message, Message)
-        return message
-
-    def close(self) -> None:
-        """Let the group end, and wait for it."""
-        ray.get(self.mailbox.close.remote(self.slot))
-        self._thread.join(CLOSE_TIMEOUT_S)
+    def join(self, timeout_s: float) -> None:
+        """Wait for its end."""
+        self._thread.join(timeout_s)
 
 
 def _trainer_class(workers: int) -> Any:
-    """Several ranks need torch's process group. One does not, and without it neither the Tune trainable nor Ray Train's
-    controller has to import torch, which would take most of a group's start."""
+    """Several ranks need torch's process group. One does not, and without it the keeper need not import torch."""
     if workers > 1:
         from ray.train.torch import TorchTrainer as Base
     else:
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Base
+    from ray.train.v2._internal.execution.controller import TrainController
 
     class Trainer(Base):
-        """Without two actors per group: one would manage Ray Data sets, of which there are none, the other free what a
-        dead controller had reserved; it does not when the controller's owner dies, so `release` does."""
+        """With its controller in this thread, not in an actor; and without two actors per group: one would manage Ray
+        Data sets, of which there are none, the other free what a dead controller had reserved, which Ray does itself
+        when the actor dies that reserved it."""
 
         def _create_default_callbacks(self) -> list[Any]:
             unneeded = ("DatasetsCallback", "PlacementGroupCleanerCallback")
             return [one for one in super()._create_default_callbacks() if type(one).__name__ not in unneeded]
 
+        def _initialize_and_run_controller(self, **parts: Any) -> Any:
+            controller = TrainController(**parts)
+            asyncio.run(controller.run())
+            return controller.get_result()
+
     return Trainer
-
-
-def release(mailbox: Any, trial_id: str) -> None:
-    """Free what the group of a trial's dead driver had reserved; Ray ends the workers in it, too."""
-    for reserved in ray.get(mailbox.release.remote(trial_id)):
-        ray.util.remove_placement_group(reserved)
 
 
 def serve(config: dict[str, Any]) -> None:
@@ -187,8 +158,7 @@ def serve(config: dict[str, Any]) -> None:
         dist.all_gather_object(gathered, ranks[0])
         ranks = gathered
     handles, nodes = [handle for handle, _ in ranks], frozenset(node for _, node in ranks)
-    reserved = ray.util.get_current_placement_group()
-    life = agree(ray.get(mailbox.hello.remote(slot, handles, reserved, nodes)) if rank == 0 else None)
+    life = agree(ray.get(mailbox.hello.remote(slot, handles, nodes)) if rank == 0 else None)
     if not life:
         return
     done = 0
@@ -199,11 +169,11 @@ def serve(config: dict[str, Any]) -> None:
         serial, job = taken
         print(f"{job.trial_id} (arm {job.config.arm}, attempt {job.attempt}) begins", flush=True)  # in the actor's log
         for message in run_job(job, rank):
-            wanted = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
-            if not wanted:
-                break
-            if not message.final and agree(ray.get(mailbox.hand_back.remote(slot, life)) if rank == 0 else None):
+            reply = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
+            if reply == LEAVE:
                 raise Reclaimed("its machine is taken away; the trial goes on elsewhere from the report just made")
+            if reply == STOP:
+                break
         done += 1
         if done == config["recycle_after"]:
             raise Recycled(f"replaced after {done} trials")

@@ -19,6 +19,7 @@ from raymae.results.verdict.judge import verdict_of
 from raymae.results.verdict.matrix import curves, matrix
 from raymae.results.verdict.verdict import Verdict
 from raymae.search.decide.resume import restore, warm_start
+from raymae.search.timing import Measured, lengthened
 from raymae.spec.factors import cells
 from raymae.spec.load import parse_sweep
 from raymae.tasks import schema_of
@@ -339,3 +340,14 @@ def test_the_reserve_counts_once_what_cells_share_and_labels_by_fine_tuning_alon
     assert Counter(row["arm"] for row in world.rows if row["stage"] == "search") == {
         "mae": 3, "scratch": 3, "persistence": 1}
     assert sum(row["stage"] == "replicate" for row in world.rows) == 2 * 3 + 2 * 3 + 1
+
+
+@pytest.mark.parametrize(("known", "searched"), [({}, 1), ({"mae": 2.0, "scratch": 2.0}, 3)])
+def test_the_reserve_goes_by_what_an_epoch_was_measured_to_cost(tmp_path, known, searched):
+    """Few labels may be passed over several times an epoch: ten times as many then take as long."""
+    world = Matrix(tmp_path, ONE, "search.at={label_fraction: 0.1}", "budget.wall_minutes=5")
+    plans = world.made.plans
+    costs = {lane: known[plan.name] for lane, plan in plans.items() if plan.name in known}
+    world.made.use_plans(lengthened(plans, Measured({}, costs)))
+    counts = Counter(row["arm"] for row in world.run().rows if row["stage"] == "search")
+    assert counts == {"mae": searched, "scratch": searched, "persistence": 1}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 
-from raymae.search.engine.mailbox import MAX_ATTEMPTS, MAX_FRUITLESS, Mailbox, NodeStates
+from raymae.search.engine.mailbox import GO_ON, LEAVE, MAX_ATTEMPTS, MAX_FRUITLESS, STOP, Mailbox, NodeStates
 from raymae.search.messages import NOT_STARTED, Job, Message
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import ReportData, TrialConfig, TrialData
@@ -57,16 +57,16 @@ def test_a_group_that_never_delivers_is_given_up():
     asyncio.run(scene())
 
 
-def test_a_dead_driver_s_slot_is_closed_and_names_what_it_holds():
+def test_a_job_is_taken_back_only_where_there_is_one():
     async def scene():
         mailbox = Mailbox()
-        await mailbox.assign("a", job("t"))
-        await mailbox.assign("b", job("u"))
-        life = await mailbox.hello("a", [], reserved="its bundle")
-        assert await mailbox.release("t") == ["its bundle"]
-        assert await mailbox.take("a", life) is None
-        assert await mailbox.release("t") == []
-        assert (await mailbox.states())["b"].startswith("waiting")
+        await mailbox.assign("slot", job("t"))
+        await mailbox.take("slot", await mailbox.hello("slot", []))
+        assert (await mailbox.abandon("slot")).trial_id == "t"
+        await mailbox.assign("slot", job("u"))
+        await mailbox.stop_waiting()  # its end waits to be collected
+        assert await mailbox.abandon("slot") is None
+        assert (await asyncio.wait_for(mailbox.collect("slot"), 5)).failure == NOT_STARTED
 
     asyncio.run(scene())
 
@@ -101,14 +101,15 @@ def test_a_group_whose_machine_is_taken_away_hands_its_job_back_after_a_report()
         for step in range(2):
             delivering = asyncio.create_task(mailbox.deliver("slot", serial, message(step)))
             assert (await mailbox.collect("slot")).report.step == step
-            assert await delivering
-            assert await mailbox.hand_back("slot", life) == (step == 1)
+            assert await delivering == (LEAVE if step else GO_ON)
             states = NodeStates(frozenset({"here", "there"}), going=frozenset({"here"}))
-        assert not await mailbox.deliver("slot", serial, message(2)), "what comes after is not listened to"
+        assert await mailbox.deliver("slot", serial, message(2)) == STOP, "what comes after is not listened to"
         life = await mailbox.hello("slot", [], nodes=frozenset({"there"}))
-        _, taken = await mailbox.take("slot", life)
+        serial, taken = await mailbox.take("slot", life)
         assert (taken.attempt, taken.next_step) == (1, 2)
-        assert not await mailbox.hand_back("slot", life), "the new machine stays"
+        delivering = asyncio.create_task(mailbox.deliver("slot", serial, message(2)))
+        await mailbox.collect("slot")
+        assert await delivering == GO_ON, "the new machine stays"
 
     asyncio.run(scene())
 
