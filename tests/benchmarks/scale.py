@@ -1,20 +1,25 @@
-"""Does the cost of a trial grow with their number? 2,000 simulated trials through Tune, conductor and store.
+"""What breaks first when slots and trials are many? Simulated training, real messages.
 
-    python -m tests.benchmarks.scale [--trials 2000]
+    python -m tests.benchmarks.scale [--slots 1] [--trials 2000] [--groups 100]
 
-The trainable is simulated: it hands back two reports at once, so everything measured is the driver's. One slot: trials
-this short end while a second slot's actor is still starting, Tune then gives that one's trial the actor that is free,
-and starting actors that nobody needs would be what is measured. Printed: trials
-per second and memory of the driver at a tenth and at the end, and the time of a query over all trials. The last line is
+Everything is the service's own but for the training: Tune, conductor and store in this process, the keeper of slots in
+its actor, and in a few more actors workers that take jobs from it and deliver two reports each, at once. So all that is
+measured is the head's. Printed: trials and reports a second, early and late; memory and processor time of the driver
+and of the keeper, per slot, per trial and per report; the time of a query over all trials; and what a worker group
+costs the keeper that waits for its workers (`--groups` of them, which ask for what no machine has). The last line is
 one JSON object.
 """
 
 from __future__ import annotations
 
 import argparse
+import asyncio
 import json
+import os
 import tempfile
 import time
+from functools import partial
+from pathlib import Path
 from typing import Any
 
 import psutil
@@ -28,21 +33,26 @@ size: debug
 data: {{name: nothing}}
 arms: [scratch]
 space: {{x: {{uniform: [0, 1]}}}}
-search: {{num_trials: {trials}, algorithm: random, scheduler: asha, grace_epochs: 1}}
+search: {{num_trials: {trials}, algorithm: random, scheduler: asha, grace_epochs: 1, max_concurrent: {slots}}}
 replicates: 0
 """
+REPORTS = 2  # a trial
+CROWD = 250  # simulated workers in a process
 
 
 class Marks:
-    """Observes a conductor: the time and the driver's memory when so many trials have ended."""
+    """Observes a conductor: the time, and the driver's and the keeper's usage, when so many trials have ended."""
 
     def __init__(self, counts: tuple[int, ...]) -> None:
         self.counts = counts
-        self.at: dict[int, tuple[float, float]] = {}
+        self.keeper: psutil.Process | None = None
+        self.at: dict[int, dict[str, float]] = {}
 
     def ended(self, row: object, progress: Progress) -> None:
         if progress.num_ended in self.counts:
-            self.at[progress.num_ended] = (time.monotonic(), psutil.Process().memory_info().rss / 1e6)
+            self.at[progress.num_ended] = {"s": time.monotonic(), **usage("driver", psutil.Process()),
+                                           **usage("keeper", self.keeper)}
+            print(f"{progress.num_ended} trials", flush=True)
 
     def warned(self, text: str) -> None:
         print(text)
@@ -54,61 +64,53 @@ class Marks:
         pass
 
 
+def usage(name: str, process: psutil.Process | None) -> dict[str, float]:
+    """Memory in MB and seconds of processor time of a process so far."""
+    if process is None:
+        return {}
+    times = process.cpu_times()
+    return {f"{name}_mb": process.memory_info().rss / 1e6, f"{name}_cpu_s": times.user + times.system}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--slots", type=int, default=1)
     parser.add_argument("--trials", type=int, default=2000)
-    trials = parser.parse_args().trials
+    parser.add_argument("--groups", type=int, default=100)
+    asked = parser.parse_args()
 
     from raymae.search.engine.connection import connected, set_environment
 
     set_environment()
-    from ray import tune
+    import ray
 
     from raymae.results.store.store import Store
     from raymae.results.views.query import query
     from raymae.search.decide.conductor import Conductor
-    from raymae.search.engine.trainable import result_of
+    from raymae.search.engine.slots import Slots
     from raymae.search.engine.tune import run_tune
-    from raymae.search.messages import Job, Message
     from raymae.spec.load import parse_sweep
     from raymae.spec.resolve import arm_plan
-    from raymae.spec.trial import ReportData
     from raymae.tasks import schema_of
 
-    class Simulated(tune.Trainable):
-        """Two reports, at once."""
-
-        def setup(self, config: dict[str, Any]) -> None:
-            self.epoch = 0
-
-        def reset_config(self, new_config: dict[str, Any]) -> bool:
-            self.epoch = 0
-            return True
-
-        def step(self) -> dict[str, Any]:
-            self.epoch += 1
-            job: Job = self.config["job"]
-            scores = {"val_loss": job.config.params["x"] / self.epoch}
-            report = ReportData("finetune", self.epoch, self.epoch - 1, scores, scores, 0.0, 1, self.epoch == 2)
-            return result_of(Message(job.trial_id, job.attempt, report), job.objective)
-
-        def save_checkpoint(self, checkpoint_dir: str) -> None:
-            pass
-
-        def load_checkpoint(self, checkpoint: Any) -> None:
-            pass
-
-    marks = Marks((20, trials // 10, trials - trials // 10, trials))
+    slots, trials = asked.slots, asked.trials
+    first, tenth = max(20, 2 * slots), max(trials // 10, 4 * slots)
+    late = max(trials - tenth, tenth + 1)
+    marks = Marks((first, tenth, late, trials))
     with tempfile.TemporaryDirectory() as folder:
-        spec = parse_sweep(SPEC.format(trials=trials), "scale", [f"results={folder}"], schema_of=schema_of)
+        spec = parse_sweep(SPEC.format(trials=trials, slots=slots), "scale", [f"results={folder}"],
+                           schema_of=schema_of)
         schema = schema_of(spec.task)
         store = Store.create(Store.root_of(spec), spec, schema, environment={},
                              data={"name": "nothing", "source": "synthetic", "fingerprint": "none"})
         with store:
             conductor = Conductor(spec, {"scratch": arm_plan(spec, schema, "scratch")}, schema.objective, store,
-                                  source="synthetic", slots=1, observers=[marks])
+                                  source="synthetic", slots=slots, observers=[marks])
             with connected() as cluster:
-                run_tune(conductor, Simulated, str(cluster.scratch / "tune"), cluster.driver)
+                group = waiting_groups(str(cluster.scratch), asked.groups)
+                places = Slots(partial(simulated, slots))
+                marks.keeper = psutil.Process(ray.get(places.keeper.pid.remote()))
+                run_tune(conductor, places, str(cluster.scratch / "tune"))
             started = time.monotonic()
             store.compact()
             compact_s = time.monotonic() - started
@@ -117,17 +119,108 @@ def main() -> None:
         query_s = time.monotonic() - started
     assert count == trials, f"{count} rows for {trials} trials"
 
-    def rate(first: int, last: int) -> float:
-        return (last - first) / (marks.at[last][0] - marks.at[first][0])
+    def between(one: int, other: int, what: str) -> float:
+        return marks.at[other][what] - marks.at[one][what]
 
-    tenth = trials // 10
-    early, late = rate(20, tenth), rate(trials - tenth, trials)
-    print(f"trials/s up to {tenth}: {early:.1f}; the last {tenth} of {trials}: {late:.1f}; ratio {late / early:.2f}")
-    print(f"driver memory at {tenth}: {marks.at[tenth][1]:.0f} MB; at {trials}: {marks.at[trials][1]:.0f} MB")
-    print(f"compaction {compact_s:.2f} s; a query over all trials {query_s:.2f} s")
-    print(json.dumps({"benchmark": "scale", "num_trials": trials, "early_per_s": early, "late_per_s": late,
-                      "memory_mb": {str(tenth): marks.at[tenth][1], str(trials): marks.at[trials][1]},
-                      "compact_s": compact_s, "query_s": query_s}))
+    early_per_s, late_per_s = ((b - a) / between(a, b, "s") for a, b in ((first, tenth), (late, trials)))
+    some = trials - tenth or 1
+    found = {
+        "benchmark": "scale", "slots": slots, "num_trials": trials, "early_per_s": early_per_s,
+        "late_per_s": late_per_s, "reports_per_s": REPORTS * late_per_s,
+        "driver_cpu_ms_a_report": 1e3 * between(tenth, trials, "driver_cpu_s") / some / REPORTS,
+        "keeper_cpu_ms_a_report": 1e3 * between(tenth, trials, "keeper_cpu_s") / some / REPORTS,
+        "driver_kb_a_trial": 1e3 * between(tenth, trials, "driver_mb") / some,
+        "driver_mb": marks.at[trials]["driver_mb"], "keeper_mb": marks.at[trials]["keeper_mb"],
+        "compact_s": compact_s, "query_s": query_s, **group,
+    }
+    print(f"trials/s up to {tenth}: {early_per_s:.1f}; the last {trials - late} of {trials}: {late_per_s:.1f}; ratio "
+          f"{late_per_s / early_per_s:.2f}")
+    for name, value in found.items():
+        print(f"  {name:24} {value:.4g}" if isinstance(value, float) else f"  {name:24} {value}")
+    print(json.dumps(found))
+
+
+def simulated(slots: int) -> Any:
+    """A keeper whose worker groups are coroutines in a few actors: they call it as workers do."""
+    import ray
+
+    from raymae.search.engine.keeper import Keeper
+    from raymae.search.engine.mailbox import STOP, NodeStates
+    from raymae.search.engine.workers import GroupOptions
+    from raymae.search.messages import Job, Message
+    from raymae.spec.trial import ReportData
+
+    class Crowd:
+        async def serve(self, keeper: Any, name: str) -> None:
+            life = await keeper.hello.remote(name, [])
+            while (taken := await keeper.take.remote(name, life)) is not None:
+                serial, job = taken
+                for epoch in range(1, REPORTS + 1):
+                    if await keeper.deliver.remote(name, serial, report(job, epoch)) == STOP:
+                        break
+
+    def report(job: Job, epoch: int) -> Message:
+        scores = {"val_loss": job.config.params["x"] / epoch}
+        return Message(job.trial_id, job.attempt,
+                       ReportData("finetune", epoch, epoch - 1, scores, scores, 0.0, 1, epoch == REPORTS))
+
+    class Simulated(Keeper):
+        async def open(self, name: str) -> None:
+            if name not in self._groups:
+                crowd = crowds[len(self._groups) % len(crowds)]
+                me = ray.get_runtime_context().current_actor
+                self._groups[name] = crowd.serve.remote(me, name)  # type: ignore[assignment]
+
+        async def pid(self) -> int:
+            return os.getpid()
+
+    crowds = [ray.remote(Crowd).options(num_cpus=0, max_concurrency=2 * CROWD).remote()
+              for _ in range(-(-slots // CROWD))]
+    options = GroupOptions(1, 1.0, 0.0, "/nowhere")
+    return ray.remote(Simulated).options(num_cpus=0, max_concurrency=100 + 10 * slots).remote(
+        options, slots, NodeStates)
+
+
+def waiting_groups(scratch: str, number: int) -> dict[str, float]:
+    """What a worker group costs the keeper: Ray Train's controller in its thread, which waits for its workers."""
+    import ray
+
+    from raymae.search.engine.keeper import Keeper
+    from raymae.search.engine.mailbox import NodeStates
+    from raymae.search.engine.workers import GroupOptions
+
+    class Measured(Keeper):
+        async def look(self) -> dict[str, float]:
+            process = psutil.Process()
+            return {**usage("keeper", process), "threads": process.num_threads(), "files": process.num_fds()}
+
+    if not number:
+        return {}
+    never = GroupOptions(1, 1e6, 0.0, str(Path(scratch) / "train"))
+    keeper = ray.remote(Measured).options(num_cpus=0).remote(never, number, NodeStates)
+
+    async def look() -> dict[str, float]:
+        found: dict[str, float] = await keeper.look.remote()
+        return found
+
+    def settled(groups: range) -> dict[str, float]:
+        ray.get([keeper.open.remote(f"slot-{index}") for index in groups])
+        before = -1.0
+        while (now := asyncio.run(look()))["threads"] != before:
+            before = now["threads"]
+            time.sleep(3)
+        return now
+
+    one, all_ = settled(range(1)), settled(range(1, number + 1))
+    time.sleep(10)
+    later = asyncio.run(look())
+    ray.kill(keeper)
+    return {
+        "group_mb": (all_["keeper_mb"] - one["keeper_mb"]) / number,
+        "group_threads": (all_["threads"] - one["threads"]) / number,
+        "group_files": (all_["files"] - one["files"]) / number,
+        "group_cpu_share": (later["keeper_cpu_s"] - all_["keeper_cpu_s"]) / 10 / number,
+    }
 
 
 if __name__ == "__main__":

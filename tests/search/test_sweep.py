@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import time
 
@@ -101,18 +102,19 @@ def test_a_killed_worker_costs_no_trial_and_one_that_fails_is_recorded_with_its_
 
 
 @pytest.mark.slow
-def test_a_killed_trial_driver_fails_its_trial_and_the_sweep_goes_on(small):
+def test_a_killed_keeper_of_slots_fails_the_trials_under_way_and_the_sweep_goes_on(small):
     process = small.start()
     small.wait_for(lambda: small.num_checkpoints() >= 1, process)
-    drivers = [p for p in small.processes() if "ainable.train" in " ".join(p.cmdline())]
-    assert drivers
-    drivers[0].send_signal(signal.SIGKILL)
+    # a process of Ray is called by what it does: the keeper's waits for a trial's next report
+    keepers = [p for p in small.processes() if re.match(r"ray::(\w+: \S+-0000|Keeper)", " ".join(p.cmdline()))]
+    assert len(keepers) == 1
+    keepers[0].send_signal(signal.SIGKILL)
     output, _ = process.communicate(timeout=240)
     assert process.returncode == 0, output
     check_complete(small.store)
     failed = small.store.trials().query("status == 'failed'")
-    assert len(failed) == 1
-    assert "process that ran the trial died" in failed["error"].iloc[0]
+    assert 1 <= len(failed) <= 2
+    assert failed["error"].str.contains("process that ran the trial died").all()
 
 
 @pytest.mark.slow
