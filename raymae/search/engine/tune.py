@@ -6,8 +6,9 @@ import uuid
 from typing import Any
 
 from ray import tune
-from ray.tune import Callback
+from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
+from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
 from ray.tune.search import Searcher
 
@@ -17,6 +18,7 @@ from raymae.search.engine.schedulers import make_scheduler
 from raymae.search.engine.slots import Slots, placed
 
 FINISHED = Searcher.FINISHED
+FORGOTTEN_AT_ONCE = 100
 
 
 class TuneIds:
@@ -35,6 +37,19 @@ class TuneIds:
 
     def __getitem__(self, tune_id: str) -> Trial:
         return self._ours[tune_id]
+
+    def forget(self, controller: TuneController) -> None:
+        """Let go of the trials that have ended, a hundred at a time: Tune would keep each, at 50 KB, and rows have all
+        that anybody asks for."""
+        over = controller._stopped_trials | controller._failed_trials
+        if len(over) < FORGOTTEN_AT_ONCE:
+            return
+        controller._trials[:] = [trial for trial in controller._trials if trial not in over]
+        for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
+            kept -= over
+        for trial in over:
+            controller._trial_metadata.pop(trial.trial_id, None)
+            self._ours.pop(trial.trial_id, None)
 
     def __getstate__(self) -> dict[str, Any]:
         """Nothing: Tune pickles its parts for a resume of its own, which is never used."""
@@ -100,6 +115,7 @@ class ArmScheduler(FIFOScheduler):
         """The next trial. Before that, a worker group that idles beside as many trials as may run is let go: another
         sweep waits for what it holds. Tune would keep it until one more trial ends."""
         conductor = self._ids.conductor
+        self._ids.forget(tune_controller._tune_controller)
         waiting = any(trial.status == TuneTrial.PENDING for trial in tune_controller.get_live_trials())
         if conductor.shares_cluster and not waiting and len(conductor.trials.running) >= conductor.slots:
             tune_controller._tune_controller._cleanup_cached_actors(force_all=True)
@@ -133,10 +149,14 @@ class ArmScheduler(FIFOScheduler):
             scheduler.on_trial_complete(tune_controller, trial, result)
 
 
-class ReportCallback(Callback):
-    """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too."""
+class ReportCallback(TrialProgressCallback):  # type: ignore[misc]
+    """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too.
+
+    It stands in the place of Tune's own, which would format every result and keep every trial.
+    """
 
     def __init__(self, ids: TuneIds, slots: Slots) -> None:
+        super().__init__()
         self._ids, self._slots = ids, slots
 
     def on_trial_error(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
@@ -146,6 +166,9 @@ class ReportCallback(Callback):
     def __getstate__(self) -> dict[str, Any]:
         """Nothing, as of `TuneIds`."""
         return {}
+
+    def on_trial_complete(self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, **info: Any) -> None:
+        """The searcher hears of it."""
 
     def on_trial_result(
         self, iteration: int, trials: list[TuneTrial], trial: TuneTrial, result: dict[str, Any], **info: Any
