@@ -18,6 +18,8 @@ import tempfile
 import time
 from pathlib import Path
 
+import psutil
+
 SPEC = """
 name: overhead
 task: tests.benchmarks.trivial:Trivial
@@ -44,9 +46,9 @@ def engine(trials: int, workers: int) -> dict[str, float]:
         def __init__(self) -> None:
             from raymae.search.live.display import Display
 
-            self.ended: list[float] = []
+            self.ended = Ends()
             self.display = Display.silent()
-            self.display.ended = lambda row, progress: self.ended.append(time.monotonic())  # type: ignore[method-assign]
+            self.display.ended = lambda row, progress: self.ended.add()  # type: ignore[method-assign]
 
     with tempfile.TemporaryDirectory() as folder:
         text = SPEC.format(trials=trials, workers=workers, cpus=0.9 / workers)
@@ -54,7 +56,7 @@ def engine(trials: int, workers: int) -> dict[str, float]:
         times = Times()
         started = time.monotonic()
         run_sweep(make_plan(spec), display=times.display)
-    return summary(started, times.ended)
+    return times.ended.summary(started)
 
 
 def tune_run(trials: int, function: object, cpus: float) -> dict[str, float]:
@@ -62,11 +64,11 @@ def tune_run(trials: int, function: object, cpus: float) -> dict[str, float]:
     import ray
     from ray import tune
 
-    ended: list[float] = []
+    ended = Ends()
 
     class Note(tune.Callback):
         def on_trial_complete(self, iteration: int, trials: list[object], trial: object, **info: object) -> None:
-            ended.append(time.monotonic())
+            ended.add()
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
@@ -77,7 +79,7 @@ def tune_run(trials: int, function: object, cpus: float) -> dict[str, float]:
             run_config=tune.RunConfig(name="t", storage_path=folder, verbose=0, callbacks=[Note()]),
         ).fit()
         ray.shutdown()
-    return summary(started, ended)
+    return ended.summary(started)
 
 
 def vanilla(trials: int, workers: int) -> dict[str, float]:
@@ -122,10 +124,34 @@ def plain(trials: int, workers: int) -> dict[str, float]:
     return tune_run(trials, trial, 1.0)
 
 
-def summary(started: float, ended: list[float]) -> dict[str, float]:
-    """Start-up to the first trial's end, and seconds per trial after it."""
-    return {"startup_s": ended[0] - started, "per_trial_s": (ended[-1] - ended[0]) / (len(ended) - 1),
-            "num_trials": len(ended)}
+class Ends:
+    """When trials ended, and what all processes had used when the first did."""
+
+    def __init__(self) -> None:
+        self.at: list[float] = []
+        self.first: dict[str, float] = {}
+
+    def add(self) -> None:
+        """A trial has ended."""
+        self.at.append(time.monotonic())
+        if not self.first:
+            mine = psutil.Process()
+            used = [times for one in (mine, *mine.children(recursive=True)) if (times := _cpu_s(one)) is not None]
+            self.first = {"startup_cpu_s": sum(used), "startup_processes": len(used)}
+
+    def summary(self, started: float) -> dict[str, float]:
+        """Start-up to the first trial's end, and seconds per trial after it."""
+        return {"startup_s": self.at[0] - started, "per_trial_s": (self.at[-1] - self.at[0]) / (len(self.at) - 1),
+                "num_trials": len(self.at), **self.first}
+
+
+def _cpu_s(process: psutil.Process) -> float | None:
+    """Seconds of processor time so far, its dead children's with it; None if it is gone."""
+    try:
+        times = process.cpu_times()
+    except psutil.Error:
+        return None
+    return times.user + times.system + times.children_user + times.children_system
 
 
 ENGINES = {"engine": engine, "vanilla": vanilla, "plain": plain}

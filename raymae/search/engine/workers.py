@@ -6,7 +6,6 @@ workers run `serve`, which takes jobs from the mailbox, iterates `run_trial`, an
 
 from __future__ import annotations
 
-import asyncio
 import math
 import os
 import threading
@@ -85,10 +84,12 @@ class WorkerGroup:
     def _trainer(self, options: GroupOptions) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
+        from raymae.search.engine.training import trainer_class
+
         resources = {"CPU": options.cpus_per_worker}
         if options.gpus_per_worker:
             resources["GPU"] = options.gpus_per_worker
-        return _trainer_class(options.workers)(
+        return trainer_class(options.workers)(
             serve,
             train_loop_config={"slot": self._slot, "mailbox": self._mailbox, "recycle_after": options.recycle_after,
                                "threads": max(1, int(options.cpus_per_worker))},
@@ -105,31 +106,6 @@ class WorkerGroup:
     def join(self, timeout_s: float) -> None:
         """Wait for its end."""
         self._thread.join(timeout_s)
-
-
-def _trainer_class(workers: int) -> Any:
-    """Several ranks need torch's process group. One does not, and without it the keeper need not import torch."""
-    if workers > 1:
-        from ray.train.torch import TorchTrainer as Base
-    else:
-        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Base
-    from ray.train.v2._internal.execution.controller import TrainController
-
-    class Trainer(Base):
-        """With its controller in this thread, not in an actor; and without two actors per group: one would manage Ray
-        Data sets, of which there are none, the other free what a dead controller had reserved, which Ray does itself
-        when the actor dies that reserved it."""
-
-        def _create_default_callbacks(self) -> list[Any]:
-            unneeded = ("DatasetsCallback", "PlacementGroupCleanerCallback")
-            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in unneeded]
-
-        def _initialize_and_run_controller(self, **parts: Any) -> Any:
-            controller = TrainController(**parts)
-            asyncio.run(controller.run())
-            return controller.get_result()
-
-    return Trainer
 
 
 def serve(config: dict[str, Any]) -> None:

@@ -1,0 +1,75 @@
+"""Ray Train's trainer with its controller in the calling thread, and without helpers that no group here needs.
+
+Ray Train starts four actors for a trainer beside its workers. Of those the record of runs, which the dashboard shows,
+is kept. The controller is a loop in a thread here. Not needed are the synchronisation of `train.report`, which nobody
+calls (reports go through the mailbox); the coordination of several trainers' wishes for nodes (a group's placement
+group asks the autoscaler by itself); the manager of Ray Data sets; and what frees the reservations of a dead
+controller, which Ray does itself when the actor dies that reserved them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
+from ray.train.v2._internal.execution.worker_group import state, worker_group
+
+UNNEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+
+
+class _FixedSize(FixedScalingPolicy):  # type: ignore[misc]
+    """Always the same number of workers, and nobody is told."""
+
+    def after_controller_start(self, train_run_context: Any) -> None:
+        """No coordinator is asked for nodes."""
+
+    def _maybe_send_resource_request(self) -> None:
+        """Nor again."""
+
+
+class NoSynchronization:
+    """Stands where Ray Train has the handle of an actor at which ranks would meet."""
+
+    @classmethod
+    def options(cls, **_: Any) -> type[NoSynchronization]:
+        """As of an actor's class."""
+        return cls
+
+    @classmethod
+    def remote(cls, **_: Any) -> NoSynchronization:
+        """As of an actor's class."""
+        return cls()
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name}: ranks meet in the mailbox, and in torch's process group")
+
+
+def without_synchronization() -> None:
+    """Start no such actor in this process."""
+    worker_group.SynchronizationActor = NoSynchronization
+    state._shutdown_sync_actor = lambda actor: None
+
+
+def trainer_class(workers: int) -> Any:
+    """A trainer of so many ranks. Several need torch's process group. One does not, and without it the keeper need not
+    import torch."""
+    without_synchronization()
+    if workers > 1:
+        from ray.train.torch import TorchTrainer as Base
+    else:
+        from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Base
+
+    class Trainer(Base):
+        """See the module."""
+
+        def _create_default_callbacks(self) -> list[Any]:
+            return [one for one in super()._create_default_callbacks() if type(one).__name__ not in UNNEEDED]
+
+        def _initialize_and_run_controller(self, **parts: Any) -> Any:
+            controller = TrainController(**{**parts, "scaling_policy": _FixedSize(self.scaling_config)})
+            asyncio.run(controller.run())
+            return controller.get_result()
+
+    return Trainer
