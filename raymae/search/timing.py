@@ -7,10 +7,13 @@ found, runs the same epochs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, NamedTuple
+
+import torch
+from torch import Generator, Tensor
 
 from raymae.errors import TrialError
 from raymae.models.given import Given
@@ -18,16 +21,37 @@ from raymae.search.plan import Plan, example_config
 from raymae.search.probes import Probe
 from raymae.spec.factors import cells
 from raymae.spec.resolve import ArmPlan
+from raymae.spec.space import Scalar
 from raymae.spec.task import encoder_params
 from raymae.spec.trial import TrialConfig
+from raymae.tasks import task_class
+from raymae.tasks.base import Batch, Source, Task
+from raymae.train.device import own_clock, pick_device
+from raymae.train.epoch import Steps
 
 if TYPE_CHECKING:
-    from raymae.tasks.base import Task
     from raymae.train.phase import Phase
 
 MOST_TIMES = 20.0  # a linear layer would get a thousand times its epochs, and has converged long before
-NUM_TIMED = 4  # evaluations of a phase; the shortest time of one counts, since other work can only add to it
+NUM_TIMED = 4  # epochs of a phase, the first to warm up
+FEW_STEPS = (4, 12)  # of an epoch that is timed in place of a long one
 ENOUGH_S = 20.0  # a phase that has been timed for so long is timed no more
+
+PhaseKind = Literal["pretrain", "finetune"]
+
+
+class _Keys(NamedTuple):
+    """The parameters that say how long a phase is and when it is looked at."""
+
+    epochs: str
+    every: str
+    patience: str
+
+
+_KEYS: Mapping[PhaseKind, _Keys] = {
+    "pretrain": _Keys("pretrain_epochs", "pretrain_eval_every", "pretrain_patience"),
+    "finetune": _Keys("epochs", "eval_every", "patience"),
+}
 
 
 @dataclass(frozen=True)
@@ -123,51 +147,105 @@ def _seconds(
         given: The weights that its arm starts from.
         pretrain: What an epoch of pretraining is known to cost.
     """
-    import torch
-
-    from raymae.tasks import task_class
-    from raymae.train.device import pick_device
     from raymae.train.phases import Finetune, Pretrain
 
     torch.set_num_threads(threads)
-    every = {"finetune": int(config.params["eval_every"] or 1),
-             "pretrain": int(config.params.get("pretrain_eval_every") or 1)}
-    params = {**config.params, "epochs": NUM_TIMED * every["finetune"], "patience": 0}
-    if "pretrain_epochs" in params:
-        params |= {"pretrain_epochs": NUM_TIMED * every["pretrain"], "pretrain_patience": 0}
-    task = task_class(config.task)(replace(config, params=params), pick_device())
+    device, task_type = pick_device(), task_class(config.task)
+    asked = task_type(config, device)
     if pretrain is None:
-        pretrains = task.pretraining() is not None and not config.adopts
-        pretrain = _evaluated(task, Pretrain(task, given)) / every["pretrain"] if pretrains else 0.0
+        pretrains = asked.pretraining() is not None and not config.adopts
+        pretrain = _epoch_s(asked, "pretrain", lambda task: Pretrain(task, given)) if pretrains else 0.0
     # from random weights: what is trained costs the same
-    return EpochCost(pretrain, _evaluated(task, Finetune(task)) / every["finetune"])
+    return EpochCost(pretrain, _epoch_s(asked, "finetune", Finetune))
 
 
-def _evaluated(task: Task, phase: Phase) -> float:
-    """Seconds from one evaluation of a phase to the next: the shortest of a few."""
-    from raymae.train.device import own_clock
+def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase]) -> float:
+    """Seconds of an epoch of a phase, with its share of an evaluation.
 
-    for split in ("pretrain", "pretext") if phase.name == "pretrain" else ("train", "val"):
-        task.load(split)  # what is read for the first time is none of an epoch's
-    clock = own_clock(task.device)
-    at = [clock()]
-    for _ in phase.run():
-        at.append(clock())
-        if at[-1] - at[0] > ENOUGH_S:
+    Epochs of a few steps and of more are timed in turns, and of each the shortest counts: other work on the machine can
+    only add to a time, and a whole epoch is long enough for it to add to all.
+
+    Args:
+        asked: The task as it will be trained.
+        phase: Of which an epoch is timed.
+        start: Makes the phase of a task.
+    """
+    clock, settings, keys = own_clock(asked.device), Steps.of(asked.params, phase), _KEYS[phase]
+    steps = settings.of_an_epoch(len(asked.load("pretrain" if phase == "pretrain" else "train")))
+    every = int(asked.config.params.get(keys.every) or 1)
+
+    def epochs(length: int | None = None) -> Iterator[object]:
+        """Evaluations after epochs of so many steps each; None for epochs, and as many, as they will be."""
+        each = every if length is None else 1
+        timed: dict[str, Scalar] = {keys.epochs: each * NUM_TIMED, keys.every: each, keys.patience: 0}
+        # a frozen encoder is cheap, and few epochs have it; short epochs are one pass
+        timed |= {"freeze_epochs": 0, **({} if length is None else {"epoch_steps": 0})}
+        known = asked.config.params
+        config = replace(asked.config, params={**known, **{key: timed[key] for key in timed if key in known}})
+        task = type(asked)(config, asked.device)
+        if length is not None:
+            task.load = _First(asked, length * settings.batch_size).load  # type: ignore[method-assign]
+        return start(task).run()
+
+    few, more = FEW_STEPS
+    if steps <= more:
+        return _shortest([epochs()], clock)[0] / every
+    one, other = _shortest([epochs(few), epochs(more)], clock)
+    step = max(other - one, 0.0) / (more - few)
+    return steps * step + max(one - few * step, 0.0) / every
+
+
+def _shortest(runs: Sequence[Iterator[object]], clock: Callable[[], float]) -> list[float]:
+    """Seconds from one evaluation to the next, the shortest of a few of each run, taken in turns. The first of each
+    warms up, and counts only where there is time for no other."""
+    began, times = clock(), [[math.inf, math.inf] for _ in runs]  # warming up, and after it
+    for index in range(NUM_TIMED):
+        if index and clock() - began > ENOUGH_S:
             break
-    return min(b - a for a, b in pairwise(at))
+        for run, shortest in zip(runs, times, strict=True):
+            at = clock()
+            next(run)
+            shortest[min(index, 1)] = min(shortest[min(index, 1)], clock() - at)
+    return [warm if warm < math.inf else cold for cold, warm in times]
+
+
+class _First:
+    """The splits of a task with no more than so many examples of what is learned from.
+
+    Args:
+        task: The task.
+        most: Examples of the splits `pretrain` and `train`; a split that has fewer is passed over again.
+    """
+
+    def __init__(self, task: Task, most: int) -> None:
+        self._task, self._most = task, most
+
+    def load(self, split: str) -> Source:
+        """As the task's."""
+        source = self._task.load(split)
+        return _Short(source, self._most) if split in ("pretrain", "train") else source
+
+
+class _Short:
+    """So many examples of a split, over and over where it has fewer."""
+
+    def __init__(self, source: Source, length: int) -> None:
+        self._source, self._length = source, length
+
+    def __len__(self) -> int:
+        return self._length
+
+    def batch(self, index_B: Tensor, generator: Generator | None) -> Batch:
+        """As the split's."""
+        return self._source.batch(index_B % len(self._source), generator)
 
 
 def _steps(
     config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None
 ) -> EpochCost:
-    from raymae.tasks import task_class
-    from raymae.train.device import pick_device
-    from raymae.train.epoch import Steps
-
     task = task_class(config.task)(config, pick_device())
 
-    def steps(split: str, phase: Literal["pretrain", "finetune"]) -> int:
+    def steps(split: str, phase: PhaseKind) -> int:
         return Steps.of(task.params, phase).of_an_epoch(len(task.load(split)))
 
     pretrains = task.pretraining() is not None and not config.adopts

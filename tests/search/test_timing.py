@@ -3,15 +3,30 @@
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import Generator
 
+from raymae.search import timing
 from raymae.search.plan import example_config, make_plan
-from raymae.search.timing import MOST_TIMES, EpochCost, _seconds, _steps, measured, times_epochs
+from raymae.search.timing import (
+    FEW_STEPS,
+    MOST_TIMES,
+    EpochCost,
+    _epoch_s,
+    _seconds,
+    _shortest,
+    _steps,
+    measured,
+    times_epochs,
+)
 from raymae.spec.load import parse_sweep
-from raymae.tasks import schema_of
+from raymae.tasks import schema_of, task_class
+from raymae.train.device import pick_device
+from raymae.train.epoch import Steps
 
 TEXT = """
 name: fair
@@ -119,25 +134,55 @@ def test_what_is_known_of_pretraining_is_not_timed_again(plan, monkeypatch):
     assert _seconds(example_config(plan, "mae"), 1, None, 7.0).pretrain == 7.0
 
 
-def test_a_phase_that_takes_long_is_timed_once(plan, monkeypatch):
-    from raymae.search import timing
+class Clock:
+    """Time that passes when it is told to."""
 
-    monkeypatch.setattr(timing, "ENOUGH_S", 0.0)
-    seen = []
+    def __init__(self):
+        self.now = 0.0
 
+    def __call__(self):
+        return self.now
+
+
+def epochs(clock, seconds):
+    for each in seconds:
+        clock.now += each
+        yield
+
+
+def test_the_shortest_of_epochs_in_turns_counts_and_not_the_one_that_warms_up():
+    clock = Clock()
+    found = _shortest([epochs(clock, [0.1, 0.3, 0.2, 0.4]), epochs(clock, [0.9, 0.7, 0.8, 0.65])], clock)
+    assert found == pytest.approx([0.2, 0.65])
+
+
+def test_a_phase_that_takes_long_is_timed_once():
+    clock = Clock()
+    assert _shortest([epochs(clock, [30.0, 9.0]), epochs(clock, [80.0, 9.0])], clock) == [30.0, 80.0]
+
+
+@pytest.mark.parametrize(("every", "steps", "evaluation"), [(1, 0.05, 0.3), (2, 0.05, 0.3), (3, 0.02, 0.0)])
+def test_a_long_epoch_is_reckoned_from_short_ones(plan, monkeypatch, every, steps, evaluation):
+    """Whoever disturbs the machine for seconds disturbs some of the short ones, and all of a long one."""
+    clock = Clock()
+    monkeypatch.setattr(timing, "own_clock", lambda device: clock)
+    config = example_config(plan, "scratch")
+    task = task_class("forecasting")(replace(config, params={**config.params, "eval_every": every}), pick_device())
+    whole = Steps.of(task.params, "finetune").of_an_epoch(len(task.load("train")))
+    assert whole > FEW_STEPS[-1]
     class Phase:
         name = "finetune"
 
+        def __init__(self, short):
+            self.task = short
+            assert len(short.load("val")) == len(task.load("val"))
+            assert short.params.eval_every == 1
+
         def run(self):
-            for epoch in range(5):
-                seen.append(epoch)
-                yield epoch
+            source, size = self.task.load("train"), self.task.params.batch_size
+            assert source.batch(torch.arange(2), Generator()) is not None
+            for disturbed in (5.0, 0.0, 1.0, 0.2):
+                clock.now += steps * len(source) / size + evaluation + disturbed
+                yield
 
-    class Task:
-        device = torch.device("cpu")
-
-        def load(self, split):
-            assert split in ("train", "val")
-
-    assert timing._evaluated(Task(), Phase()) >= 0
-    assert seen == [0]
+    assert _epoch_s(task, "finetune", Phase) == pytest.approx(whole * steps + evaluation / every)
