@@ -22,7 +22,7 @@ from raymae.search.messages import Job
 SHUT_TIMEOUT_S = 60.0  # a group that is just starting has to come up before it can go; cut short, it keeps its CPUs
 
 
-class Slots(ResourceManager):  # type: ignore[misc]
+class Slots(ResourceManager):
     """A sweep's slots. Tune's actors are made here, and so is their keeper, anew where it died.
 
     Args:
@@ -82,7 +82,7 @@ class Slots(ResourceManager):  # type: ignore[misc]
 
 
 @dataclass
-class _Place(AcquiredResources):  # type: ignore[misc]
+class _Place(AcquiredResources):
     """Where Tune puts a trial's actor."""
 
     slots: Slots

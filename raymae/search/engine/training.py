@@ -19,7 +19,7 @@ from ray.train.v2._internal.execution.worker_group import state, worker_group
 UNNEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 
 
-class _FixedSize(FixedScalingPolicy):  # type: ignore[misc]
+class _FixedSize(FixedScalingPolicy):
     """Always the same number of workers, and nobody is told."""
 
     def after_controller_start(self, train_run_context: Any) -> None:

@@ -149,7 +149,7 @@ class ArmScheduler(FIFOScheduler):
             scheduler.on_trial_complete(tune_controller, trial, result)
 
 
-class ReportCallback(TrialProgressCallback):  # type: ignore[misc]
+class ReportCallback(TrialProgressCallback):
     """Hands every report to the conductor: Tune calls this for the last report of a stopped trial, too.
 
     It stands in the place of Tune's own, which would format every result and keep every trial.
