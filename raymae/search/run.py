@@ -178,7 +178,14 @@ def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
             conductor.use_slots(cluster.slots(spec.resources, spec.search.max_concurrent))
             display.waiting(cluster.room(spec.resources), conductor.slots)
         conductor.connected(cluster.dashboard)
-        display.connected(cluster.dashboard, conductor.store.location)
+        display.connected(cluster.dashboard, conductor.store.location, later=cluster.late is not None)
+        if cluster.late is not None:
+            def seen(url: str) -> None:
+                conductor.connected(url)
+                display.dashboard(url)
+
+            cluster.late.tell(seen, conductor.warn)
+            conductor.add_observer(cluster.late)
         _measure(conductor, plan, display)
         conductor.add_observer(Metrics(spec.name, conductor.warn))
         _tune(conductor, cluster, plan, display)

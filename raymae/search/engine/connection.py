@@ -19,12 +19,14 @@ from typing import Any
 
 from raymae.errors import ResourceError, one_line
 from raymae.search.engine.autoscaling import Growth, find_growth, room, slots_when_grown
+from raymae.search.engine.dashboard import LateDashboard
 from raymae.search.engine.interrupt import signals_kept
 from raymae.spec.limits import ResourceSpec
 
 TRIAL_DRIVER = "trial_driver"
 MAX_DRIVERS = 10_000
 LOCK = "in-use"  # held by the driver of the sweep whose scratch folder it lies in
+LATE_S = 60.0  # a dashboard that is just starting is waited for at the end of a sweep
 PATIENCE_S = "86400"  # on a cluster, for a node to boot or for another sweep's end; the sweep's own end cuts it short
 
 # A value the user has set wins.
@@ -65,13 +67,14 @@ class Cluster:
     """A connected Ray.
 
     Attributes:
-        dashboard: Address of the dashboard, or "" where there is none.
+        dashboard: Address of the dashboard, or "" where there is none, or none yet.
         cpus: CPUs of the whole cluster.
         gpus: GPUs of the whole cluster.
         scratch: Local folder that lives as long as the connection.
         driver: The custom resource that keeps trials' drivers on the machines that have it, normally the head; empty
             where a cluster has none.
         growth: What the cluster's autoscaler may start; None where it has none, or none that can be seen from here.
+        late: Starts the dashboard of an embedded Ray.
     """
 
     dashboard: str
@@ -80,6 +83,7 @@ class Cluster:
     scratch: Path
     driver: Mapping[str, float]
     growth: Growth | None = None
+    late: LateDashboard | None = None
 
     def nodes(self, *, head_only: bool = False) -> list[Mapping[str, float]]:
         """Resources of every node that is there now."""
@@ -189,28 +193,33 @@ def connected(
                  **(environment or {})}
     with _quiet(log_file):
         import ray  # before LOOPBACK, which it would keep for a cluster that this process joins later
+    late = LateDashboard() if address is None else None
     with _quiet(log_file), _variables(variables if address is None else {}):
         try:
             # Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would
             # abort the process instead of ending the sweep with its verdict so far
             with signals_kept():
-                context = (_embedded(scratch, about or {}) if address is None
-                           else _joined(address, environment or {}, about or {}))
+                context = (_embedded(scratch, about or {}, late) if late is not None
+                           else _joined(str(address), environment or {}, about or {}))
             _protect_token()
             total = ray.cluster_resources()
             url = context.dashboard_url or ""
             yield Cluster(
                 f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch,
                 {TRIAL_DRIVER: 1.0} if TRIAL_DRIVER in total else {},
-                None if address is None else find_growth(ray.get_runtime_context().gcs_address),
+                None if address is None else find_growth(ray.get_runtime_context().gcs_address), late,
             )
         finally:
+            if late is not None:
+                late.wait(LATE_S)
             ray.shutdown()
+            if late is not None:
+                late.end()
             shutil.rmtree(scratch, ignore_errors=True)
             os.close(claim)
 
 
-def _embedded(scratch: Path, about: Mapping[str, str]) -> Any:
+def _embedded(scratch: Path, about: Mapping[str, str], late: LateDashboard) -> Any:
     """Start Ray as it starts where it knows no clusters (macOS, Windows): this machine's address is 127.0.0.1.
 
     `ray.init(_node_ip_address="127.0.0.1")` would put the address of the network in its place.
@@ -224,11 +233,12 @@ def _embedded(scratch: Path, about: Mapping[str, str]) -> Any:
 
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        return ray.init(
-            address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
-            configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
-            runtime_env=_quoted_interpreter(), job_config=JobConfig(metadata=dict(about)),
-        )
+        with late.put_off():
+            return ray.init(
+                address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
+                configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
+                runtime_env=_quoted_interpreter(), job_config=JobConfig(metadata=dict(about)),
+            )
     except Exception as error:  # Ray raises just that where a process of its own is not up in time
         raise ResourceError(
             f"Ray could not be started on this machine: {one_line(error)}. Where other work has most of the processors "

@@ -84,22 +84,29 @@ class Display:
         """The search learns from another sweep."""
         self._print(f"warm start: {used} trials of {folder}", always=True)
 
-    def connected(self, dashboard: str, root: str) -> None:
+    def connected(self, dashboard: str, root: str, *, later: bool = False) -> None:
         """Ray is up, and the first workers start.
 
         Args:
             dashboard: Its address; "" where there is none.
             root: The sweep's folder.
+            later: Whether there is none yet.
         """
-        self._print(f"Ray is up; dashboard {dashboard or 'off'}")
         if dashboard:
-            self._print("  the dashboard asks for a token, which this prints: RAY_AUTH_MODE=token ray get-auth-token",
-                        always=True)
+            self._print("Ray is up")
+            self.dashboard(dashboard)
+        else:
+            self._print(f"Ray is up; its dashboard {'starts after the first report' if later else 'is off'}")
         if "://" not in root:
             command = shlex.join(["raymae", "serve", str(PurePath(root).parent)])
             self._print(f"  progress and reports in a browser: {command}", always=True)
         self._note = STARTING
         self._print(self._note)
+
+    def dashboard(self, url: str) -> None:
+        """The dashboard can be looked at."""
+        self._print(f"dashboard {url}", always=True)
+        self._print("  it asks for a token, which this prints: RAY_AUTH_MODE=token ray get-auth-token", always=True)
 
     def timing(self) -> None:
         """A step is timed in float32 and in bfloat16."""

@@ -36,6 +36,16 @@ def test_without_a_dashboard_there_is_no_token_and_on_an_object_store_nothing_to
     assert "serve" not in printed(display)
 
 
+def test_a_dashboard_that_comes_later_is_announced_and_then_told_with_its_token() -> None:
+    display = plain_lines()
+    display.connected("", "x/ett", later=True)
+    assert "its dashboard starts after the first report\n" in printed(display)
+    assert "token" not in printed(display)
+    display.dashboard("http://127.0.0.1:8265")
+    assert "dashboard http://127.0.0.1:8265\n" in printed(display)
+    assert "RAY_AUTH_MODE=token ray get-auth-token\n" in printed(display)
+
+
 def test_workers_start_until_the_first_report() -> None:
     display = plain_lines()
     assert display._note == "starting Ray"
