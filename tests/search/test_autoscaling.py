@@ -158,7 +158,7 @@ def test_an_idle_group_is_let_go_only_for_another_sweep(shares_cluster, running,
     from raymae.search.engine.tune import ArmScheduler
 
     let = []
-    ids = SimpleNamespace(conductor=SimpleNamespace(
+    ids = SimpleNamespace(forget=lambda controller: None, conductor=SimpleNamespace(
         plans={}, shares_cluster=shares_cluster, trials=SimpleNamespace(running=range(running)), slots=1))
     controller = SimpleNamespace(
         get_live_trials=lambda: [SimpleNamespace(status=status)], get_trials=lambda: [],

@@ -17,7 +17,7 @@ from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.proposals import Proposals
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import NOT_STARTED, Message, Worker
-from raymae.search.timing import lengthened
+from raymae.search.timing import Measured, lengthened
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan, trial_config
 from raymae.spec.trial import ReportData
@@ -376,7 +376,7 @@ def test_a_round_is_gone_on_with():
 
 def test_arms_get_so_many_times_their_epochs():
     made, _, clock = conductor()
-    made.use_plans(lengthened(made.plans, {"scratch": 3.0}))
+    made.use_plans(lengthened(made.plans, Measured({"scratch": 3.0})))
     order = run(made, clock)
     epochs = {trial.config.arm: trial.config.params.get("epochs") for trial in order}
     assert epochs["scratch"] == 3 * epochs["mae"]

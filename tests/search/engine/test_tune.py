@@ -1,0 +1,54 @@
+"""What Tune keeps of trials that have ended."""
+
+from __future__ import annotations
+
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+
+from raymae.search.engine.tune import FORGOTTEN_AT_ONCE, TuneIds
+
+
+class Conductor:
+    """Proposes whatever it is asked for."""
+
+    def __init__(self) -> None:
+        self.proposed = 0
+
+    def next(self) -> Any:
+        self.proposed += 1
+        return f"ours {self.proposed}"
+
+
+@pytest.mark.parametrize(("stopped", "failed", "kept"), [
+    (FORGOTTEN_AT_ONCE - 1, 0, FORGOTTEN_AT_ONCE + 4), (FORGOTTEN_AT_ONCE - 10, 10, 5),
+])
+def test_ended_trials_are_let_go_a_hundred_at_a_time(stopped: int, failed: int, kept: int) -> None:
+    ids = TuneIds(Conductor())  # type: ignore[arg-type]
+    live, ended = ([TuneTrial(f"{kind}{index}") for index in range(num)]
+                   for kind, num in (("live", 5), ("ended", stopped + failed)))
+    for trial in (*live, *ended):
+        ids.start(trial.trial_id)
+    controller: Any = SimpleNamespace(
+        _trials=[*ended, *live], _stopped_trials=set(ended[failed:]), _failed_trials=set(ended[:failed]),
+        _trials_to_cache={*ended[:3], *live[:2]}, _trial_metadata={trial.trial_id: "{}" for trial in (*ended, *live)})
+    trials = controller._trials
+    ids.forget(controller)
+    assert controller._trials is trials, "Tune's callbacks were given this list"
+    assert len(trials) == len(controller._trial_metadata) == kept
+    assert trials[-5:] == live
+    assert {*live[:2]} <= controller._trials_to_cache
+    assert ids["live0"] == "ours 1"
+    if kept == len(live):
+        assert not controller._stopped_trials
+        assert not controller._failed_trials
+        with pytest.raises(KeyError):
+            ids["ended0"]
+
+
+class TuneTrial:
+    """A trial of Tune's, which goes into sets."""
+
+    def __init__(self, trial_id: str) -> None:
+        self.trial_id = trial_id
