@@ -27,7 +27,7 @@ from raymae.search.decide.resume import restore, warm_start
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
 from raymae.search.engine.mailbox import ClusterNodes
-from raymae.search.engine.sharing import NAMESPACE, keeper_name, shared
+from raymae.search.engine.sharing import LIFE, NAMESPACE, keeper_name, shared
 from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment
 from raymae.search.live.display import Display
@@ -232,7 +232,7 @@ def _tune(conductor: Conductor, cluster: Cluster, plan: Plan, display: Display) 
             wider = open_cell(conductor, wider, display)
 
 
-def _start_keeper(conductor: Conductor, cluster: Cluster, name: str) -> Any:
+def _start_keeper(conductor: Conductor, cluster: Cluster, name: str, life: int) -> Any:
     """Start the actor that keeps the worker groups, where drivers live."""
     import ray
 
@@ -244,7 +244,7 @@ def _start_keeper(conductor: Conductor, cluster: Cluster, name: str) -> Any:
                            asked.report_timeout_s, asked.recycle_after)
     # of every slot two calls wait at any time, Tune's and a worker's
     return ray.remote(Keeper).options(
-        num_cpus=0, resources=dict(cluster.driver), name=name, namespace=NAMESPACE,
+        num_cpus=0, resources=dict(cluster.driver), name=f"{name}{LIFE}{life}", namespace=NAMESPACE,
         max_concurrency=100 + 10 * conductor.slots,
     ).remote(options, conductor.slots, ClusterNodes())
 

@@ -140,7 +140,7 @@ def main() -> None:
     print(json.dumps(found))
 
 
-def simulated(slots: int) -> Any:
+def simulated(slots: int, life: int) -> Any:
     """A keeper whose worker groups are coroutines in a few actors: they call it as workers do."""
     import ray
 

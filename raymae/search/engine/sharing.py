@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 NAMESPACE = "raymae"
 PERIOD_S = 2.0
+LIFE = "+"  # between a sweep's name here and the number of its keeper: a dead one keeps its name for a while
 
 
 def keeper_name(resources: ResourceSpec) -> str:
@@ -68,7 +69,8 @@ def shared(
             holds = capacity() or wanted
         except Exception:  # the cluster's head is busy or gone, which others will say
             return
-        rivals = rivals_of(name, [str(one["name"]) for one in named if one["namespace"] == NAMESPACE])
+        names = [str(one["name"]).partition(LIFE)[0] for one in named if one["namespace"] == NAMESPACE]
+        rivals = rivals_of(name, names)
         slots = min(wanted, share(holds, rivals.index(name), len(rivals))) if len(rivals) > 1 else wanted
         if slots != conductor.slots:
             who = f"{len(rivals)} sweeps share the cluster" if len(rivals) > 1 else "no other sweep is on the cluster"

@@ -26,13 +26,13 @@ class Slots(ResourceManager):
     """A sweep's slots. Tune's actors are made here, and so is their keeper, anew where it died.
 
     Args:
-        start_keeper: Starts a `Keeper` actor and returns its handle.
+        start_keeper: Starts a `Keeper` actor and returns its handle; told which it is of this sweep, from 1.
         first: Slots whose worker groups start now, before there are trials for them.
     """
 
-    def __init__(self, start_keeper: Callable[[], Any], first: int = 0) -> None:
-        self._start_keeper = start_keeper
-        self.keeper: Any = start_keeper()
+    def __init__(self, start_keeper: Callable[[int], Any], first: int = 0) -> None:
+        self._start_keeper, self._lives = start_keeper, count(1)
+        self.keeper: Any = start_keeper(next(self._lives))
         self._numbers = count(1)
         self._prepared = [self._name() for _ in range(first)]
         for name in self._prepared:
@@ -51,7 +51,7 @@ class Slots(ResourceManager):
             ray.get(self.keeper.__ray_ready__.remote())
         except ray.exceptions.RayActorError:
             self._prepared.clear()
-            self.keeper = self._start_keeper()
+            self.keeper = self._start_keeper(next(self._lives))
 
     def shut(self) -> None:
         """End all groups, so that Ray Train's records say how they ended."""

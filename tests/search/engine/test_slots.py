@@ -43,7 +43,7 @@ class Remote:
 
 def test_a_slot_is_what_tune_calls_an_actor() -> None:
     keeper = Remote()
-    slots = Slots(lambda: keeper, first=1)
+    slots = Slots(lambda life: keeper, first=1)
     request = slots.request_resources
     assert request(None) is None  # type: ignore[arg-type, func-returns-value]
     assert slots.has_resources_ready(None)  # type: ignore[arg-type]
@@ -65,8 +65,8 @@ def test_a_slot_is_what_tune_calls_an_actor() -> None:
 
 
 def test_a_dead_keeper_is_replaced_and_a_living_one_is_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    keepers = iter([Remote(dead=True), Remote()])
-    slots = Slots(lambda: next(keepers), first=2)
+    keepers = {1: Remote(dead=True), 2: Remote()}
+    slots = Slots(keepers.pop, first=2)
     first = slots.keeper
 
     def get(call: Any) -> None:
@@ -84,7 +84,7 @@ def test_a_dead_keeper_is_replaced_and_a_living_one_is_not(monkeypatch: pytest.M
 
 def test_tune_has_its_own_resource_manager_back_afterwards() -> None:
     before = tune_controller.PlacementGroupResourceManager
-    slots = Slots(Remote)
+    slots = Slots(lambda life: Remote())
 
     def use() -> None:
         with placed(slots):
