@@ -50,6 +50,7 @@ class Slots(ResourceManager):
         try:
             ray.get(self.keeper.__ray_ready__.remote())
         except ray.exceptions.RayActorError:
+            _release(self.keeper)
             self._prepared.clear()
             self.keeper = self._start_keeper(next(self._lives))
 
@@ -79,6 +80,18 @@ class Slots(ResourceManager):
 
     def clear(self) -> None:
         """Nothing is kept here."""
+
+
+def _release(dead: Any) -> None:
+    """Free what an actor had reserved for others: Ray does so at the end of the job, and it may have a while to go."""
+    from ray._private.state import state
+    from ray.core.generated.gcs_pb2 import PlacementGroupTableData
+    from ray.util.placement_group import PlacementGroup
+
+    for info in state._connect_and_get_accessor().get_placement_group_table():
+        reserved = PlacementGroupTableData.FromString(info)
+        if reserved.creator_actor_id == dead._actor_id.binary():
+            ray.util.remove_placement_group(PlacementGroup(ray.PlacementGroupID(reserved.placement_group_id)))
 
 
 @dataclass

@@ -73,12 +73,15 @@ def test_a_dead_keeper_is_replaced_and_a_living_one_is_not(monkeypatch: pytest.M
         if slots.keeper.dead:
             raise ray.exceptions.RayActorError
 
+    released: list[Any] = []
     monkeypatch.setattr(ray, "get", get)
+    monkeypatch.setattr("raymae.search.engine.slots._release", released.append)
     slots.revive()
     assert slots.keeper is not first
     second = slots.keeper
     slots.revive()
     assert slots.keeper is second
+    assert released == [first]
     assert slots.handle().name == "slot-0003", "what the dead one had begun is gone"
 
 
