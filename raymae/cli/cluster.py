@@ -1,15 +1,17 @@
-"""Commands about clusters' files: check one offline, and make on AWS what one needs."""
+"""Commands about clusters: check a file offline, make on AWS what one needs, hand a sweep to Slurm."""
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import sys
+from collections.abc import Sequence
 
 import click
 
 from raymae.cli import completion
-from raymae.cli.base import Group, as_json, example, main, table
+from raymae.cli.base import Group, as_json, example, load, main, overrides, sweep_file, table
 from raymae.errors import SpecError
 
 cluster_file = click.argument("file", type=click.Path(dir_okay=False), shell_complete=completion.cluster_files)
@@ -18,7 +20,7 @@ cluster_file = click.argument("file", type=click.Path(dir_okay=False), shell_com
 @main.group(cls=Group)
 @example("raymae cluster check cluster/aws.yaml")
 def cluster() -> None:
-    """Check the file of a cluster, and prepare for it."""
+    """Check the file of a cluster, prepare for it, or run a sweep under Slurm."""
 
 
 @cluster.command("check")
@@ -91,3 +93,64 @@ def cluster_prepare(file: str) -> None:
     made = prepare_aws(file)
     click.echo(f"bucket {made.bucket}, security group {made.security_group} (now in {file}), "
                f"instance profiles {', '.join(made.profiles)}")
+
+
+@cluster.command("slurm")
+@sweep_file
+@click.option("--time", required=True, metavar="TIME", help="Limit of one run, as 12:00:00 or 2-00:00:00.")
+@click.option("--nodes", type=click.IntRange(min=1), default=1, show_default=True, help="Machines.")
+@click.option("--gpus-per-node", metavar="[TYPE:]N", default="0", show_default=True, help="GPUs of each.")
+@click.option("--cpus-per-node", type=click.IntRange(min=1),
+              help="CPUs of each; by default what the trials need that fit on its GPUs.")
+@click.option("--partition", metavar="NAME", help="Slurm's partition; the cluster's default if not given.")
+@click.option("--account", metavar="NAME", help="Whose time it is.")
+@click.option("--qos", metavar="NAME", help="Its quality of service.")
+@click.option("--module", "modules", multiple=True, metavar="NAME", help="Load a module first; repeatable.")
+@click.option("--setup", multiple=True, metavar="LINE", help="A line of bash before Ray starts; repeatable.")
+@click.option("--python", metavar="PATH",
+              help="The interpreter; by default the one that runs this, after --setup the one on PATH.")
+@click.option("--signal-before", type=click.IntRange(60, 65_535), default=120, show_default=True, metavar="SECONDS",
+              help="How long before the limit trials are handed back.")
+@click.option("--job-name", metavar="NAME", help="The sweep's name by default.")
+@click.option("--output", default="%x-%j.log", show_default=True, metavar="PATH", help="What it prints goes there.")
+@click.option("--sbatch", multiple=True, metavar="OPTION", help="Another option of sbatch's; repeatable.")
+@click.option("--submit", is_flag=True, help="Hand the script to sbatch instead of printing it.")
+@overrides
+@as_json
+@example("raymae cluster slurm sweeps/timeseries_mask.yaml --nodes 4 --gpus-per-node 4 --time 12:00:00 --submit "
+         "--set resources.gpus_per_worker=1")
+def cluster_slurm(
+    file: str, time: str, nodes: int, gpus_per_node: str, cpus_per_node: int | None, partition: str | None,
+    account: str | None, qos: str | None, modules: Sequence[str], setup: Sequence[str], python: str | None,
+    signal_before: int, job_name: str | None, output: str, sbatch: Sequence[str], submit: bool,
+    overrides: Sequence[str], as_json: bool,
+) -> None:
+    """Print the script that runs the sweep of FILE as a job of Slurm's, or submit it.
+
+    The job starts Ray on its nodes with a token of its own, then the sweep. Before its time limit it hands its trials
+    back, writes the verdict so far and queues itself again; its next run goes on from there. Submit from a folder
+    that all nodes share: results and FILE lead from it.
+    """
+    from raymae.launch import slurm
+
+    spec = load(file, overrides)
+    job = slurm.SlurmJob(
+        file=file, job_name=job_name or spec.name, resources=spec.resources, time=time, folder=os.getcwd(),
+        overrides=overrides, nodes=nodes, gpus_per_node=gpus_per_node, cpus_per_node=cpus_per_node,
+        partition=partition, account=account, qos=qos, modules=modules, setup=setup,
+        python=python or ("python" if setup else sys.executable), signal_before=signal_before, output=output,
+        sbatch=sbatch,
+    )
+    script = slurm.render(job)
+    number = slurm.submit(script) if submit else None
+    results = f"{spec.results.rstrip('/')}/{spec.name}"
+    if as_json:
+        click.echo(json.dumps({"job": number, "sweep": spec.name, "results": results,
+                               "trials_at_once": job.trials_at_once, "script": script}, indent=2))
+    elif number is None:
+        click.echo(script, nl=False)
+    else:
+        click.echo(
+            f"submitted {number}: room for {job.trials_at_once} trials at once\n  squeue --job {number}\n"
+            f"  raymae watch {results}\n  scancel --batch --signal=INT {number}   # as Ctrl-C: the verdict so far"
+        )

@@ -1,0 +1,150 @@
+# From here on every job's script is the same: one Ray over the job's nodes, with a token of its own, and the sweep on
+# it. Before the time limit Slurm sends SIGUSR1: the sweep hands its trials back and writes its verdict so far, the job
+# is queued again, and its next run goes on from there. `scancel --batch --signal=INT JOB` ends it likewise, for good.
+set -u
+START_S=600  # for Ray to start on all nodes
+STOP_S=20    # for Ray to end on all nodes
+
+say() {
+  printf '%s raymae: %s\n' "$(date +%FT%T)" "$*" >&2
+}
+
+# One node of Ray, on the machine where this runs: ray_node PYTHON OPTION... Prints "up ADDRESS" once it is, and at its
+# end "told" where a signal ended it, else "down". The kernel chooses every port that nobody has to know beforehand.
+ray_node() {
+  local python=$1 base=${SLURM_TMPDIR:-/tmp} folder ray up='' told='' memory store=()
+  shift
+  ((${#base} <= 24)) || base=/tmp  # the path of a socket has at most 107 bytes
+  folder=$base/raymae-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_PROCID
+  rm -rf "$folder"
+  mkdir -m 700 "$folder" || { echo down; return 1; }
+  ulimit -n "$(ulimit -Hn)"
+  memory=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * ${SLURM_CPUS_PER_TASK:-1}))}  # MiB of the job's
+  ((memory == 0)) || store=(--object-store-memory=$((memory * 1048576 * 3 / 10)))  # Ray looks at the machine's
+  trap 'told=$SECONDS' TERM
+  "$python" -m ray.scripts.scripts start --block --disable-usage-stats --temp-dir="$folder" "${store[@]}" \
+    --node-manager-port=0 --object-manager-port=0 --metrics-export-port=0 --runtime-env-agent-port=0 \
+    --dashboard-agent-listen-port=0 --dashboard-agent-grpc-port=0 --min-worker-port=0 --max-worker-port=0 \
+    "$@" > "$folder/start.log" 2>&1 < /dev/null &
+  ray=$!
+  while kill -0 "$ray"; do
+    if [[ -z $up && -s $folder/ray_current_cluster ]]; then
+      up=$(< "$folder/ray_current_cluster")
+      echo "up $up"
+    fi
+    [[ -z $told ]] || ((SECONDS < told + 10)) || kill -KILL "$ray"
+    sleep 1
+  done 2> /dev/null
+  if [[ -n $told ]]; then
+    echo told
+  else
+    echo down
+    say "Ray ended on $SLURMD_NODENAME: $(tail -n 20 "$folder/start.log")"
+  fi
+  rm -rf "$folder"
+}
+
+# Starts Ray on some of the job's nodes, and stays until it ends there: ray_on NUMBER WHICH OPTION...
+ray_on() {
+  exec srun --export=ALL --mpi=none --cpu-bind=none --input=none --nodes="$1" --ntasks="$1" --ntasks-per-node=1 \
+    --cpus-per-task="$cpus" ${gres:+"--gpus-per-node=$gres"} "$2" \
+    bash -c "$(declare -f say ray_node); ray_node \"\$@\"" ray_node \
+    "$python" --num-cpus="$cpus" --num-gpus="$gpus" "${@:3}"
+}
+
+taken() {
+  (: < "/dev/tcp/127.0.0.1/$1") 2> /dev/null
+}
+
+# Ends Ray on every node, and leaves nothing behind.
+finish() {
+  local until=$((SECONDS + STOP_S))
+  trap '' USR1 TERM INT
+  trap - EXIT
+  kill "$witness" 2> /dev/null
+  scancel --signal=TERM "$SLURM_JOB_ID" 2> /dev/null  # the job's steps, not this script
+  while { kill -0 "$head" || kill -0 "$others"; } 2> /dev/null && ((SECONDS < until)); do
+    sleep 1
+  done
+  rm -rf "$folder"
+}
+
+folder=$(mktemp -d "/tmp/raymae-$SLURM_JOB_ID-XXXXXX") || exit 1
+head='' others='' notice='' deadline='' everybody=''
+trap 'notice=${notice:-USR1}' USR1
+trap 'notice=${notice:-TERM}' TERM
+trap 'notice=INT' INT
+sleep infinity &  # ends where Slurm signals everybody, and not this script alone
+witness=$!
+disown
+trap finish EXIT
+
+export RAY_AUTH_MODE=token RAY_AUTH_TOKEN RAY_DASHBOARD_STARTUP_TIMEOUT_S=600
+RAY_AUTH_TOKEN=$(od -An -N32 -tx1 /dev/urandom | tr -d ' \n')
+unset RAY_AUTH_TOKEN_PATH RAY_ADDRESS
+
+port=$((20000 + SLURM_JOB_ID % 1000 * 10))  # with the two after it; the kernel gives away higher ones only
+while taken "$port" || taken $((port + 1)) || taken $((port + 2)); do
+  port=$((port + 10))
+done
+# this machine's address as Slurm has it; where that is none that others could use, Ray looks for one
+address=$(scontrol --oneliner show node "$SLURMD_NODENAME" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
+[[ $address =~ ^[0-9.]+$ ]] || address=$(getent ahostsv4 "$address" | awk '$1 !~ /^127\./ {print $1; exit}')
+ray_on 1 --nodelist="$SLURMD_NODENAME" --head --port="$port" --dashboard-host=127.0.0.1 \
+  --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) --resources='{"trial_driver": 10000}' \
+  ${address:+"--node-ip-address=$address"} > "$folder/head" &
+head=$!
+until address=$(sed -n 's/^up //p' "$folder/head") && [[ -n $address ]]; do
+  if [[ -n $notice ]]; then
+    say "SIG$notice before Ray was up, after $SECONDS s: nothing was started; give the job more --time"
+    exit 1
+  elif ! kill -0 "$head" 2> /dev/null || ((SECONDS > START_S)); then
+    say "Ray did not start on $SLURMD_NODENAME within $SECONDS s"
+    exit 1
+  fi
+  sleep 1
+done
+if ((nodes > 1)); then
+  ray_on $((nodes - 1)) --exclude="$SLURMD_NODENAME" --address="$address" > "$folder/others" &
+  others=$!
+fi
+known() {  # nodes of which a line tells
+  echo $((1 + $(grep -c "$1" "$folder/others")))
+}
+: >> "$folder/others"
+while (($(known .) < nodes && SECONDS < START_S)) && [[ -z $notice ]] && kill -0 "$others" 2> /dev/null; do
+  sleep 1
+done
+say "Ray is up on $(known '^up') of $nodes nodes, at $address; dashboard http://127.0.0.1:$((port + 1)) on $SLURMD_NODENAME"
+
+"${sweep[@]}" --address "$address" -- "$file" &
+running=$!
+while kill -0 "$running" 2> /dev/null; do
+  sleep 1
+  if [[ -z $notice ]] && ! kill -0 "$head" 2> /dev/null; then
+    notice=LOST
+    ! grep -q '^told' "$folder/head" || notice=STEPS  # Slurm signals a job's steps alone to preempt it
+  fi
+  if [[ -n $notice && -z $deadline ]]; then
+    deadline=$((SECONDS + notice_s - 30))
+    kill -0 "$witness" 2> /dev/null || everybody=yes
+    case $notice in
+      LOST | STEPS) say "Ray has ended on $SLURMD_NODENAME; the sweep ends, too" ;;
+      *) say "SIG$notice: the sweep hands its trials back" ;;
+    esac
+    [[ -n $everybody ]] || kill -TERM "$running"
+  elif [[ -n $deadline ]] && ((SECONDS > deadline)); then
+    say "trials did not report within $((notice_s - 30)) s: what they did since their last reports is done again"
+    kill -KILL "$running"
+  fi
+done
+wait "$running"
+status=$?
+finish
+[[ $notice != LOST ]] || status=1
+[[ $notice != STEPS ]] || ((status == 0)) || status=143
+if ((status > 128)) && [[ $notice =~ ^(USR1|TERM|STEPS)$ && -z $everybody ]]; then
+  say "the sweep goes on when Slurm starts the job again"
+  scontrol requeue "$SLURM_JOB_ID" || say "Slurm does not queue it again; submit this script once more"
+fi
+exit "$status"
