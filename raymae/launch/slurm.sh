@@ -115,7 +115,7 @@ known() {  # nodes of which a line tells
 while (($(known .) < nodes && SECONDS < START_S)) && [[ -z $notice ]] && kill -0 "$others" 2> /dev/null; do
   sleep 1
 done
-say "Ray is up on $(known '^up') of $nodes nodes, at $address; dashboard http://127.0.0.1:$((port + 1)) on $SLURMD_NODENAME"
+say "Ray is up on $(known '^up') of $nodes nodes, at $address; dashboard: localhost:$((port + 1)) on $SLURMD_NODENAME"
 
 "${sweep[@]}" --address "$address" -- "$file" &
 running=$!

@@ -115,11 +115,11 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
             _leave_best(store, verdict, conductor)
     if not verdict.complete and conductor.budget.time_is_up() and not conductor.interrupted:
         raise BudgetSpentError(_spent(conductor))
+    if conductor.interrupted:
+        raise InterruptedSweepError("interrupted; run the same command again to go on")
     if spec.arms and not any(trial.status == "completed" for trial in conductor.trials):
         reasons = sorted({trial.error for trial in conductor.trials if trial.error})
         raise TrialError(f"{store.root}: no trial completed" + "".join(f"\n  {reason}" for reason in reasons[:5]))
-    if conductor.interrupted:
-        raise InterruptedSweepError("interrupted; run the same command again to go on")
     return verdict
 
 

@@ -137,6 +137,19 @@ def test_interrupted_once_it_ends_with_the_verdict_so_far_and_can_go_on(small, n
 
 
 @pytest.mark.slow
+def test_interrupted_before_a_trial_has_ended_it_is_no_failure(small):
+    """Whoever starts it again by its exit code, as a job of Slurm's does, would give it up."""
+    small.text = small.text.replace("epochs: 4, pretrain_epochs: 2", "epochs: 400, pretrain_epochs: 400")
+    process = small.start()
+    small.wait_for(lambda: small.num_checkpoints() >= 1, process)
+    process.send_signal(signal.SIGTERM)
+    output, _ = process.communicate(timeout=120)
+    assert process.returncode == 130, output
+    assert "interrupted" in output
+    assert not (small.store.trials()["status"] == "completed").any()
+
+
+@pytest.mark.slow
 def test_interrupted_twice_it_ends_at_once(small):
     process = small.start()
     small.wait_for(lambda: small.num_ended() >= 1, process)
