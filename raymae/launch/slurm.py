@@ -128,6 +128,7 @@ def render(job: SlurmJob) -> str:
              if value is not None]
     sweep = [job.python, "-m", "raymae.cli", "sweep", *(word for text in job.overrides for word in ("--set", text))]
     known = {"nodes": job.nodes, "cpus": job.cpus, "gpus": job.gpus, "notice_s": job.signal_before,
+             "limit_s": seconds_of(job.time),
              "gres": job.gpus_per_node if job.gpus else "", "python": job.python, "file": job.file}
     return "\n".join([
         "#!/bin/bash",

@@ -69,6 +69,34 @@ finish() {
   rm -rf "$folder"
 }
 
+# Ends the job with an exit code, leave CODE; queues it again where only its time was over.
+leave() {
+  finish
+  if (($1 > 128)) && [[ $notice =~ ^(USR1|TERM|STEPS)$ && -z $everybody ]]; then
+    say "the sweep goes on when Slurm starts the job again"
+    scontrol requeue "$SLURM_JOB_ID" || say "Slurm does not queue it again; submit this script once more"
+  fi
+  exit "$1"
+}
+
+# Finds out who got the signal that came: where Slurm ends all of the job's processes, it has decided what comes next.
+look_around() {
+  sleep 1  # for the signal to reach all
+  kill -0 "$witness" 2> /dev/null || everybody=yes
+}
+
+# Whether nobody has told the job to end, as long as Ray is not up; leaves where somebody has.
+undisturbed() {
+  [[ -n $notice ]] || return 0
+  look_around
+  say "SIG$notice after $SECONDS s, before Ray was up: no trial was started"
+  if [[ $notice == USR1 ]] && ((SECONDS > limit_s - notice_s - 70)); then  # Slurm may send it a minute early
+    say "the next run would do no better: give the job more --time"
+    leave 1
+  fi
+  leave 143
+}
+
 folder=$(mktemp -d "/tmp/raymae-$SLURM_JOB_ID-XXXXXX") || exit 1
 head='' others='' notice='' deadline='' everybody=''
 trap 'notice=${notice:-USR1}' USR1
@@ -95,12 +123,10 @@ ray_on 1 --nodelist="$SLURMD_NODENAME" --head --port="$port" --dashboard-host=12
   ${address:+"--node-ip-address=$address"} > "$folder/head" &
 head=$!
 until address=$(sed -n 's/^up //p' "$folder/head") && [[ -n $address ]]; do
-  if [[ -n $notice ]]; then
-    say "SIG$notice before Ray was up, after $SECONDS s: nothing was started; give the job more --time"
-    exit 1
-  elif ! kill -0 "$head" 2> /dev/null || ((SECONDS > START_S)); then
+  undisturbed
+  if ! kill -0 "$head" 2> /dev/null || ((SECONDS > START_S)); then
     say "Ray did not start on $SLURMD_NODENAME within $SECONDS s"
-    exit 1
+    leave 1
   fi
   sleep 1
 done
@@ -112,7 +138,7 @@ known() {  # nodes of which a line tells
   echo $((1 + $(grep -c "$1" "$folder/others")))
 }
 : >> "$folder/others"
-while (($(known .) < nodes && SECONDS < START_S)) && [[ -z $notice ]] && kill -0 "$others" 2> /dev/null; do
+while undisturbed && (($(known .) < nodes && SECONDS < START_S)) && kill -0 "$others" 2> /dev/null; do
   sleep 1
 done
 say "Ray is up on $(known '^up') of $nodes nodes, at $address; dashboard: localhost:$((port + 1)) on $SLURMD_NODENAME"
@@ -127,7 +153,7 @@ while kill -0 "$running" 2> /dev/null; do
   fi
   if [[ -n $notice && -z $deadline ]]; then
     deadline=$((SECONDS + notice_s - 30))
-    kill -0 "$witness" 2> /dev/null || everybody=yes
+    look_around
     case $notice in
       LOST | STEPS) say "Ray has ended on $SLURMD_NODENAME; the sweep ends, too" ;;
       *) say "SIG$notice: the sweep hands its trials back" ;;
@@ -140,11 +166,8 @@ while kill -0 "$running" 2> /dev/null; do
 done
 wait "$running"
 status=$?
-finish
-[[ $notice != LOST ]] || status=1
-[[ $notice != STEPS ]] || ((status == 0)) || status=143
-if ((status > 128)) && [[ $notice =~ ^(USR1|TERM|STEPS)$ && -z $everybody ]]; then
-  say "the sweep goes on when Slurm starts the job again"
-  scontrol requeue "$SLURM_JOB_ID" || say "Slurm does not queue it again; submit this script once more"
-fi
-exit "$status"
+case $notice in
+  LOST) status=1 ;;
+  STEPS) ((status == 0)) || status=143 ;;
+esac
+leave "$status"

@@ -369,18 +369,33 @@ def test_nodes_that_do_not_join_are_told_and_the_sweep_has_the_others(played: Pl
     assert said.count("no GPU here") == 2
 
 
-def test_a_notice_before_ray_is_up_starts_nothing(played: Played) -> None:
+def test_a_job_that_is_cancelled_while_ray_starts_does_not_queue_itself_again(played: Played) -> None:
     stand_in = STAND_INS["python"].replace("echo 127.0.0.1:20010", ": > $RIG/waiting; sleep 1000; echo 127.0.0.1:20010")
     (played.folder / "tools" / "python").write_text(stand_in)
     played.start("exit 0", job())
     played.wait_for((played.folder / "waiting").exists)
     assert played.process is not None
+    os.killpg(played.process.pid, signal.SIGTERM)
+    assert played.ended()[0] == 143
+    assert f"requeue {JOB}" not in played.seen("scontrol")
+    played.wait_for(played.is_clean)
+
+
+@pytest.mark.parametrize(("notice_s", "code"), [(120, 143), (590, 1)])
+def test_a_notice_before_ray_is_up_starts_nothing(played: Played, notice_s: int, code: int) -> None:
+    """Another run is worth it where the job was preempted, not where its time is too short for Ray to start."""
+    stand_in = STAND_INS["python"].replace("echo 127.0.0.1:20010", ": > $RIG/waiting; sleep 1000; echo 127.0.0.1:20010")
+    (played.folder / "tools" / "python").write_text(stand_in)
+    played.start("exit 0", job(), notice_s)
+    played.wait_for((played.folder / "waiting").exists)
+    assert played.process is not None
     os.kill(played.process.pid, signal.SIGUSR1)
     ended, said = played.ended()
-    assert ended == 1
-    assert "SIGUSR1 before Ray was up" in said
+    assert ended == code
+    assert "before Ray was up" in said
     assert not (played.folder / "sweep").exists()
-    assert f"requeue {JOB}" not in played.seen("scontrol")
+    assert (f"requeue {JOB}" in played.seen("scontrol")) == (code == 143)
+    assert ("give the job more --time" in said) == (code == 1)
 
 
 def test_modules_and_lines_of_setup_come_first_and_have_to_succeed(played: Played) -> None:
@@ -417,7 +432,7 @@ def sbatch(folder: Path, monkeypatch: pytest.MonkeyPatch, text: str) -> None:
 def test_it_prints_the_script_alone() -> None:
     text = run("--time", "60", "--nodes", "2", "--set", "search.num_trials=3").stdout
     assert text.startswith("#!/bin/bash\n#SBATCH --job-name=debug\n#SBATCH --nodes=2\n")
-    assert text.endswith('exit "$status"\n')
+    assert text.endswith('leave "$status"\n')
     assert f"file={DEBUG}" in text
     assert " -m raymae.cli sweep --set search.num_trials=3)" in text
     assert "\npython=python\n" in run("--time", "60", "--setup", "source activate").stdout
