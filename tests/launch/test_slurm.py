@@ -52,7 +52,7 @@ printf '%s\\n' "$*" >> "$RIG/scontrol"
 [[ $2 != show ]] || echo "NodeName=n1 Arch=x NodeAddr=127.0.0.1 NodeHostName=n1"
 """,
     "sleep": """#!/bin/bash
-[[ $1 != 1 ]] || exec /bin/sleep 0.05
+[[ $1 != 1 ]] || exec /bin/sleep 0.3
 exec /bin/sleep "$@"
 """,
     "python": """#!/bin/bash
