@@ -9,19 +9,19 @@ say() {
   printf '%s raymae: %s\n' "$(date +%FT%T)" "$*" >&2
 }
 
-# One node of Ray, on the machine where this runs: ray_node PYTHON OPTION... Prints "up ADDRESS" once it is, and at its
-# end "told" where a signal ended it, else "down". The kernel chooses every port that nobody has to know beforehand.
+# One node of Ray, on the machine where this runs: ray_node PYTHON OPTION... Prints "up ADDRESS" once it is, "told" when
+# a signal ends it, else "down" at its end. The kernel chooses every port that nobody has to know beforehand.
 ray_node() {
-  local python=$1 base=${SLURM_TMPDIR:-/tmp} folder ray up='' told='' memory store=()
+  local python=$1 base=${SLURM_TMPDIR:-/tmp} folder ray='' up='' told='' memory store=()
   shift
   ((${#base} <= 24)) || base=/tmp  # the path of a socket has at most 107 bytes
-  folder=$base/raymae-$SLURM_JOB_ID-$SLURM_STEP_ID-$SLURM_PROCID
+  folder=$base/raymae-$SLURM_JOB_ID-${SLURM_STEP_ID:-head}-${SLURM_PROCID:-0}
   rm -rf "$folder"
   mkdir -m 700 "$folder" || { echo down; return 1; }
   ulimit -n "$(ulimit -Hn)"
   memory=${SLURM_MEM_PER_NODE:-$((${SLURM_MEM_PER_CPU:-0} * ${SLURM_CPUS_PER_TASK:-1}))}  # MiB of the job's
   ((memory == 0)) || store=(--object-store-memory=$((memory * 1048576 * 3 / 10)))  # Ray looks at the machine's
-  trap 'told=$SECONDS' TERM
+  trap '[[ -n $told ]] || echo told; told=$SECONDS; kill "$ray"' TERM
   "$python" -m ray.scripts.scripts start --block --disable-usage-stats --temp-dir="$folder" "${store[@]}" \
     --node-manager-port=0 --object-manager-port=0 --metrics-export-port=0 --runtime-env-agent-port=0 \
     --dashboard-agent-listen-port=0 --dashboard-agent-grpc-port=0 --min-worker-port=0 --max-worker-port=0 \
@@ -35,21 +35,11 @@ ray_node() {
     [[ -z $told ]] || ((SECONDS < told + 10)) || kill -KILL "$ray"
     sleep 1
   done 2> /dev/null
-  if [[ -n $told ]]; then
-    echo told
-  else
+  if [[ -z $told ]]; then
     echo down
     say "Ray ended on $SLURMD_NODENAME: $(tail -n 20 "$folder/start.log")"
   fi
   rm -rf "$folder"
-}
-
-# Starts Ray on some of the job's nodes, and stays until it ends there: ray_on NUMBER WHICH OPTION...
-ray_on() {
-  exec srun --export=ALL --mpi=none --cpu-bind=none --input=none --nodes="$1" --ntasks="$1" --ntasks-per-node=1 \
-    --cpus-per-task="$cpus" ${gres:+"--gpus-per-node=$gres"} "$2" \
-    bash -c "$(declare -f say ray_node); ray_node \"\$@\"" ray_node \
-    "$python" --num-cpus="$cpus" --num-gpus="$gpus" "${@:3}"
 }
 
 taken() {
@@ -61,7 +51,7 @@ finish() {
   local until=$((SECONDS + STOP_S))
   trap '' USR1 TERM INT
   trap - EXIT
-  kill "$witness" 2> /dev/null
+  kill "$witness" "$head" 2> /dev/null
   scancel --signal=TERM "$SLURM_JOB_ID" 2> /dev/null  # the job's steps, not this script
   while { kill -0 "$head" || kill -0 "$others"; } 2> /dev/null && ((SECONDS < until)); do
     sleep 1
@@ -118,7 +108,8 @@ done
 # this machine's address as Slurm has it; where that is none that others could use, Ray looks for one
 address=$(scontrol --oneliner show node "$SLURMD_NODENAME" | sed -n 's/.* NodeAddr=\([^ ]*\).*/\1/p')
 [[ $address =~ ^[0-9.]+$ ]] || address=$(getent ahostsv4 "$address" | awk '$1 !~ /^127\./ {print $1; exit}')
-ray_on 1 --nodelist="$SLURMD_NODENAME" --head --port="$port" --dashboard-host=127.0.0.1 \
+# not a step: Slurm signals steps alone before it preempts a job, and the head has to outlive that
+ray_node "$python" --num-cpus="$cpus" --num-gpus="$gpus" --head --port="$port" --dashboard-host=127.0.0.1 \
   --dashboard-port=$((port + 1)) --ray-client-server-port=$((port + 2)) --resources='{"trial_driver": 10000}' \
   ${address:+"--node-ip-address=$address"} > "$folder/head" &
 head=$!
@@ -131,7 +122,11 @@ until address=$(sed -n 's/^up //p' "$folder/head") && [[ -n $address ]]; do
   sleep 1
 done
 if ((nodes > 1)); then
-  ray_on $((nodes - 1)) --exclude="$SLURMD_NODENAME" --address="$address" > "$folder/others" &
+  export -f say ray_node
+  srun --export=ALL --mpi=none --input=none --exclude="$SLURMD_NODENAME" --nodes=$((nodes - 1)) \
+    --ntasks=$((nodes - 1)) --ntasks-per-node=1 --cpus-per-task="$cpus" ${gres:+"--gpus-per-node=$gres"} \
+    bash -c 'ray_node "$@"' ray_node "$python" --num-cpus="$cpus" --num-gpus="$gpus" --address="$address" \
+    > "$folder/others" &
   others=$!
 fi
 known() {  # nodes of which a line tells
@@ -147,27 +142,29 @@ say "Ray is up on $(known '^up') of $nodes nodes, at $address; dashboard: localh
 running=$!
 while kill -0 "$running" 2> /dev/null; do
   sleep 1
-  if [[ -z $notice ]] && ! kill -0 "$head" 2> /dev/null; then
-    notice=LOST
-    ! grep -q '^told' "$folder/head" || notice=STEPS  # Slurm signals a job's steps alone to preempt it
+  if [[ -z $notice ]]; then
+    ! grep -q '^told' "$folder/others" || notice=STEPS
+    kill -0 "$head" 2> /dev/null || notice=LOST
   fi
   if [[ -n $notice && -z $deadline ]]; then
     deadline=$((SECONDS + notice_s - 30))
     look_around
     case $notice in
-      LOST | STEPS) say "Ray has ended on $SLURMD_NODENAME; the sweep ends, too" ;;
+      LOST) say "Ray has ended on $SLURMD_NODENAME; the sweep ends, too" ;;
+      STEPS) say "Slurm has told Ray's other nodes to end: the sweep hands its trials back" ;;
       *) say "SIG$notice: the sweep hands its trials back" ;;
     esac
-    [[ -n $everybody ]] || kill -TERM "$running"
+    if [[ -n $everybody ]]; then
+      deadline=$((SECONDS + 10))  # Slurm kills what is there half a minute later
+    else
+      kill -TERM "$running"
+    fi
   elif [[ -n $deadline ]] && ((SECONDS > deadline)); then
-    say "trials did not report within $((notice_s - 30)) s: what they did since their last reports is done again"
+    say "trials did not report in time: what they did since their last reports is done again"
     kill -KILL "$running"
   fi
 done
 wait "$running"
 status=$?
-case $notice in
-  LOST) status=1 ;;
-  STEPS) ((status == 0)) || status=143 ;;
-esac
+[[ $notice != LOST ]] || status=1
 leave "$status"

@@ -221,7 +221,8 @@ class Conductor:
         with self._lock:
             self.last_event = self.clock()
             cut_short = self.interrupted or (trial.stage != "search" and self.budget.time_is_up())
-            ended, lost = self._endings.enter(trial, error, cut_short=cut_short)
+            # what ends a sweep often ends its processes too, as Slurm does: that is no failure of a trial
+            ended, lost = self._endings.enter(trial, None if self.interrupted else error, cut_short=cut_short)
         if lost is not None:
             self.warn(f"{trial.trial_id}: {lost}; the encoder is made again")
         self._record(ended)

@@ -273,6 +273,16 @@ def test_an_actor_s_death_is_a_failure_with_its_reason():
     assert [(r["status"], r["error"]) for r in store.trials] == [("failed", "the process died")]
 
 
+def test_an_actor_s_death_after_the_sweep_was_told_to_end_is_none():
+    """Slurm ends all processes of a job at once: its next run goes on with their trials."""
+    made, store, _ = conductor()
+    trial = made.next()
+    made.interrupt()
+    made.on_end(trial, "the process died")
+    assert (trial.status, trial.error) == ("pending", None)
+    assert store.trials == []
+
+
 def test_a_trial_for_which_no_workers_came_is_left_for_the_next_run():
     made, store, _ = conductor()
     trial = made.next()
