@@ -14,8 +14,9 @@ from raymae.errors import unknown
 from raymae.spec.arms import fixed_in, origin_of, problems_of_origins, with_arms
 from raymae.spec.constraints import Constraint
 from raymae.spec.factors import factor_problems, said, with_halves
+from raymae.spec.points import GRID, outside
 from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plans
-from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, contains, ordered
+from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
 from raymae.spec.task import AUTO, PRECISIONS, TaskSchema, TrainingParams, is_live
 
@@ -137,14 +138,10 @@ def _space(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
 def _points(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
     """Points that are none of the space."""
     if spec.search.points and spec.search.algorithm == "grid":
-        yield "search.points", "a grid tries every point; leave them out, or use another algorithm"
+        yield "search.points", f"{GRID}; leave them out, or use another algorithm"
     for index, point in enumerate(spec.search.points):
-        for name, value in point.items():
-            key = f"search.points.{index}.{name}"
-            if name not in spec.space:
-                yield key, unknown("searched parameter", name, spec.space)
-            elif not contains(spec.space[name], value):
-                yield key, f"is not within space.{name}, got {value!r}"
+        for name, message in outside(point, spec.space):
+            yield f"search.points.{index}.{name}", message
 
 
 def _enough(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:

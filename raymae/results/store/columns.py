@@ -33,8 +33,8 @@ _TRIAL_HEAD = {
 _TRIAL_TAIL = {
     "pretext_loss": "double", "pretext_skill": "double", "encoder_id": "string", "pretrain_s": "double",
     "finetune_s": "double", "epochs_done": "int64", "num_parameters": "int64", "wall_s": "double",
-    "started_at": "timestamp",
-    "ended_at": "timestamp", "parent": "string", "host": "string", "device": "string", "pid": "int64",
+    "started_at": "timestamp", "ended_at": "timestamp", "parent": "string", "added_by": "string",
+    "stopped_by": "string", "host": "string", "device": "string", "pid": "int64",
     "data_name": "string", "data_source": "string", "data_fingerprint": "string", "error": "string",
 }
 _REPORT_HEAD = {
@@ -43,7 +43,9 @@ _REPORT_HEAD = {
 }
 _REPORT_TAIL = {"pretext_loss": "double", "pretext_skill": "double", "data_source": "string"}
 
-LATER = frozenset({"pretext_loss", "pretext_skill", "encoder_id", "pretrain_s", "finetune_s"})
+LATER = frozenset(
+    {"pretext_loss", "pretext_skill", "encoder_id", "pretrain_s", "finetune_s", "added_by", "stopped_by"}
+)
 """Columns that folders of earlier versions lack; every other fixed one is in every folder."""
 
 KINDS = ("string", "bool", "int64", "double", "timestamp")

@@ -9,6 +9,7 @@
     reports/part-*.parquet               one row per report
     scores/<trial_id>.parquet            a replicate's test score, example by example
     configs/<trial_id>.json              the config of every trial that was started
+    commands/<id>.json                   what somebody asked of the running sweep; <id>.receipt.json, what became of it
     encoders/<encoder_id>.safetensors    a masked autoencoder that trials start from; and <encoder_id>.json, its card
     models/<trial_id>.safetensors        the network of a replicate as it was scored; and <trial_id>.json, its card
     checkpoints/<trial_id>.pt            the latest state of a trial that has not ended
@@ -35,6 +36,7 @@ TRIALS = "trials"
 REPORTS = "reports"
 SCORES = "scores"
 CONFIGS = "configs"
+COMMANDS = "commands"
 ENCODERS = "encoders"
 MODELS = "models"
 CHECKPOINTS = "checkpoints"

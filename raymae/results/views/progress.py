@@ -137,6 +137,7 @@ class Progress:
         running: What runs now.
         failures: The last five trials that failed.
         headline: The answer so far, or "".
+        commands: The last things that people have asked of the running sweep, and what became of them.
     """
 
     sweep: str
@@ -160,6 +161,7 @@ class Progress:
     running: tuple[RunningTrial, ...]
     failures: tuple[Failure, ...]
     headline: str
+    commands: tuple[str, ...] = ()
 
     @classmethod
     def unreadable(cls, name: str, why: str) -> Progress:
@@ -185,6 +187,7 @@ class Progress:
             num_trials=TrialCounts(**found["num_trials"]), arms=tuple(_arm(arm) for arm in found["arms"]),
             running=tuple(_made(RunningTrial, one) for one in found["running"]),
             failures=tuple(Failure(**failure) for failure in found["failures"]),
+            commands=tuple(found.get("commands", ())),
         )
 
 
@@ -214,6 +217,7 @@ class DriverState:
         planned: By arm.
         running: What runs now.
         error: Why it failed, or None.
+        commands: The last things that people have asked of it, and what became of them.
     """
 
     state: Literal["running", "ended", "interrupted", "failed"]
@@ -229,6 +233,7 @@ class DriverState:
     planned: Mapping[str, PlannedTrials]
     running: tuple[RunningTrial, ...]
     error: str | None
+    commands: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as `state.json` holds them."""
@@ -241,6 +246,7 @@ class DriverState:
         return _made(
             cls, found, planned={arm: PlannedTrials(**one) for arm, one in found["planned"].items()},
             running=tuple(_made(RunningTrial, one) for one in found["running"]),
+            commands=tuple(found.get("commands", ())),
         )
 
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import replace
 
+from raymae.errors import TrialError
 from raymae.search.decide.budget import Budget
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.enough import Enough
@@ -15,6 +16,7 @@ from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
 from raymae.search.decide.stages import Stages
 from raymae.search.decide.trials import Trial, Trials
+from raymae.spec.points import told
 
 
 class Agenda:
@@ -101,16 +103,28 @@ class Agenda:
                 return None
 
     def _ask(self, lane: str) -> Trial | None:
-        """The next trial of a lane's search; None where it has to wait for an encoder that several trials share."""
+        """The next trial of a lane's search, of a point that somebody has added where there is one; None where it has
+        to wait for an encoder that several trials share."""
         trial_id, number, group = self._search_id(lane), self._trials.num_asked(lane), None
+        added, study = self._searches.added.get(lane, []), self._searches.studies[lane]
+        point = added[0].point if added else {}
         groups = None if self._encoders is None else self._searches.groups.get(lane)
         if groups is not None and self._encoders is not None:
-            group = groups.open(self._encoders)
-            if group is None and not groups.may_begin(self._searches.quota[lane] - number, self._encoders):
+            group = groups.open(self._encoders, point)
+            if (group is None and not groups.read_by_pretraining(point)
+                    and not groups.may_begin(self._searches.quota[lane] - number, self._encoders)):
                 return None
-        sampled = self._searches.studies[lane].ask(
-            trial_id, group.sampled if group else {}, groups.sampled() if groups else ())
+        shared = group.sampled if group else {}
+        try:
+            sampled = study.complete(trial_id, {**shared, **point}) if added else study.ask(
+                trial_id, shared, groups.sampled() if groups else ())
+        except TrialError as error:
+            if not added:
+                raise
+            self._stages.news.append(f"the point {told(added.pop(0).point)} of {lane} is left out: {error}")
+            return self._ask(lane)
         trial = self._proposals.sampled(trial_id, lane, number, sampled)
+        trial.added = added.pop(0) if added else None
         if groups is not None:
             trial.config = replace(trial.config, pretrain_seed=group.pretrain_seed if group else trial.config.seed)
             self._gate.note(trial)

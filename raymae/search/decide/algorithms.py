@@ -175,6 +175,14 @@ class ArmStudy:
         self.study.enqueue_trial(point)
         return self._sample(trial_id)
 
+    def complete(self, trial_id: str, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """Propose a configuration that has all values of a point; what it leaves open is the sampler's.
+
+        Raises:
+            TrialError: No draw of the other parameters satisfies the constraints.
+        """
+        return self._sample(trial_id, point)
+
     def _sample(self, trial_id: str, fixed: Mapping[str, Scalar] | None = None) -> dict[str, Scalar]:
         """Take the sampler's first proposal that satisfies every constraint, with these values fixed.
 

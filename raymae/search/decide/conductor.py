@@ -16,6 +16,7 @@ from raymae.results.views.progress import Progress
 from raymae.search.checkpoints import TrialFiles, remove_checkpoints
 from raymae.search.decide.agenda import Agenda
 from raymae.search.decide.budget import Budget
+from raymae.search.decide.by_hand import ByHand
 from raymae.search.decide.encoders import Encoders
 from raymae.search.decide.endings import Ended, Endings
 from raymae.search.decide.enough import Enough
@@ -57,6 +58,7 @@ class Conductor:
         replicates: Replicates of its best by lane.
         budget: What may be spent, and the slots.
         opening: Opens cells of a factor that is bisected.
+        by_hand: Takes what people ask of the running sweep.
         interrupted: Whether it was told to end.
         shares_cluster: Whether other sweeps have taken slots from this one.
         last_event: Time of the last report or end, by the clock.
@@ -86,10 +88,11 @@ class Conductor:
         self._agenda = Agenda(
             Proposals(spec, plans, source, clock), self.trials, self.searches, self._rounds, self.budget, self._gate,
             enough, self._stages, encoders=encoders)
+        self.by_hand = ByHand(spec, plans, self.trials, self.searches, self._stages, self.budget, encoders, self._lock)
         self._endings = Endings(self.trials, self.searches, self._agenda, self._gate, clock)
         self._dashboard: str | None = None
         self._watched = Watched(spec, plans, self.searches.quota, self.replicates, self.trials, self.budget,
-                                store.location, source, datetime.now(UTC).isoformat())
+                                store.location, source, datetime.now(UTC).isoformat(), self.by_hand.log)
 
     # -- told from outside ---------------------------------------------------------------------------------------------
 
@@ -181,8 +184,10 @@ class Conductor:
             return self.is_over() or self._agenda.is_empty()
 
     def must_stop(self, trial: Trial) -> bool:
-        """Whether a running trial has to end now because the budget is spent."""
+        """Whether a running trial has to end now: the budget is spent, or somebody has asked for it."""
         with self._lock:
+            if trial.stopped_by:
+                return True
             if self.is_over() or trial.stage == "replicate" or not self.budget.search_time_is_up():
                 return self.is_over()
             if self._encoders is not None and self._encoders.is_for(trial, "replicate"):

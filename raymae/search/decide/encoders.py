@@ -95,9 +95,10 @@ class Encoders:
         return name in self._borrowed and self._shelf.borrow(self._borrowed[name], name)
 
     def is_failed(self, name: str) -> bool:
-        """Whether an encoder could not be made."""
+        """Whether an encoder could not be made, or somebody has asked for the end of its pretraining."""
         made = self._pretrainings.get(name)
-        return made is not None and made.status == "failed" and name not in self._ready
+        over = made is not None and (made.status == "failed" or (made.status == "stopped" and made.stopped_by))
+        return bool(over) and name not in self._ready
 
     def is_there(self, name: str) -> bool:
         """Whether an encoder is there."""
@@ -138,7 +139,11 @@ class Encoders:
 
     def is_for(self, pretraining: Trial, stage: Stage) -> bool:
         """Whether a trial of a stage waits for what a pretraining makes."""
-        return any(trial.stage == stage for trial in self._held.get(pretraining.encoder_id, ()))
+        return any(trial.stage == stage for trial in self.waiting_for(pretraining))
+
+    def waiting_for(self, pretraining: Trial) -> list[Trial]:
+        """Trials that wait for what a pretraining makes."""
+        return self._held.get(pretraining.encoder_id, [])
 
     # -- what happened -------------------------------------------------------------------------------------------------
 

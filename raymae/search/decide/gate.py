@@ -124,6 +124,7 @@ class Gate:
         for trial in held:
             if pretraining.status == "failed":
                 trial.error = f"its pretraining failed: {pretraining.error}"
+            trial.stopped_by = trial.stopped_by or pretraining.stopped_by
             self.hopeless.append(trial)
 
     def again(self, trial: Trial) -> bool:

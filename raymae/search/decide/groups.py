@@ -51,9 +51,15 @@ class EncoderGroups:
         if self._groups[name].members >= self._size:
             del self._groups[name]
 
-    def open(self, encoders: Encoders) -> Group | None:
-        """The first group that has room and an encoder."""
-        return next((group for group in self._groups.values() if encoders.is_there(group.encoder_id)), None)
+    def open(self, encoders: Encoders, point: Mapping[str, Scalar]) -> Group | None:
+        """The first group that has room, an encoder, and the values of a point that pretraining reads."""
+        shared = self.read_by_pretraining(point).items()
+        return next((group for group in self._groups.values()
+                     if encoders.is_there(group.encoder_id) and shared <= group.sampled.items()), None)
+
+    def read_by_pretraining(self, point: Mapping[str, Scalar]) -> dict[str, Scalar]:
+        """The values of a point that pretraining reads: with others, it takes another encoder."""
+        return {name: value for name, value in point.items() if name in self._shared}
 
     def sampled(self) -> list[Mapping[str, Scalar]]:
         """What the search chose for each group that has room."""

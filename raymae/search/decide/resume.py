@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raymae.errors import ResultsError
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store
+from raymae.search.decide.added import Added
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.messages import Parent
@@ -40,13 +41,14 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, i
         parent = Parent(**plain["parent"]) if plain.get("parent") else None
         trial = Trial(trial_id, TrialConfig.from_json(plain), plain["sampled"], conductor.clock(), datetime.now(UTC),
                       status="pending", parent=parent, next_step=parent.step + 1 if parent else 0,
-                      repeats=plain.get("repeats", ""))
+                      repeats=plain.get("repeats", ""), added=Added(**plain["added"]) if "added" in plain else None)
         trial.lane = _lane_of(conductor, trial.config)
         _remember(conductor, trial, recorded.get(trial_id))
         if trial_id in ended and not (retry_failed and ended[trial_id]["status"] == "failed"):
             row = ended[trial_id]
             trial.status, trial.wall_s = row["status"], float(row["wall_s"])
             trial.error = row["error"] if isinstance(row["error"], str) else None
+            trial.stopped_by = by if isinstance(by := row.get("stopped_by"), str) else ""
             if trial.stage != "pretrain" and isinstance(row.get("encoder_id"), str):
                 trial.encoder_id, trial.pretrain_s = row["encoder_id"], float(row["pretrain_s"])
             trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}

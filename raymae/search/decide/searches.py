@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from raymae.search.decide.added import Added
 from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.groups import EncoderGroups
 from raymae.search.decide.population import Population
@@ -31,6 +32,7 @@ class Searches:
         quota: Search trials by lane, together no more than the budget allows; one that is given up gets no more, and
             one that another's search serves gets none.
         served: By lane those whose replicates repeat what its search finds.
+        added: By lane the points that somebody has added, which are tried before anything else is proposed.
     """
 
     def __init__(self, spec: SweepSpec, plans: Mapping[str, ArmPlan], objective: Objective) -> None:
@@ -41,6 +43,7 @@ class Searches:
         self.populations: dict[str, Population] = {}
         self.groups: dict[str, EncoderGroups] = {}
         self.served: dict[str, list[str]] = {}
+        self.added: dict[str, list[Added]] = {}
         self.quota: dict[str, int] = {}
         self.add(plans, plans)
 

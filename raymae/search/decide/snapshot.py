@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from raymae.results.verdict.verdict import SweepData, TrialCounts
@@ -30,6 +30,7 @@ class Watched:
         root: Its folder.
         source: `real` or `synthetic`.
         started_at: When this run began (ISO, UTC).
+        commands: The last things that people have asked of it, for people.
     """
 
     spec: SweepSpec
@@ -41,6 +42,7 @@ class Watched:
     root: str
     source: str
     started_at: str
+    commands: Collection[str]
 
 
 def snapshot(sweep: Watched, now: float, *, dashboard: str | None) -> Progress:
@@ -66,6 +68,7 @@ def snapshot(sweep: Watched, now: float, *, dashboard: str | None) -> Progress:
         last_report=None, arms=tuple(_arm(sweep, lanes) for lanes in _by_arm(sweep.plans)),
         running=tuple(_running(trial, trials.objective.val, now) for trial in trials.running.values()),
         failures=tuple(Failure(trial.trial_id, trial.error or "") for trial in trials.failures), headline="",
+        commands=tuple(sweep.commands),
     )
 
 

@@ -11,6 +11,7 @@ from datetime import datetime
 from typing import Literal
 
 from raymae.results.store.columns import Row
+from raymae.search.decide.added import Added
 from raymae.search.decide.finals import Finals
 from raymae.search.messages import Job, Message, ModelRef, Parent
 from raymae.spec.encoder import EncoderRef
@@ -53,6 +54,8 @@ class Trial:
         lane: Its arm, in the cells of the sweep's factors in which it counts (see `raymae.spec.factors`).
         repeats: The search trial whose configuration it is, of a final, and of a replicate in another cell; "" in one
             within its own.
+        added: Of a trial of a point that somebody has added, the command and who gave it; else None.
+        stopped_by: Who has asked for its end; it comes at its next report.
     """
 
     trial_id: str
@@ -75,6 +78,8 @@ class Trial:
     pretrain_s: float = 0.0
     lane: str = ""
     repeats: str = ""
+    added: Added | None = None
+    stopped_by: str = ""
 
     def __post_init__(self) -> None:
         self.lane = self.lane or self.config.arm
@@ -128,7 +133,8 @@ class Trial:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
         parent = {} if self.parent is None else {"parent": asdict(self.parent)}
         repeats = {"repeats": self.repeats} if self.repeats else {}
-        return {**self.config.to_json(), "sampled": dict(self.sampled), **parent, **repeats}
+        added = {} if self.added is None else {"added": asdict(self.added)}
+        return {**self.config.to_json(), "sampled": dict(self.sampled), **parent, **repeats, **added}
 
     def row(self, now: datetime) -> Row:
         """The row of the trials' table, once it has ended."""
@@ -147,7 +153,8 @@ class Trial:
             **self.config.params, **self.best, **self.test, **self.pretext, "epochs_done": self.epochs,
             "num_parameters": self.num_parameters, "wall_s": self.wall_s, "started_at": self.started_at,
             "ended_at": now, "host": worker and worker.host, "pid": worker and worker.pid,
-            "device": worker and worker.device, "error": self.error,
+            "device": worker and worker.device, "error": self.error, "added_by": self.added and self.added.by,
+            "stopped_by": (self.status == "stopped" and self.stopped_by) or None,
             **({"parent": f"{self.parent.trial_id}@{self.parent.epoch}"} if self.parent and not self.repeats else {}),
             **({"parent": self.repeats} if self.repeats else {}),
         }

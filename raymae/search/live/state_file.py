@@ -56,7 +56,7 @@ class StateFile:
             host=os.uname().nodename, pid=os.getpid(), every_s=self._every_s, dashboard=progress.dashboard,
             slots=progress.slots or 0, elapsed_s=progress.elapsed_s or 0.0, left_s=progress.left_s,
             planned={arm.arm: PlannedTrials(arm.search.planned, arm.replicates.planned) for arm in progress.arms},
-            running=progress.running if state == "running" else (), error=error,
+            running=progress.running if state == "running" else (), error=error, commands=progress.commands,
         ).to_json())
 
 
