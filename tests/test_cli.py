@@ -47,6 +47,8 @@ OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding
     "serve": ["directory", "--host", "--port", "--open-to-network"],
     "export": ["directory", "--optuna", "--csv", "--tensorboard", "--encoder", "--to", "--onnx", "--arm",
                "--json"],
+    "stop-trial": ["directory", "trial_id", "--wait", "--json"],
+    "add": ["directory", "values", "--wait", "--json"],
     "schema": [],
     "data list": ["--json"],
     "data fetch": ["name", "--root"],
@@ -130,9 +132,10 @@ def test_help_ends_with_an_example(name: str) -> None:
 
 
 def test_help_lists_commands_in_order() -> None:
-    assert re.findall(r"^  ([a-z]+)  ", run("--help").stdout, re.MULTILINE) == [
+    assert re.findall(r"^  ([a-z-]+)  ", run("--help").stdout, re.MULTILINE) == [
         "sweep", "extend", "retry", "fork", "train", "results", "report", "explain", "compare", "query", "models",
-        "predict", "watch", "serve", "export", "schema", "data", "task", "cluster", "submit", "jobs", "logs", "stop",
+        "predict", "watch", "serve", "export", "stop-trial", "add", "schema", "data", "task", "cluster", "submit",
+        "jobs", "logs", "stop",
     ]
     assert run("-h").stdout == run("--help").stdout
     assert re.findall(r"^  ([a-z]+)  ", run("data", "--help").stdout, re.MULTILINE) == ["list", "fetch", "verify"]
@@ -150,7 +153,7 @@ def test_help_has_no_runs_of_spaces_and_no_cut_sentences() -> None:
             words = line.strip()
             runs = len(re.findall(" {2,}", words))
             assert runs <= (line in lists), f"{name}: {line!r}"  # between a name and what it means alone
-            assert "..." not in words.replace("DIR...", "").replace("[ARGS]...", ""), f"{name}: {line!r}"
+            assert "..." not in re.sub(r"(DIR|VALUE|\[ARGS\])\.\.\.", "", words), f"{name}: {line!r}"
             assert "\b" not in words
 
 

@@ -9,6 +9,7 @@ from raymae.cli import results  # noqa: F401
 from raymae.cli import models  # noqa: F401
 from raymae.cli import predict  # noqa: F401
 from raymae.cli import watch  # noqa: F401
+from raymae.cli import control  # noqa: F401
 from raymae.cli import data  # noqa: F401
 from raymae.cli import task  # noqa: F401
 from raymae.cli import cluster  # noqa: F401

@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 FAMILIES = {  # the modules of this room, in the order of help
     "run": "Run sweeps", "results": "Read results", "models": "Use models", "predict": "Use models",
-    "watch": "Follow and hand on", "data": "Files and data", "task": "Tasks of your own",
-    "cluster": "Clusters", "jobs": "Jobs on a cluster",
+    "watch": "Follow and hand on", "control": "Act on a running sweep", "data": "Files and data",
+    "task": "Tasks of your own", "cluster": "Clusters", "jobs": "Jobs on a cluster",
 }
 
 MAX_SENTENCE = 200  # characters of a command's first sentence, which help wraps

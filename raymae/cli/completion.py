@@ -87,6 +87,28 @@ def arms(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[Co
     return names(named or _arms_of(_tasks(plain)), incomplete)
 
 
+def running_trials(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The trials that run in the sweep's folder that was named before, as its last sign of life says."""
+    running = _state(ctx).get("running")
+    return names((str(one["trial_id"]) for one in running if isinstance(one, dict) and "trial_id" in one),
+                 incomplete) if isinstance(running, list) else []
+
+
+def points(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
+    """The searched parameters of the sweep whose folder was named before, and after `arm=` or a choice its values."""
+    plain = _sweep(ctx)
+    space, own = plain.get("space"), plain.get("arms")
+    space = space if isinstance(space, dict) else {}
+    values = {"arm": list(own) if isinstance(own, list | dict) else [], **{
+        name: one["choice"] for name, one in space.items() if isinstance(one, dict) and "choice" in one}}
+    name, equals, _ = incomplete.partition("=")
+    listed = values.get(name)
+    if equals:
+        return names((f"{name}={value}" for value in listed if isinstance(value, str | int | float)), incomplete) if (
+            isinstance(listed, list)) else []
+    return names((f"{one}=" for one in ("arm", *map(str, space))), incomplete)
+
+
 def overrides(ctx: click.Context, param: click.Parameter, incomplete: str) -> list[CompletionItem[str]]:
     """A key of a sweep file, section by section, and after `=` its value where there are only so many."""
     root = _keys(tuple(_tasks(_sweep(ctx))))
@@ -156,9 +178,7 @@ def _sweep(ctx: click.Context) -> dict[str, object]:
     """What the sweep file, or the sweep's folder, that was named before holds; empty where it cannot be read."""
     import yaml
 
-    # an option that lacks its value yet leaves the arguments before it unparsed
-    arguments = (one.name for one in ctx.command.get_params(ctx) if isinstance(one, click.Argument))
-    given = {**ctx.params, **dict(zip(arguments, ctx.args, strict=False))}
+    given = _given(ctx)
     file, folder = given.get("file"), given.get("directory")
     path = Path(str(file)) if file else Path(str(folder)) / "sweep.json"
     try:
@@ -170,6 +190,22 @@ def _sweep(ctx: click.Context) -> dict[str, object]:
     except Exception:  # whatever is wrong with it, the command itself says
         return {}
     return plain if isinstance(plain, dict) else {}
+
+
+def _state(ctx: click.Context) -> dict[str, object]:
+    """The last sign of life in the sweep's folder that was named before; empty where it cannot be read."""
+    path = Path(str(_given(ctx).get("directory"))) / "state.json"
+    try:
+        plain = json.loads(path.read_text()) if path.is_file() and path.stat().st_size <= MAX_FILE else {}
+    except Exception:  # the command itself says
+        return {}
+    return plain if isinstance(plain, dict) else {}
+
+
+def _given(ctx: click.Context) -> dict[str, object]:
+    """What was typed so far: an option that lacks its value yet leaves the arguments before it unparsed."""
+    arguments = (one.name for one in ctx.command.get_params(ctx) if isinstance(one, click.Argument))
+    return {**ctx.params, **dict(zip(arguments, ctx.args, strict=False))}
 
 
 # --- source files

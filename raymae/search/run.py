@@ -30,6 +30,7 @@ from raymae.search.engine.mailbox import ClusterNodes
 from raymae.search.engine.sharing import LIFE, NAMESPACE, keeper_name, shared
 from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment
+from raymae.search.live.desk import obeying
 from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.news import News
@@ -102,6 +103,7 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
             display.warm_start(folder, warm_start(conductor, Store.open(folder)))
         ended, interrupted = restore(conductor, retry_failed=retry_failed)
         stack.enter_context(beating(conductor))
+        stack.enter_context(obeying(conductor, plan.schema))
         columns = store.manifest.columns[TRIALS]
         conductor.add_observer(stack.enter_context(
             LiveEvents(store.location, plan.schema.objective.val, columns, varied(spec), conductor.warn)))

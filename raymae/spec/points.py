@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping
 from raymae.errors import unknown
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, Scalar, Space, combinations, contains
+from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema
 
 Point = Mapping[str, Scalar]
@@ -20,6 +21,21 @@ def outside(point: Point, space: Space) -> Iterator[tuple[str, str]]:
             yield name, unknown("searched parameter", name, space)
         elif not contains(space[name], value):
             yield name, f"is not within space.{name}, got {value!r}"
+
+
+def problems_of(point: Point, arm: str | None, spec: SweepSpec) -> list[str]:
+    """What a sweep file alone says against trying a point while its sweep runs.
+
+    Args:
+        point: Values of searched parameters.
+        arm: The arm; None for every one that searches some of them.
+        spec: The sweep.
+    """
+    if spec.search.algorithm == "grid":
+        return [f"{GRID}: there is nothing to add to it"]
+    if arm is not None and arm not in spec.arms:
+        return [f"arm: {unknown('arm', arm, spec.arms)}"]
+    return [f"{name}: {message}" for name, message in outside(point, spec.space)]
 
 
 def told(point: Point) -> str:

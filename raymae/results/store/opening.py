@@ -109,14 +109,23 @@ def read_configs(folder: Folder) -> dict[str, Tree]:
     Raises:
         ResultsError: They cannot be listed, or one cannot be read.
     """
+    names = config_ids(folder)
+    with ThreadPoolExecutor(8) as pool:
+        found = pool.map(lambda name: read_json(folder, f"{CONFIGS}/{name}.json"), names)
+        return {name: config for name, config in zip(names, found, strict=True) if config is not None}
+
+
+def config_ids(folder: Folder) -> list[str]:
+    """The ids of the trials that have a config.
+
+    Raises:
+        ResultsError: They cannot be listed.
+    """
     try:
-        names = [name for name in folder.names(CONFIGS) if name.endswith(".json") and name[0] != "."]
+        return [name.removesuffix(".json") for name in folder.names(CONFIGS)
+                if name.endswith(".json") and name[0] != "."]
     except OSError as error:
         raise ResultsError(f"{folder.uri(CONFIGS)}: cannot list: {error}") from None
-    with ThreadPoolExecutor(8) as pool:
-        found = pool.map(lambda name: read_json(folder, f"{CONFIGS}/{name}"), names)
-        return {name.removesuffix(".json"): config for name, config in zip(names, found, strict=True)
-                if config is not None}
 
 
 def written(folder: Folder, manifest: Manifest) -> Manifest:

@@ -213,6 +213,14 @@ class Store:
         """The config of every trial that was started, by trial_id."""
         return opening.read_configs(self._folder)
 
+    def trial_ids(self) -> list[str]:
+        """The ids of all trials that were started, or wait to be.
+
+        Raises:
+            ResultsError: They cannot be listed.
+        """
+        return opening.config_ids(self._folder)
+
     def uri(self, name: str) -> str:
         """A file of the folder as a user would write it."""
         return self._folder.uri(name)

@@ -181,7 +181,7 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
             grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,
             note="; ".join(filter(None, (
                 sample.note if sample else "there are no test scores by example" if cell.sides else "",
-                _unequal_searches(last, spec, arms), _unequal_finals(cell.rows.chosen)))),
+                _unequal_searches(last, spec, arms), _unequal_finals(cell.rows.chosen), _by_hand(last, spec)))),
         ),
     )
 
@@ -280,6 +280,16 @@ def _unequal_searches(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Ar
     if len(set(searched.values())) < 2:
         return ""
     return "search trials are unequal: " + ", ".join(f"{name} {count}" for name, count in searched.items())
+
+
+def _by_hand(last: pd.DataFrame, spec: SweepSpec) -> str:
+    """What has to be said where people had a hand in the search; "" where they had not."""
+    searched, found = last[last["stage"].isin(("search", "pretrain"))], []
+    for column, what in (("added_by", "points were added"), ("stopped_by", "trials were stopped")):
+        named = searched[searched[column].notna()]["arm"].value_counts() if column in searched else {}
+        counts = [f"{name} {named[name]}" for name in spec.arms if name in named]
+        found += [f"{what} ({', '.join(counts)})"] if counts else []
+    return f"by hand, {' and '.join(found)}" if found else ""
 
 
 def _unequal_finals(chosen: Mapping[str, Chosen]) -> str:

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import os
-import socket
-import time
 from collections.abc import Collection, Mapping
 from datetime import UTC, datetime
 from typing import Any, Literal
 
-from raymae.errors import ResultsError
 from raymae.results.store.columns import Row, last_attempts
-from raymae.results.store.layout import STATE
-from raymae.results.store.manifest import checked
 from raymae.results.store.store import Store, to_pandas
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_now
@@ -27,10 +22,9 @@ from raymae.results.views.progress import (
     State,
     TestMean,
 )
-from raymae.spec.read import Tree
+from raymae.results.views.pulse import SILENT_S, Pulse, driver_of
 from raymae.spec.trial import VALIDATED
 
-SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
 NUM_FAILURES = 5
 
 
@@ -47,7 +41,7 @@ class Follower:
     def __init__(self, root: str | os.PathLike[str]) -> None:
         self._store = Store.open(root)
         self._seen: dict[str, tuple[Collection[str], Any]] = {"trials": ((), None), "reports": ((), None)}
-        self._sign: tuple[str, float] | None = None
+        self._pulse = Pulse()
         self._answer: tuple[Any, Verdict] | None = None
 
     @property
@@ -76,8 +70,7 @@ class Follower:
             if latest.manifest.created_at != self._store.manifest.created_at:  # started over with --fresh
                 self._seen = {"trials": ((), None), "reports": ((), None)}
             self._store, self._answer = latest, None
-        written = self._store.state()  # before the rows: what it calls running may have ended since, never the reverse
-        state = None if written is None else _driver(written, self._store.uri(STATE))
+        state = driver_of(self._store)  # before the rows: what it calls running may have ended since, never the reverse
         names: tuple[Literal["trials", "reports"], ...] = ("trials", "reports")
         for name in names:
             self._seen[name] = self._store.follow(name, *self._seen[name])
@@ -114,7 +107,7 @@ class Follower:
             running=tuple(running),
             failures=tuple(Failure(row["trial_id"], row["error"] or "")
                            for row in last.values() if row["status"] == "failed")[-NUM_FAILURES:],
-            headline=headline(answer),
+            headline=headline(answer), commands=alive.commands if alive else (),
         )
 
     def _guessed(self) -> dict[str, PlannedTrials]:
@@ -134,42 +127,7 @@ class Follower:
     def _state(self, state: DriverState | None, answer: Verdict) -> tuple[State, str]:
         if state is None:
             return ("ended", "") if answer.complete else ("unknown", "no driver has given a sign of life here")
-        if state.state == "interrupted":
-            return "interrupted", "interrupted; the same command goes on"
-        if state.state != "running":
-            return state.state, f"failed: {state.error}" if state.error else ""
-        now = time.monotonic()
-        age = (datetime.now(UTC) - datetime.fromisoformat(state.time)).total_seconds()
-        if self._sign is None:
-            self._sign = (state.time, now - max(age, 0.0))
-        elif self._sign[0] != state.time:  # seen to change: whatever the two clocks say, it lives
-            self._sign = (state.time, now)
-        silent = now - self._sign[1]
-        where = f"{state.host}, process {state.pid}"
-        if state.host == socket.gethostname() and not _alive(state.pid):
-            return "lost", f"its driver ({where}) is gone; the same command goes on"
-        if silent > max(SILENT_S, 6 * state.every_s):
-            return "lost", f"no sign of life for {silent:.0f} s from its driver ({where})"
-        return "running", "starting Ray" if state.dashboard is None else ""
-
-
-def _driver(written: Tree, where: str) -> DriverState:
-    """The driver's sign of life.
-
-    Raises:
-        ResultsError: The file holds something else.
-    """
-    try:
-        state = DriverState.from_json(written)
-        checked(DriverState, state.to_json(), where)
-        for key in ("time", "started_at"):
-            if datetime.fromisoformat(getattr(state, key)).tzinfo is None:
-                raise ValueError(f"{key} has no time zone")
-        if not 0 < state.pid < 2**31:
-            raise ValueError(f"pid is {state.pid}")
-    except (KeyError, TypeError, AttributeError, ValueError) as error:
-        raise ResultsError(f"{where}: not written by raymae: {error!r}. Delete it") from None
-    return state
+        return self._pulse.feel(state)
 
 
 def _elapsed(state: DriverState | None, word: State) -> float | None:
@@ -178,16 +136,6 @@ def _elapsed(state: DriverState | None, word: State) -> float | None:
         return None
     since = (datetime.now(UTC) - datetime.fromisoformat(state.time)).total_seconds() if word == "running" else 0.0
     return round(float(state.elapsed_s) + min(max(since, 0.0), SILENT_S), 1)
-
-
-def _alive(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except PermissionError:
-        return True
-    return True
 
 
 def _stage(rows: Collection[Row], planned: int) -> StageCount:

@@ -52,10 +52,15 @@ def watch(
         return seen
     if as_json or not console.is_terminal:
         before: object = None
+        told: set[str] = set()
         while True:
             if (now := _moved(seen)) != before:
                 before = now
                 say(json.dumps(seen.to_json())) if as_json else console.print(line(seen), soft_wrap=True)
+                for command in () if as_json else seen.commands:
+                    if command not in told:
+                        console.print(f"by hand, {command}", soft_wrap=True, markup=False, highlight=False)
+                told.update(seen.commands)
             if seen.state in OVER:
                 break
             time.sleep(every_s)
@@ -104,7 +109,7 @@ def _again(follower: Follower, console: Console, every_s: float) -> Progress:
 
 def _moved(seen: Progress) -> object:
     """What must differ for another line to be worth printing."""
-    return seen.state, seen.note.partition(" for ")[0], seen.num_ended, len(seen.running)
+    return seen.state, seen.note.partition(" for ")[0], seen.num_ended, len(seen.running), seen.commands
 
 
 def line(seen: Progress) -> RenderableType:
@@ -162,6 +167,7 @@ def panel(seen: Progress) -> RenderableType:
     for failure in seen.failures:
         first = (failure.error.splitlines() or [""])[0]
         parts.append(Text(f"{failure.trial_id} failed: {first}", style="red", no_wrap=True, overflow="ellipsis"))
+    parts += [Text(f"by hand, {command}", style="yellow") for command in seen.commands]
     if seen.dashboard and seen.state == "running":
         parts.append(Text(f"dashboard {seen.dashboard}", style="dim"))
     if seen.headline:

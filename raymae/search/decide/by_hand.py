@@ -130,9 +130,8 @@ class ByHand:
                                          "`raymae extend DIR --num-trials N` asks for more, once the sweep has ended")
             for lane, own in lanes.items():
                 self._searches.added.setdefault(lane, []).append(Added(command, by, own))
-        tries = "try" if len(lanes) > 1 else "tries"
-        return Answer("applied", f"{_listed(list(lanes))} {tries} {told(point)} next, in place of what the search would "
-                                 "have proposed")
+        tries = f"{_listed(list(lanes))} {'try' if len(lanes) > 1 else 'tries'} {told(point)} next"
+        return Answer("applied", f"{tries}, in place of what the search would have proposed")
 
     def _lanes(self, point: Mapping[str, Scalar], arm: str | None) -> Iterator[tuple[str, dict[str, Scalar]]]:
         """The lanes that are searched and take a point, and what each takes of it."""
