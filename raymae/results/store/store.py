@@ -214,11 +214,7 @@ class Store:
         return opening.read_configs(self._folder)
 
     def trial_ids(self) -> list[str]:
-        """The ids of all trials that were started, or wait to be.
-
-        Raises:
-            ResultsError: They cannot be listed.
-        """
+        """The ids of all trials that were started, or wait to be; raises ResultsError where they cannot be listed."""
         return opening.config_ids(self._folder)
 
     def uri(self, name: str) -> str:

@@ -18,7 +18,7 @@ SILENT_S = 60.0  # a driver that gave no sign of life for so long is lost
 
 
 class Pulse:
-    """Tells of one driver, look by look: if its signs are seen to change it lives, whatever two machines' clocks say."""
+    """Tells of one driver, look by look: one whose signs change is alive, whatever two machines' clocks say."""
 
     def __init__(self) -> None:
         self._sign: tuple[str, float] | None = None

@@ -81,8 +81,7 @@ class Conductor:
         self._lock = threading.RLock()
         enough = Enough(spec.budget, plans, self.searches.quota, self.trials)
         self.opening = Opening(spec, plans, self.searches, self._rounds, self.budget, store, self._lock, enough)
-        self._observers = Observers(observers)
-        self._encoders = encoders
+        self._observers, self._encoders = Observers(observers), encoders
         self._gate = Gate(self.trials, self.searches, store, clock, encoders)
         self._stages = Stages(self.trials, self.searches, self.budget, self._gate, reopened=extended)
         self._agenda = Agenda(
@@ -186,10 +185,9 @@ class Conductor:
     def must_stop(self, trial: Trial) -> bool:
         """Whether a running trial has to end now: the budget is spent, or somebody has asked for it."""
         with self._lock:
-            if trial.stopped_by:
-                return True
-            if self.is_over() or trial.stage == "replicate" or not self.budget.search_time_is_up():
-                return self.is_over()
+            asked = bool(trial.stopped_by)
+            if asked or self.is_over() or trial.stage == "replicate" or not self.budget.search_time_is_up():
+                return asked or self.is_over()
             if self._encoders is not None and self._encoders.is_for(trial, "replicate"):
                 return False
             if trial.stage == "final" or (self._encoders is not None and self._encoders.is_for(trial, "final")):
