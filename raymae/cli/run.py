@@ -138,6 +138,7 @@ def _run(
     """Plan a sweep, run it, print the verdict."""
     from rich.console import Console
 
+    from raymae.launch.prices import by_type
     from raymae.results.store.store import Store
     from raymae.results.views import show
     from raymae.search.dry_run import describe, render
@@ -156,7 +157,8 @@ def _run(
         return
     unfinished: InterruptedSweepError | BudgetSpentError | None = None
     try:
-        run_sweep(plan, fresh=fresh, extend=extend, retry_failed=retry_failed, display=Display.for_terminal(progress))
+        run_sweep(plan, fresh=fresh, extend=extend, retry_failed=retry_failed, display=Display.for_terminal(progress),
+                  prices=by_type)
     except (InterruptedSweepError, BudgetSpentError) as error:
         unfinished = error
     summary = show.summary(Store.open(Store.root_of(spec)))

@@ -56,6 +56,15 @@ def price_range(nodes: Sequence[Node], max_workers: int) -> tuple[float, float] 
     return round(least, 4), round(most, 4)
 
 
+def by_type(config: Document) -> dict[str, float]:
+    """US dollars per hour on demand of a node of each type of a cluster file that Ray has filled in, also of those on
+    spot; types whose machine has no known price are left out."""
+    try:
+        return {node.name: node.usd_per_hour for node in nodes_of(config) if node.usd_per_hour is not None}
+    except (KeyError, TypeError, AttributeError, ValueError):  # another kind of file
+        return {}
+
+
 def nodes_of(config: Document) -> list[Node]:
     """The node types of a cluster file that Ray has filled in, the head first; empty where machines have no price."""
     kind = config["provider"]["type"]

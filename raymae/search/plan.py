@@ -25,9 +25,8 @@ from raymae.tasks import schema_of, task_class
 
 MOST_FITTED = 16  # configurations that the weights of an arm are tried with before a sweep starts
 _UNPRICED = (
-    "budget.dollars={:g} counts the price of one node, and --address {} joins a cluster, which may have more: leave it "
-    "out (--set budget.dollars=null) and limit the time, as dollars / price of all nodes for an hour x 60: --set "
-    "budget.wall_minutes=MINUTES; `raymae cluster check FILE` says what a cluster costs for an hour"
+    "budget.dollars={:g} needs budget.price_per_node_hour, one number: what this machine costs for an hour, in "
+    "dollars. By type of node, and from the list of prices, it is known on a cluster (--address) alone"
 )
 
 
@@ -71,10 +70,11 @@ def make_plan(spec: SweepSpec, address: str | None = None) -> Plan:
     Raises:
         DataError: The data cannot be had or is too small.
         EncoderError: The weights that an arm starts from cannot be had, or do not fit its networks.
-        ResourceError: Not even one trial fits on this machine, or a budget in dollars on a cluster.
+        ResourceError: Not even one trial fits on this machine, or nobody says what it costs.
     """
-    if address is not None and spec.budget.dollars is not None:
-        raise ResourceError(_UNPRICED.format(spec.budget.dollars, address))
+    budget = spec.budget
+    if address is None and budget.dollars is not None and not isinstance(budget.price_per_node_hour, float):
+        raise ResourceError(_UNPRICED.format(budget.dollars))
     at_once = spec.search.max_concurrent or 1
     if address is None:
         cpus, gpus = local_resources()

@@ -23,7 +23,9 @@ from raymae.results.views.tensorboard import LiveEvents, varied
 from raymae.search.bisecting import is_through, open_cell
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.encoders import Encoders
+from raymae.search.decide.meter import Meter
 from raymae.search.decide.resume import restore, warm_start
+from raymae.search.engine.charges import NodePrices, Prices, charged, nodes_up
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
 from raymae.search.engine.mailbox import ClusterNodes
@@ -34,7 +36,7 @@ from raymae.search.live.desk import obeying
 from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.news import News
-from raymae.search.live.state_file import beating
+from raymae.search.live.state_file import beating, spent_before
 from raymae.search.plan import Plan, shelf_of, with_cells
 from raymae.search.precision import computing_in, fastest, is_open
 from raymae.search.timing import Measured, lengthened, measured
@@ -47,7 +49,8 @@ PASSED_ON = (
 
 
 def run_sweep(
-    plan: Plan, *, fresh: bool = False, extend: bool = False, retry_failed: bool = False, display: Display | None = None
+    plan: Plan, *, fresh: bool = False, extend: bool = False, retry_failed: bool = False,
+    display: Display | None = None, prices: Prices | None = None,
 ) -> Verdict:
     """Run a planned sweep on Ray and return the verdict, which is also in the results folder.
 
@@ -60,6 +63,8 @@ def run_sweep(
         extend: Go on with existing results although the spec asks for more trials or replicates now.
         retry_failed: Run failed trials of existing results again, with the identical configuration.
         display: Shows progress; silent by default.
+        prices: Reads off a cluster's file what its nodes cost, where a budget is in dollars and the sweep file does not
+            say; the command line gives `raymae.launch.prices.by_type`.
 
     Raises:
         ResultsError: Another sweep's results lie there, or nothing can be written.
@@ -69,7 +74,8 @@ def run_sweep(
     """
     news = News(plan.spec.name, plan.spec.notify)
     try:
-        verdict = _run(plan, news, display or Display.silent(), fresh=fresh, extend=extend, retry_failed=retry_failed)
+        verdict = _run(plan, news, display or Display.silent(), prices, fresh=fresh, extend=extend,
+                       retry_failed=retry_failed)
     except BaseException as error:
         how = {InterruptedSweepError: "interrupted", KeyboardInterrupt: "interrupted", BudgetSpentError: "budget spent"}
         news.over(how.get(type(error), "failed"), str(error) or type(error).__name__)
@@ -78,7 +84,9 @@ def run_sweep(
     return verdict
 
 
-def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool, retry_failed: bool) -> Verdict:
+def _run(
+    plan: Plan, news: News, display: Display, prices: Prices | None, *, fresh: bool, extend: bool, retry_failed: bool
+) -> Verdict:
     spec = plan.spec
     store = Store.create(
         Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh, extend=extend,
@@ -94,6 +102,8 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
             spec, plan.arms, plan.schema.objective, store, source=plan.data.source, slots=plan.slots,
             observers=[display, news], encoders=_encoders(plan, store), extended=extend,
         )
+        if plan.address is not None and spec.budget.dollars is not None:
+            conductor.budget.meter = Meter(conductor.clock, spent_before(store))
         news.follow(conductor.budget.share_spent, conductor.warn)
         if store.manifest.precision is not None:
             conductor.use_plans(computing_in(conductor.plans, store.manifest.precision))
@@ -110,7 +120,7 @@ def _run(plan: Plan, news: News, display: Display, *, fresh: bool, extend: bool,
         if ended or interrupted:
             display.continuing(ended, interrupted)
         if not is_through(conductor):
-            _run_trials(conductor, plan, display)
+            _run_trials(conductor, plan, display, prices)
         conductor.close()
         verdict = conclude(store, searched=conductor.finished() and not conductor.interrupted)
         if verdict.complete and spec.keep == "best":
@@ -168,14 +178,19 @@ def _spent(conductor: Conductor) -> str:
             f"begun is searched no more; `raymae extend {root} --num-trials N` searches on")
 
 
-def _run_trials(conductor: Conductor, plan: Plan, display: Display) -> None:
+def _run_trials(conductor: Conductor, plan: Plan, display: Display, prices: Prices | None) -> None:
     """Start or join Ray, and run on it everything that the conductor proposes."""
     spec = plan.spec
     with (
         interruptible(conductor.interrupt),
         display.live(conductor.progress),
         connected(_log_file(conductor.store), _worker_environment(spec), plan.address, _about(conductor)) as cluster,
+        ExitStack() as stack,
     ):
+        if conductor.budget.meter is not None:
+            costs = NodePrices(spec.budget, cluster.file, prices(cluster.file) if prices and cluster.file else None)
+            stack.enter_context(charged(conductor, costs, partial(nodes_up, cluster.gcs_address)))
+            display.charging(costs.told(), conductor.budget.meter.spent)
         if plan.address:
             conductor.use_slots(cluster.slots(spec.resources, spec.search.max_concurrent))
             display.waiting(cluster.room(spec.resources), conductor.slots)

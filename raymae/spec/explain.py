@@ -35,6 +35,8 @@ def explain(item: ErrorDetails) -> tuple[str, str]:
         del location[2]
     if location[0] == "factors" and len(location) > 2:
         del location[2]
+    if location[:2] == ["budget", "price_per_node_hour"] and len(location) > 2:
+        del location[2]
     if location[0] == "replicates" and len(location) > 1:
         del location[1]
     kind, context = item["type"], item.get("ctx", {})

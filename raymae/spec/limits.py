@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
-from pydantic import Field, field_validator, model_validator
+from collections.abc import Mapping
+from typing import Annotated
+
+from pydantic import Discriminator, Field, Tag, field_validator
 
 from raymae.spec.space import Model
 
@@ -28,6 +31,13 @@ class ResourceSpec(Model):
         return value
 
 
+NodePrices = Annotated[
+    Annotated[float, Field(gt=0), Tag("number")]
+    | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1), Tag("by_type")],
+    Discriminator(lambda value: "by_type" if isinstance(value, Mapping) else "number"),
+]
+
+
 class BudgetSpec(Model):
     """When to stop. The limit includes the replicates and the verdict."""
 
@@ -42,11 +52,9 @@ class BudgetSpec(Model):
         "score; with a target, either will do. Arms keep equal numbers of trials."
     )
     gpu_hours: float | None = Field(None, gt=0, description="GPU time of all trials together.")
-    dollars: float | None = Field(None, gt=0, description="Price of the whole sweep; needs price_per_node_hour.")
-    price_per_node_hour: float | None = Field(None, gt=0, description="What one node of the cluster costs, in dollars.")
-
-    @model_validator(mode="after")
-    def _priced(self) -> BudgetSpec:
-        if self.dollars is not None and self.price_per_node_hour is None:
-            raise ValueError("dollars needs price_per_node_hour, the price of one node for an hour")
-        return self
+    dollars: float | None = Field(None, gt=0, description="Price of the whole sweep. On this machine it needs "
+                                  "price_per_node_hour; on a cluster the nodes that are up are charged.")
+    price_per_node_hour: NodePrices | None = Field(
+        None, description="What a node costs for an hour, in dollars: one number, or by type of node, such as {head: "
+        "0.2, gpu_spot: 0.4}. By default a cluster's machines cost what `raymae cluster prices` says, on demand."
+    )

@@ -15,6 +15,7 @@ from raymae.cli import main
 from raymae.errors import ResourceError
 from raymae.launch import price_list
 from raymae.launch.price_list import PriceList, ask_aws, ask_azure, own_file, price_lists, refresh
+from raymae.launch.prices import by_type
 from tests.launch.test_check import check, filled_in, put
 
 
@@ -49,6 +50,17 @@ def test_an_h100_is_no_unknown_machine(tmp_path: Path) -> None:
 def product(usd: str) -> str:
     return json.dumps({"product": {}, "terms": {"OnDemand": {"a.b": {"priceDimensions": {
         "a.b.c": {"unit": "Hrs", "pricePerUnit": {"USD": usd}}}}}}})
+
+
+def test_nodes_of_a_cluster_file_cost_what_the_list_says_also_on_spot() -> None:
+    config, machines = filled_in("aws.yaml"), price_lists()["aws"].machines
+    found = by_type(config)
+    assert set(found) == set(config["available_node_types"])
+    assert found["head"] == machines["m7i.xlarge"][0]
+    assert found["small_spot"] == machines["g6.xlarge"][0], "on demand: a spot price may reach it"
+    other = put(config, "available_node_types/small_spot/node_config/InstanceType", "z9.huge")
+    assert set(found) - set(by_type(other)) == {"small_spot"}
+    assert by_type({"provider": {"type": "external"}}) == by_type({}) == by_type({"provider": {"type": "aws"}}) == {}
 
 
 def test_aws_is_asked_through_its_price_list() -> None:

@@ -14,6 +14,7 @@ from raymae.errors import ResourceError
 from raymae.search.engine.autoscaling import (
     Growth,
     NodeType,
+    find_file,
     find_growth,
     growth_of,
     room,
@@ -90,10 +91,11 @@ def test_the_autoscaler_of_this_cluster_is_found_among_others(tmp_path: Path) ->
         words = [f"--gcs-address=10.0.0.1:{port}", f"--autoscaling-config={file}"]
         children.append(subprocess.Popen([sys.executable, "-c", "input()", *words], stdin=subprocess.PIPE))
     try:
-        found = find_growth("10.0.0.1:2")
+        found = find_growth(find_file("10.0.0.1:2"))
         assert found is not None
         assert found.most == 6
-        assert find_growth("10.0.0.1:3") is None
+        assert find_file("10.0.0.1:3") is None
+        assert find_growth(None) is None
     finally:
         for child in children:
             child.communicate(b"\n")
@@ -214,6 +216,34 @@ def test_a_sweep_scales_a_cluster_up_and_down_and_a_killed_node_is_replaced(smal
         assert seen[0] == seen[-1] == 0, seen
         assert seen[seen.index(2):].count(2) >= 2, f"the killed node was replaced: {seen}"
         assert max(seen) == 2, seen
+
+
+@pytest.mark.slow
+def test_a_sweep_on_two_nodes_stops_at_its_dollars(small) -> None:
+    small.text = small.text.replace("num_trials: 2", "num_trials: 200") + (
+        "resources: {gpus_per_worker: 1}\n"
+        "budget: {dollars: 30, price_per_node_hour: {ray.head.default: 3.6, gpu: 360}}\n")  # ten cents a second
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    with autoscaled(small.environment, gpu_nodes=2, idle_s=6) as cluster:
+        unpriced = small.run("--address", cluster.address, "--set", "budget.price_per_node_hour={gpu: 360}",
+                             "--set", "name=unpriced")
+        assert unpriced.returncode == 1
+        assert "what these nodes cost is not known: ray.head.default" in unpriced.stderr
+        process = small.start("--address", cluster.address)
+        small.wait_for(lambda: cluster.look() == 2, process)
+        began, looks = time.monotonic(), []
+        while process.poll() is None:
+            looks.append(cluster.look())
+            time.sleep(0.2)
+        wall_s, output = time.monotonic() - began, process.stdout.read()
+    assert process.returncode == 0, output
+    assert "charged for the nodes that are up, for an hour: ray.head.default 3.6 $, gpu 360 $" in output
+    trials, spent = small.store.trials(), small.store.state()["dollars"]
+    assert 15 < spent < 31.5, "a look's worth more, no further"
+    assert spent > 0.15 * wall_s * (sum(looks) / len(looks) / 2), "two nodes are charged, not one"
+    searched = trials[(trials["stage"] == "search") & (trials["arm"] == "scratch")]
+    assert 1 <= len(searched) < 200
+    assert (trials["stage"] == "replicate").sum() == 5, "the replicates are within it"
 
 
 @pytest.mark.slow

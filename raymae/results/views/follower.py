@@ -108,6 +108,7 @@ class Follower:
             failures=tuple(Failure(row["trial_id"], row["error"] or "")
                            for row in last.values() if row["status"] == "failed")[-NUM_FAILURES:],
             headline=headline(answer), commands=alive.commands if alive else (),
+            dollars=state.dollars if state else None,
         )
 
     def _guessed(self) -> dict[str, PlannedTrials]:

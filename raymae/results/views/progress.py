@@ -138,6 +138,7 @@ class Progress:
         failures: The last five trials that failed.
         headline: The answer so far, or "".
         commands: The last things that people have asked of the running sweep, and what became of them.
+        dollars: What it has spent; None where no price is known.
     """
 
     sweep: str
@@ -162,6 +163,7 @@ class Progress:
     failures: tuple[Failure, ...]
     headline: str
     commands: tuple[str, ...] = ()
+    dollars: float | None = None
 
     @classmethod
     def unreadable(cls, name: str, why: str) -> Progress:
@@ -218,6 +220,7 @@ class DriverState:
         running: What runs now.
         error: Why it failed, or None.
         commands: The last things that people have asked of it, and what became of them.
+        dollars: What it has spent, earlier runs that were cut off among it; None where no price is known.
     """
 
     state: Literal["running", "ended", "interrupted", "failed"]
@@ -234,6 +237,7 @@ class DriverState:
     running: tuple[RunningTrial, ...]
     error: str | None
     commands: tuple[str, ...] = ()
+    dollars: float | None = None
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as `state.json` holds them."""

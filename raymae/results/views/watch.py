@@ -163,6 +163,8 @@ def panel(seen: Progress) -> RenderableType:
         times.append(f"{duration(seen.elapsed_s)} elapsed")
     if seen.left_s is not None:
         times.append(_left(seen.left_s))
+    if seen.dollars is not None:
+        times.append(f"{seen.dollars:,.2f} $ spent")
     parts.append(Text("  ".join(times), style="dim"))
     for failure in seen.failures:
         first = (failure.error.splitlines() or [""])[0]

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
+from raymae.search.decide.meter import Meter
 from raymae.search.decide.trials import Trial, Trials
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import TrialConfig
@@ -26,6 +27,7 @@ class Budget:
     Attributes:
         slots: Trials at once, as of now.
         started: When this run of the sweep began.
+        meter: What the nodes of a cluster have cost; None on this machine, which is one node.
     """
 
     def __init__(
@@ -36,6 +38,7 @@ class Budget:
         self._gpus_per_trial = spec.resources.workers * spec.resources.gpus_per_worker
         self._earlier_s = 0.0
         self.slots, self.started = slots, clock()
+        self.meter: Meter | None = None
 
     def forget_earlier(self) -> None:
         """Leave out what trials have spent until now: an earlier run did, and a budget is one run's."""
@@ -46,23 +49,37 @@ class Budget:
         """Seconds since this run of the sweep began."""
         return self._clock() - self.started
 
+    def _each(self) -> Iterator[tuple[float, float]]:
+        """Seconds until a limit is reached with all slots busy, and the share of it that is spent; of each limit."""
+        limits, elapsed, price = self._limits, self.elapsed_s, self._limits.price_per_node_hour
+        if limits.wall_minutes is not None:
+            yield 60 * limits.wall_minutes - elapsed, elapsed / (60 * limits.wall_minutes)
+        if limits.dollars is not None and self.meter is not None:
+            if (left := self.meter.seconds_left(limits.dollars)) is not None:
+                yield left, self.meter.spent / limits.dollars
+        elif limits.dollars is not None and isinstance(price, float):
+            whole = 3600 * limits.dollars / price
+            yield whole - elapsed, elapsed / whole
+        if limits.gpu_hours is not None and self._gpus_per_trial:
+            whole = 3600 * limits.gpu_hours
+            spent = (self._trials.spent_s(self._clock()) - self._earlier_s) * self._gpus_per_trial
+            yield (whole - spent) / (self.slots * self._gpus_per_trial), spent / whole
+
     def seconds_left(self) -> float | None:
         """Seconds until the budget is spent with all slots busy; None without a limit."""
-        limits = []
-        if self._limits.wall_minutes is not None:
-            limits.append(60 * self._limits.wall_minutes - self.elapsed_s)
-        if self._limits.dollars is not None and self._limits.price_per_node_hour is not None:
-            limits.append(3600 * self._limits.dollars / self._limits.price_per_node_hour - self.elapsed_s)
-        if self._limits.gpu_hours is not None and self._gpus_per_trial:
-            spent_s = self._trials.spent_s(self._clock()) - self._earlier_s
-            left = 3600 * self._limits.gpu_hours - spent_s * self._gpus_per_trial
-            limits.append(left / (self.slots * self._gpus_per_trial))
-        return min(limits) if limits else None
+        return min((left for left, _ in self._each()), default=None)
 
     def share_spent(self) -> float | None:
         """How much of the budget is spent, from 0 to 1; None without a limit."""
-        left, elapsed = self.seconds_left(), self.elapsed_s
-        return None if left is None else min(1.0, elapsed / max(elapsed + left, 1e-9))
+        share = max((share for _, share in self._each()), default=None)
+        return None if share is None else min(1.0, share)
+
+    def dollars(self) -> float | None:
+        """What has been spent; None where a price is not known."""
+        if self.meter is not None:
+            return self.meter.spent
+        price = self._limits.price_per_node_hour
+        return price * self.elapsed_s / 3600 if isinstance(price, float) else None
 
     def time_is_up(self) -> bool:
         """Whether the whole budget is spent."""

@@ -68,8 +68,12 @@ def snapshot(sweep: Watched, now: float, *, dashboard: str | None) -> Progress:
         last_report=None, arms=tuple(_arm(sweep, lanes) for lanes in _by_arm(sweep.plans)),
         running=tuple(_running(trial, trials.objective.val, now) for trial in trials.running.values()),
         failures=tuple(Failure(trial.trial_id, trial.error or "") for trial in trials.failures), headline="",
-        commands=tuple(sweep.commands),
+        commands=tuple(sweep.commands), dollars=_rounded(budget.dollars()),
     )
+
+
+def _rounded(dollars: float | None) -> float | None:
+    return None if dollars is None else round(dollars, 4)
 
 
 def _by_arm(plans: Mapping[str, ArmPlan]) -> list[list[str]]:

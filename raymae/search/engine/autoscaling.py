@@ -55,11 +55,11 @@ def growth_of(config: Mapping[str, Any]) -> Growth | None:
     return Growth(types, most) if types else None
 
 
-def find_growth(gcs_address: str) -> Growth | None:
-    """What the autoscaler of the cluster may start; None where there is none, or it is not on this machine.
+def find_file(gcs_address: str) -> Mapping[str, Any] | None:
+    """The file that the autoscaler of the cluster was started with; None where there is none, or not on this machine.
 
-    Nothing in the cluster itself knows its limits: they are in the file that the autoscaler was started with, and it
-    runs on the head, as sweeps do.
+    Nothing in the cluster itself knows its limits, nor its machines: they are in that file, and the autoscaler runs on
+    the head, as sweeps do.
 
     Args:
         gcs_address: The cluster's, which tells its autoscaler from another one's.
@@ -74,10 +74,23 @@ def find_growth(gcs_address: str) -> Growth | None:
         options = dict(word.split("=", 1) for word in words if word.startswith("--") and "=" in word)
         if "--autoscaling-config" in options and options.get("--gcs-address") == gcs_address:
             try:
-                return growth_of(yaml.safe_load(Path(options["--autoscaling-config"]).expanduser().read_text()))
-            except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError):
+                found = yaml.safe_load(Path(options["--autoscaling-config"]).expanduser().read_text())
+            except (OSError, ValueError, yaml.YAMLError):
                 return None
+            return found if isinstance(found, Mapping) else None
     return None
+
+
+def find_growth(file: Mapping[str, Any] | None) -> Growth | None:
+    """What the autoscaler of a cluster may start; None where it has none, or its file says nothing of it.
+
+    Args:
+        file: The one that `find_file` has found.
+    """
+    try:
+        return None if file is None else growth_of(file)
+    except (ValueError, TypeError, AttributeError):
+        return None
 
 
 def workers_on(node: Resources, resources: ResourceSpec) -> int:

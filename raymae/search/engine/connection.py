@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raymae.errors import ResourceError, one_line
-from raymae.search.engine.autoscaling import Growth, find_growth, room, slots_when_grown
+from raymae.search.engine.autoscaling import Growth, find_file, find_growth, room, slots_when_grown
 from raymae.search.engine.dashboard import LateDashboard
 from raymae.search.engine.interrupt import signals_kept
 from raymae.spec.limits import ResourceSpec
@@ -75,6 +75,8 @@ class Cluster:
             where a cluster has none.
         growth: What the cluster's autoscaler may start; None where it has none, or none that can be seen from here.
         late: Starts the dashboard of an embedded Ray.
+        file: What its autoscaler was started with; None likewise.
+        gcs_address: Where Ray's own state is.
     """
 
     dashboard: str
@@ -84,6 +86,8 @@ class Cluster:
     driver: Mapping[str, float]
     growth: Growth | None = None
     late: LateDashboard | None = None
+    file: Mapping[str, Any] | None = None
+    gcs_address: str = ""
 
     def nodes(self, *, head_only: bool = False) -> list[Mapping[str, float]]:
         """Resources of every node that is there now."""
@@ -203,11 +207,12 @@ def connected(
                            else _joined(str(address), environment or {}, about or {}))
             _protect_token()
             total = ray.cluster_resources()
-            url = context.dashboard_url or ""
+            url, gcs_address = context.dashboard_url or "", str(ray.get_runtime_context().gcs_address)
+            file = None if address is None else find_file(gcs_address)
             yield Cluster(
                 f"http://{url}" if url else "", total.get("CPU", 0.0), total.get("GPU", 0.0), scratch,
                 {TRIAL_DRIVER: 1.0} if TRIAL_DRIVER in total else {},
-                None if address is None else find_growth(ray.get_runtime_context().gcs_address), late,
+                find_growth(file), late, file, gcs_address,
             )
         finally:
             if late is not None:

@@ -134,6 +134,11 @@ class Display:
         """A cell of a factor that is bisected is opened."""
         self._print(f"opens a cell: {factor} {said(value)}", always=True)
 
+    def charging(self, prices: str, earlier: float) -> None:
+        """It is known what the cluster's nodes cost for an hour, and what an earlier run has spent."""
+        before = f"; {earlier:,.2f} $ were spent before" if earlier >= 0.005 else ""
+        self._print(f"charged for the nodes that are up, for an hour: {prices}{before}", always=True)
+
     def waiting(self, room: int, slots: int) -> None:
         """There is room for fewer trials than shall run at once: the others wait for nodes."""
         if room < slots:

@@ -11,9 +11,11 @@ from contextlib import contextmanager
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Literal
 
+from raymae.errors import ResultsError
 from raymae.results.store.columns import Row
 from raymae.results.store.store import Store
 from raymae.results.views.progress import DriverState, PlannedTrials, Progress
+from raymae.results.views.pulse import driver_of
 from raymae.search.background import repeatedly
 
 if TYPE_CHECKING:
@@ -57,7 +59,20 @@ class StateFile:
             slots=progress.slots or 0, elapsed_s=progress.elapsed_s or 0.0, left_s=progress.left_s,
             planned={arm.arm: PlannedTrials(arm.search.planned, arm.replicates.planned) for arm in progress.arms},
             running=progress.running if state == "running" else (), error=error, commands=progress.commands,
+            dollars=progress.dollars,
         ).to_json())
+
+
+def spent_before(store: Store) -> float:
+    """Dollars that count against this run of a sweep: those of an earlier one that was killed, interrupted or failed.
+
+    One that ended by itself, with its verdict or its budget spent, counts no more: the next run has as much again.
+    """
+    try:
+        before = driver_of(store)
+    except ResultsError:  # it is about to be written anew
+        return 0.0
+    return 0.0 if before is None or before.state == "ended" else before.dollars or 0.0
 
 
 @contextmanager

@@ -8,7 +8,7 @@ import time
 import pytest
 
 from raymae.results.views.progress import DriverState
-from raymae.search.live.state_file import beating
+from raymae.search.live.state_file import beating, spent_before
 from raymae.search.messages import Message
 from raymae.spec.trial import ReportData
 from tests.search.decide.test_conductor import Notes, conductor
@@ -88,3 +88,21 @@ def test_what_runs_and_what_is_planned(swept):
         made.beat()
         assert states[-1]["running"][0]["best"] is None
     assert states[-1]["running"] == []
+
+
+@pytest.mark.parametrize(("word", "counts"), [
+    ("running", 4.25), ("interrupted", 4.25), ("failed", 4.25), ("ended", 0.0),
+])
+def test_dollars_of_a_run_that_was_cut_off_count_in_the_next(word, counts):
+    made, store, _ = conductor("budget.dollars=5", "budget.price_per_node_hour=1")
+    states = []
+    store.write_state = states.append
+    made.budget._clock.now = 4.25 * 3600
+    with beating(made, every_s=60):
+        made.beat()
+    store.state, store.uri = lambda: json.loads(json.dumps({**states[0], "state": word})), str
+    assert states[0]["dollars"] == 4.25
+    assert spent_before(store) == counts
+    for damaged in ({"state": word}, None):
+        store.state = lambda damaged=damaged: damaged
+        assert spent_before(store) == 0.0
