@@ -9,6 +9,7 @@ import sys
 import pytest
 
 from tests.search.conftest import TIMEOUT_S
+from tests.search.test_sweep import _wait_until_gone as wait_until_gone
 
 FOLDER = "results/small"
 
@@ -39,6 +40,7 @@ def test_a_trial_is_stopped_and_a_point_is_tried_also_after_a_kill(small):
     small.wait_for(lambda: any((small.folder / FOLDER / "trials").glob("*.parquet")), process)
     process.kill()
     process.communicate()
+    wait_until_gone(small)
     again = small.start()
     output = again.communicate(timeout=TIMEOUT_S)[0]
     assert again.returncode == 0, output
