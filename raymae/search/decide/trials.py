@@ -131,10 +131,9 @@ class Trial:
 
     def to_json(self) -> dict[str, object]:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
-        parent = {} if self.parent is None else {"parent": asdict(self.parent)}
+        more = {name: asdict(one) for name, one in (("parent", self.parent), ("added", self.added)) if one is not None}
         repeats = {"repeats": self.repeats} if self.repeats else {}
-        added = {} if self.added is None else {"added": asdict(self.added)}
-        return {**self.config.to_json(), "sampled": dict(self.sampled), **parent, **repeats, **added}
+        return {**self.config.to_json(), "sampled": dict(self.sampled), **more, **repeats}
 
     def row(self, now: datetime) -> Row:
         """The row of the trials' table, once it has ended."""
