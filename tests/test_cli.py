@@ -30,7 +30,7 @@ from raymae.tasks import schema_of
 ROOT = Path(__file__).parents[1]
 DEBUG = str(ROOT / "sweeps" / "debug.yaml")
 OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding a line here
-    "sweep": ["file", "--set", "--dry-run", "--fresh", "--address", "--json"],
+    "sweep": ["file", "--set", "--dry-run", "--estimate", "--fresh", "--address", "--json"],
     "extend": ["directory", "--num-trials", "--replicates", "--address", "--json"],
     "retry": ["directory", "--failed", "--address", "--json"],
     "fork": ["directory", "name", "--set", "--address", "--json"],

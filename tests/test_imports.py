@@ -33,7 +33,8 @@ LOWER = {  # what each room may import besides itself
 }
 INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
     "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
-               {"plan"}, {"probes"}, {"precision", "timing"}, {"bisecting"}, {"run", "dry_run", "single", "spot"}],
+               {"plan"}, {"probes"}, {"precision", "timing"}, {"bisecting", "estimate"},
+               {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
     "data": [{"delimited", "frames", "series", "images", "class_folders", "split_names", "file_trees", "pixels",
               "twins", "scenes", "scene_labels", "scene_splits", "volumes", "volume_files", "volume_lists", "tables",

@@ -32,19 +32,22 @@ if TYPE_CHECKING:
 @sweep_file
 @overrides
 @click.option("--dry-run", is_flag=True, help="Check everything, build each arm's model on one batch; start nothing.")
+@click.option("--estimate", is_flag=True, help="With --dry-run: also time a few steps of each arm.")
 @click.option("--fresh", is_flag=True, help="Move existing results of the same name aside and start over.")
 @address
 @as_json
 @example("raymae sweep sweeps/timeseries_mask.yaml --set search.num_trials=4")
 def sweep(
-    file: str, overrides: Sequence[str], dry_run: bool, fresh: bool, address: str | None, as_json: bool
+    file: str, overrides: Sequence[str], dry_run: bool, estimate: bool, fresh: bool, address: str | None, as_json: bool
 ) -> None:
     """Run the sweep in FILE and print the verdict.
 
     Progress goes to standard error, the verdict to standard output. The exit code is 3 where the budget ended before
     the verdict.
     """
-    _run(load(file, overrides), dry_run=dry_run, fresh=fresh, address=address, as_json=as_json)
+    if estimate and not dry_run:
+        raise click.UsageError("--estimate says more of a dry run: add --dry-run")
+    _run(load(file, overrides), dry_run=dry_run, estimate=estimate, fresh=fresh, address=address, as_json=as_json)
 
 
 @main.command()
@@ -132,8 +135,8 @@ def train(file: str, arm: str, seed: int | None, test: bool, overrides: Sequence
 
 
 def _run(
-    spec: SweepSpec, *, as_json: bool, dry_run: bool = False, fresh: bool = False, extend: bool = False,
-    retry_failed: bool = False, address: str | None = None,
+    spec: SweepSpec, *, as_json: bool, dry_run: bool = False, estimate: bool = False, fresh: bool = False,
+    extend: bool = False, retry_failed: bool = False, address: str | None = None,
 ) -> None:
     """Plan a sweep, run it, print the verdict."""
     from rich.console import Console
@@ -153,6 +156,10 @@ def _run(
                        markup=False, highlight=False)
     if dry_run:
         description = describe(plan)
+        if estimate:
+            from raymae.search import estimate as estimates
+
+            description["estimate"] = estimates.estimate(plan)
         show_value(description, lambda: render(description), as_json)
         return
     unfinished: InterruptedSweepError | BudgetSpentError | None = None

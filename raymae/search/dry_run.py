@@ -13,6 +13,7 @@ from rich.table import Table
 from rich.text import Text
 from torch import Generator, Tensor, nn
 
+from raymae.results.verdict.numbers import duration
 from raymae.search.decide.algorithms import grid
 from raymae.search.live.news import receivers
 from raymae.search.plan import Plan, example_config
@@ -202,9 +203,22 @@ def render(description: Mapping[str, Any]) -> RenderableType:
              + "".join(f"\n      pretraining sees {line}" for line in data["pretrains_on"])),
         *([Text(_factors(description))] if description["factors"] else []),
         Text(_rule(description["rule"])), *map(Text, _chosen(description)), *map(Text, _starts(description["arms"])),
+        *([Text(_estimated(description["estimate"]))] if "estimate" in description else []),
         Text(), table,
         Text("\nnothing was started"),
     )
+
+
+def _estimated(found: Mapping[str, Any]) -> str:
+    """How long the sweep would take, and what that would cost, in a few lines."""
+    trials = "; ".join(
+        f"{name} {duration(one['finetune_s'])}" + (f" and {duration(one['pretrain_s'])} an encoder"
+                                                   if one["pretrain_s"] else "") for name, one in
+        found["trials"].items())
+    dollars = "" if found["dollars"] is None else f", {found['dollars']:,.2f} $ at the price of one node"
+    cut = ", which the budget cuts short" if found["cut_by_budget"] else ""
+    return (f"estimate: {duration(found['seconds'])}{cut}{dollars}, by steps timed on this machine "
+            f"({found['device']}): a trial takes {trials}; {found['left_out']}")
 
 
 def _starts(arms: Sequence[Mapping[str, Any]]) -> list[str]:
