@@ -129,6 +129,18 @@ def test_an_old_sign_of_life_is_waited_for_once(store: Store) -> None:
 
     assert control.stop_trial(store.root, "mae-0001", sleep=sleep).status == "asked"
     assert slept == [11.0]
+    folder = CommandFolder(store.root)
+
+    def answer(seconds: float) -> None:
+        slept.append(seconds)
+        store.write_state(sign(age_s=490 - len(slept)))
+        if len(slept) == 5:
+            folder.answer(folder.look().waiting[-1], Receipt(status="applied", text="as you wish", at=now()))
+
+    slept.clear()
+    store.write_state(sign(age_s=500))
+    assert control.stop_trial(store.root, "mae-0001", wait=True, sleep=answer).text == "as you wish"
+    assert slept == [11.0, 1.0, 1.0, 1.0, 1.0]
     with pytest.raises(Exception, match="no sign of life for"):
         control.stop_trial(store.root, "mae-0001", sleep=slept.append)
 

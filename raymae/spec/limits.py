@@ -31,7 +31,7 @@ class ResourceSpec(Model):
         return value
 
 
-NodePrices = Annotated[
+PriceSpec = Annotated[
     Annotated[float, Field(gt=0), Tag("number")]
     | Annotated[dict[str, Annotated[float, Field(gt=0)]], Field(min_length=1), Tag("by_type")],
     Discriminator(lambda value: "by_type" if isinstance(value, Mapping) else "number"),
@@ -54,7 +54,7 @@ class BudgetSpec(Model):
     gpu_hours: float | None = Field(None, gt=0, description="GPU time of all trials together.")
     dollars: float | None = Field(None, gt=0, description="Price of the whole sweep. On this machine it needs "
                                   "price_per_node_hour; on a cluster the nodes that are up are charged.")
-    price_per_node_hour: NodePrices | None = Field(
+    price_per_node_hour: PriceSpec | None = Field(
         None, description="What a node costs for an hour, in dollars: one number, or by type of node, such as {head: "
         "0.2, gpu_spot: 0.4}. By default a cluster's machines cost what `raymae cluster prices` says, on demand."
     )

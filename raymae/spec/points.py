@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from raymae.errors import unknown
 from raymae.spec.resolve import ArmPlan
-from raymae.spec.space import Choice, Scalar, Space, combinations, contains
+from raymae.spec.space import Choice, IntRange, LogUniform, Scalar, Space, Uniform, combinations, contains
 from raymae.spec.sweep import SweepSpec
 from raymae.spec.task import TaskSchema
 
@@ -59,8 +59,9 @@ def refusal(plan: ArmPlan, schema: TaskSchema, point: Point) -> str:
             if key != "arm" and point.get(key, _NOWHERE) not in allowed:
                 listed = " or ".join(f"{key}={one}" for one in allowed)
                 return f"{name} is searched only where {listed}: give that, too"
-    space = {name: Choice(choice=[point[name]], when=kind.when) if name in point else kind
-             for name, kind in plan.space.items()}
+    space: dict[str, Uniform | LogUniform | IntRange | Choice] = {
+        name: Choice(choice=[point[name]], when=kind.when) if name in point else kind
+        for name, kind in plan.space.items()}
     reasons: dict[str, None] = {}
     for sampled in combinations(space, {"arm": plan.name}):
         broken = _broken(plan, schema, sampled)

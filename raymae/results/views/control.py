@@ -57,11 +57,11 @@ def stop_trial(root: str, trial_id: str, *, wait: bool = False, sleep: Callable[
     Raises:
         ResultsError: No sweep runs there, there is no such trial, it has ended, or it is one that is compared.
     """
-    store = Store.open(root)
-    driver = _running(store, "there is nothing to stop", sleep)
+    store, pulse = Store.open(root), Pulse()
+    driver = _running(store, pulse, "there is nothing to stop", sleep)
     if all(one.trial_id != trial_id for one in driver.running):
         _check_known(store, trial_id, driver)
-    return _ask(store, StopTrial(trial_id=trial_id, by=myself(), at=now()), wait, sleep)
+    return _ask(store, pulse, StopTrial(trial_id=trial_id, by=myself(), at=now()), wait, sleep)
 
 
 def add(
@@ -80,23 +80,23 @@ def add(
     Raises:
         ResultsError: No sweep runs there, or the point is none of its space.
     """
-    store = Store.open(root)
+    store, pulse = Store.open(root), Pulse()
     if problems := problems_of(point, arm, store.spec()):
         raise ResultsError("\n".join(f"{store.root}: {problem}" for problem in problems))
     given = ", ".join(f"{name}: {value}" for name, value in point.items())
-    _running(store, f"`raymae extend {shlex.quote(store.root)} --num-trials N` runs it on, and takes points then; "
-                    f"`raymae fork {shlex.quote(store.root)} NAME --set 'search.points=[{{{given}}}]'` starts a new "
-                    "one with it", sleep)
-    return _ask(store, AddPoint(point=point, arm=arm, by=myself(), at=now()), wait, sleep)
+    where = shlex.quote(store.root)
+    _running(store, pulse, f"`raymae extend {where} --num-trials N` runs it on, and takes points then; `raymae fork "
+                           f"{where} NAME --set 'search.points=[{{{given}}}]'` starts a new one with it", sleep)
+    return _ask(store, pulse, AddPoint(point=point, arm=arm, by=myself(), at=now()), wait, sleep)
 
 
-def _running(store: Store, instead: str, sleep: Callable[[float], None]) -> DriverState:
+def _running(store: Store, pulse: Pulse, instead: str, sleep: Callable[[float], None]) -> DriverState:
     """The sign of life of a driver that runs; where two machines' clocks differ, its next one is waited for.
 
     Raises:
         ResultsError: None does; ends with what is to be done instead.
     """
-    pulse, driver = Pulse(), driver_of(store)
+    driver = driver_of(store)
     if driver is None:
         raise ResultsError(f"{store.root}: no sweep runs here, none has given a sign of life; {instead}")
     state, note = pulse.feel(driver)
@@ -126,14 +126,13 @@ def _check_known(store: Store, trial_id: str, driver: DriverState) -> None:
                            f"{running}")
 
 
-def _ask(store: Store, command: Command, wait: bool, sleep: Callable[[float], None]) -> Asked:
+def _ask(store: Store, pulse: Pulse, command: Command, wait: bool, sleep: Callable[[float], None]) -> Asked:
     folder = CommandFolder(store.location)
     name = folder.give(command)
     what = f"end {command.trial_id}" if isinstance(command, StopTrial) else f"try {told(command.point)}"
     asked = Asked(name, command.kind, command.by, command.at, "asked",
                   f"asked the sweep to {what}; it looks every few seconds, and `raymae watch {store.root}` shows what "
                   "becomes of it")
-    pulse = Pulse()
     while wait:
         try:
             receipt = folder.receipt(name)

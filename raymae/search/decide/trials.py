@@ -131,9 +131,9 @@ class Trial:
 
     def to_json(self) -> dict[str, object]:
         """What its file in `configs/` holds: from it a later run of the sweep makes the trial again."""
-        more = {name: asdict(one) for name, one in (("parent", self.parent), ("added", self.added)) if one is not None}
-        repeats = {"repeats": self.repeats} if self.repeats else {}
-        return {**self.config.to_json(), "sampled": dict(self.sampled), **more, **repeats}
+        made = {"parent": self.parent and asdict(self.parent), "added": self.added and asdict(self.added)}
+        more = {name: value for name, value in {**made, "repeats": self.repeats}.items() if value}
+        return {**self.config.to_json(), "sampled": dict(self.sampled), **more}
 
     def row(self, now: datetime) -> Row:
         """The row of the trials' table, once it has ended."""

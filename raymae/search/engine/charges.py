@@ -83,9 +83,9 @@ class NodePrices:
         Raises:
             ResourceError: See above; says which types, and how to give their prices.
         """
-        kinds = () if self._each is not None else self._file.get("available_node_types") or {}
+        kinds: Mapping[str, Any] = {} if self._each is not None else self._file.get("available_node_types") or {}
         may_come = [str(name) for name, kind in kinds.items() if name != self._file.get("head_node_type")
-                    and int(kind.get("max_workers", 1)) and name not in self.by_type] if kinds else []
+                    and int(kind.get("max_workers", 1)) and name not in self.by_type]
         missing = sorted({*self.unknown(nodes), *may_come})
         if missing:
             given = ", ".join(f"{name}: DOLLARS" for name in [*self.by_type, *missing])
