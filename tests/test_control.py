@@ -82,7 +82,7 @@ def test_a_command_is_a_file_that_says_who_and_when(store: Store) -> None:
 @pytest.mark.parametrize(("words", "code", "said"), [
     (("stop-trial", "mae-001"), 1, "unknown trial 'mae-001'; did you mean `mae-0001`? running now: mae-0001"),
     (("stop-trial", "mae-0000"), 1, "mae-0000 has ended: it is completed; running now: mae-0001"),
-    (("add", "rl=1e-3"), 1, "rl: unknown searched parameter 'rl'; did you mean `lr`? allowed: lr"),
+    (("add", "lrr=1e-3"), 1, "lrr: unknown searched parameter 'lrr'; did you mean `lr`? allowed: lr"),
     (("add", "lr=1"), 1, "lr: is not within space.lr, got 1"),
     (("add", "arm=gru", "lr=1e-3"), 1, "arm: unknown arm 'gru'"),
     (("add", "lr"), 2, "'lr': say NAME=VALUE, such as lr=1e-3"),

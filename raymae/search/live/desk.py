@@ -42,12 +42,11 @@ class Desk:
         listed = self._listed()
         for name in listed.answered:
             try:
-                receipt, command = self._folder.receipt(name), self._folder.read(name)
+                receipt = self._folder.receipt(name)
+                if receipt is not None and receipt.status == "applied":
+                    self._goes_on(name, self._folder.read(name))
             except (OSError, RayMAEError) as error:
                 self._conductor.warn(f"a command of before cannot be read, and is left out: {error}")
-                continue
-            if receipt is not None and receipt.status == "applied":
-                self._goes_on(name, command)
         for name in listed.waiting:
             self._known.add(name)
             if self._conductor.by_hand.is_tried(name):

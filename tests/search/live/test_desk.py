@@ -65,7 +65,7 @@ def test_points_are_checked_as_those_of_a_sweep_file(tmp_path: Path) -> None:
                   "space.lookback={int: [16, 48], step: 8, when: {patch_size: 8}}", "constraints=['lookback < 48']")
     for command, said in [
         (add(lr=1.0), "lr: is not within space.lr, got 1.0"),
-        (add(rl=1e-3), "rl: unknown searched parameter 'rl'; did you mean `lr`?"),
+        (add(lrr=1e-3), "lrr: unknown searched parameter 'lrr'; did you mean `lr`?"),
         (add("mea", lr=1e-3), "arm: unknown arm 'mea'; did you mean `mae`?"),
         (add("scratch", lr=1e-3, mask_ratio=0.5), "the arm scratch does not search mask_ratio; leave it out"),
         (add(lookback=24), "lookback is searched only where patch_size=8: give that, too"),
