@@ -32,10 +32,10 @@ def test_a_budget_in_dollars_needs_the_price_of_this_machine(price: str, monkeyp
 
 
 @pytest.mark.parametrize(("price", "said"), [
-    ("0", "budget.price_per_node_hour: must be above 0, got 0"),
+    ("0", "budget.price_per_node_hour: must be above 0.0, got 0"),
     ("cheap", "budget.price_per_node_hour: must be a number, got 'cheap'"),
     ("{}", "budget.price_per_node_hour: "),
-    ("{gpu: -1}", "budget.price_per_node_hour.gpu: must be above 0, got -1"),
+    ("{gpu: -1}", "budget.price_per_node_hour.gpu: must be above 0.0, got -1"),
 ])
 def test_a_price_that_is_none_is_said_with_its_key(price: str, said: str) -> None:
     with pytest.raises(SpecError) as caught:
