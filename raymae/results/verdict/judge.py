@@ -286,8 +286,8 @@ def _by_hand(last: pd.DataFrame, spec: SweepSpec) -> str:
     """What has to be said where people had a hand in the search; "" where they had not."""
     searched, found = last[last["stage"].isin(("search", "pretrain"))], []
     for column, what in (("added_by", "points were added"), ("stopped_by", "trials were stopped")):
-        named = searched[searched[column].notna()]["arm"].value_counts() if column in searched else {}
-        counts = [f"{name} {named[name]}" for name in spec.arms if name in named]
+        hands = searched[searched[column].notna()]["arm"].tolist() if column in searched else []
+        counts = [f"{name} {hands.count(name)}" for name in spec.arms if name in hands]
         found += [f"{what} ({', '.join(counts)})"] if counts else []
     return f"by hand, {' and '.join(found)}" if found else ""
 

@@ -120,10 +120,10 @@ def _check_known(store: Store, trial_id: str, driver: DriverState) -> None:
     if trial_id not in known:
         near = unknown("trial", trial_id, known).partition(" allowed: ")[0]
         raise ResultsError(f"{store.root}: {near} running now: {running}")
-    last = last_attempts(store.trials()).set_index("trial_id")
-    if trial_id in last.index:
-        raise ResultsError(f"{store.root}: {trial_id} has ended: it is {last.loc[trial_id, 'status']}; running now: "
-                           f"{running}")
+    last = last_attempts(store.trials())
+    ended = last[last["trial_id"] == trial_id]["status"].tolist()
+    if ended:
+        raise ResultsError(f"{store.root}: {trial_id} has ended: it is {ended[0]}; running now: {running}")
 
 
 def _ask(store: Store, pulse: Pulse, command: Command, wait: bool, sleep: Callable[[float], None]) -> Asked:
