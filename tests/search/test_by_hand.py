@@ -29,7 +29,7 @@ def running(sweep, stage: str) -> list[str]:
 
 @pytest.mark.slow
 def test_a_trial_is_stopped_and_a_point_is_tried_also_after_a_kill(small):
-    small.text = small.text.replace("num_trials: 2", "num_trials: 3").replace("epochs: 4", "epochs: 300")
+    small.text = small.text.replace("num_trials: 2", "num_trials: 3").replace("epochs: 4", "epochs: 30")
     process = small.start()
     small.wait_for(lambda: bool(running(small, "search")), process)
     victim = running(small, "search")[0]
