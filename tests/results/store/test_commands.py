@@ -37,7 +37,7 @@ def root(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Mon
     for name, value in {"AWS_ENDPOINT_URL": endpoint, "AWS_ACCESS_KEY_ID": "x", "AWS_SECRET_ACCESS_KEY": "x",
                         "AWS_REGION": "us-east-1", "AWS_EC2_METADATA_DISABLED": "true"}.items():
         monkeypatch.setenv(name, value)
-    return f"s3://bucket/{request.node.name}/ett"
+    return f"s3://bucket/{request.node.originalname}/ett"
 
 
 def test_what_is_given_is_read_in_order_and_answered_once(root: str) -> None:
