@@ -77,8 +77,7 @@ class Conductor:
         self.replicates = self._rounds.wanted
         self.budget = Budget(spec, self.trials, self.replicates, slots=slots, clock=clock)
         self.interrupted = self.shares_cluster = False
-        self.last_event = clock()
-        self._lock = threading.RLock()
+        self.last_event, self._lock = clock(), threading.RLock()
         enough = Enough(spec.budget, plans, self.searches.quota, self.trials)
         self.opening = Opening(spec, plans, self.searches, self._rounds, self.budget, store, self._lock, enough)
         self._observers, self._encoders = Observers(observers), encoders
