@@ -32,8 +32,12 @@ class Keeper(Mailbox):
     """
 
     def __init__(self, options: GroupOptions, slots: int, nodes: Callable[[], NodeStates]) -> None:
+        # Ray Train is imported here, and not in the threads of several groups at once
+        from raymae.search.engine.training import trainer_class
+
         super().__init__(nodes)
         self._options = options
+        self._trainer = trainer_class(options.workers)
         self._groups: dict[str, WorkerGroup] = {}
         os.environ.setdefault(POLL, f"{max(2.0, SECONDS_A_SLOT * slots):g}")
 
@@ -50,7 +54,8 @@ class Keeper(Mailbox):
         def ended(error: str) -> None:
             asyncio.run_coroutine_threadsafe(self.fail(name, error), loop)
 
-        self._groups[name] = WorkerGroup(name, self._options, ray.get_runtime_context().current_actor, ended)
+        here = ray.get_runtime_context().current_actor
+        self._groups[name] = WorkerGroup(name, self._options, self._trainer, here, ended)
 
     async def start(self, name: str, job: Job) -> bool:
         """Give a slot a job, and a worker group if it has none."""

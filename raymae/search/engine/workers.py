@@ -64,12 +64,15 @@ class WorkerGroup:
     Args:
         slot: Its name at the mailbox, and in Ray's dashboard.
         options: What it is made of.
+        trainer: A class of Ray Train's trainers.
         mailbox: Handle of the mailbox.
         ended: Told why the group is gone, in the group's thread.
     """
 
-    def __init__(self, slot: str, options: GroupOptions, mailbox: Any, ended: Callable[[str], None]) -> None:
-        self._slot, self._mailbox, self._ended = slot, mailbox, ended
+    def __init__(
+        self, slot: str, options: GroupOptions, trainer: Any, mailbox: Any, ended: Callable[[str], None]
+    ) -> None:
+        self._slot, self._trainer_class, self._mailbox, self._ended = slot, trainer, mailbox, ended
         self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
         self._thread.start()
 
@@ -84,12 +87,10 @@ class WorkerGroup:
     def _trainer(self, options: GroupOptions) -> Any:
         from ray.train import FailureConfig, RunConfig, ScalingConfig
 
-        from raymae.search.engine.training import trainer_class
-
         resources = {"CPU": options.cpus_per_worker}
         if options.gpus_per_worker:
             resources["GPU"] = options.gpus_per_worker
-        return trainer_class(options.workers)(
+        return self._trainer_class(
             serve,
             train_loop_config={"slot": self._slot, "mailbox": self._mailbox, "recycle_after": options.recycle_after,
                                "threads": max(1, int(options.cpus_per_worker))},
