@@ -32,7 +32,7 @@ if TYPE_CHECKING:
 @sweep_file
 @overrides
 @click.option("--dry-run", is_flag=True, help="Check everything, build each arm's model on one batch; start nothing.")
-@click.option("--estimate", is_flag=True, help="With --dry-run: also time a few steps of each arm.")
+@click.option("--estimate", is_flag=True, help="With --dry-run: also time steps of each arm, 20 s a phase at most.")
 @click.option("--fresh", is_flag=True, help="Move existing results of the same name aside and start over.")
 @address
 @as_json

@@ -7,8 +7,7 @@ network too small to fill them.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import torch
@@ -18,7 +17,7 @@ from raymae.errors import TrialError
 from raymae.models.given import Given
 from raymae.results.store.manifest import Precision
 from raymae.search.plan import Plan
-from raymae.search.probes import Probe
+from raymae.search.probes import Probe, shortest
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Scalar
 from raymae.spec.task import AUTO, PRECISIONS
@@ -28,7 +27,6 @@ from raymae.tasks.base import Batch, Task
 from raymae.train.device import own_clock, pick_device, seed_all
 
 WORTH_IT = 1.1  # times as fast; below, chance would decide, and float32 is the more exact
-ROUNDS = 3  # steps in each precision, in turns, after one to warm up; the shortest of each counts
 
 
 def is_open(arms: Mapping[str, ArmPlan]) -> bool:
@@ -119,17 +117,15 @@ def _batch(task: Task, split: str, size: int) -> Batch:
 
 
 def _in_turns(step: Callable[[], Tensor], device: torch.device) -> dict[str, float]:
-    """Seconds of a step forward and backward, by precision: the shortest of a few, taken in turns."""
-    clock = own_clock(device)
-    shortest = {"float32": math.inf, "bfloat16": math.inf}
-    for index in range(ROUNDS + 1):
-        for precision in shortest:
-            began = clock()
+    """Seconds of a step forward and backward, by precision."""
+    def steps(precision: Precision) -> Iterator[None]:
+        while True:
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=precision == "bfloat16"):
                 loss = step()
             loss.backward()
             if device.type == "cuda":
                 torch.cuda.synchronize(device)
-            if index:
-                shortest[precision] = min(shortest[precision], clock() - began)
-    return shortest
+            yield
+
+    float32, bfloat16 = shortest([steps("float32"), steps("bfloat16")], own_clock(device))
+    return {"float32": float32, "bfloat16": bfloat16}

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from raymae.errors import TrialError, one_line
 from raymae.search.plan import Plan, example_config
+
+NUM_TIMED = 4  # of each, the first to warm up
+ENOUGH_S = 20.0  # what has been timed for so long is timed no more
 
 
 class Probe:
@@ -37,3 +41,24 @@ class Probe:
             return self._get(self._remote.remote(config, self._threads, self._plan.given.get(config.arm), *more))
         except self._failure as error:
             raise TrialError(one_line(error.cause or error, 0)) from None
+
+
+def shortest(runs: Sequence[Iterator[object]], clock: Callable[[], float]) -> list[float]:
+    """Seconds until each of several runs yields, the shortest of a few times.
+
+    They take turns: other work on the machine can only add to a time, and what it adds in one turn it adds to all. The
+    first time of each warms up, and counts only where there is no time for another.
+
+    Args:
+        runs: Each does once what is timed whenever it is asked for its next value.
+        clock: In seconds.
+    """
+    began, times = clock(), [[math.inf, math.inf] for _ in runs]  # warming up, and after it
+    for index in range(NUM_TIMED):
+        if index and clock() - began > ENOUGH_S:
+            break
+        for run, least in zip(runs, times, strict=True):
+            at = clock()
+            next(run)
+            least[min(index, 1)] = min(least[min(index, 1)], clock() - at)
+    return [warm if warm < math.inf else cold for cold, warm in times]

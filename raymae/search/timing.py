@@ -7,8 +7,7 @@ found, runs the same epochs.
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Literal, NamedTuple
 
@@ -18,7 +17,7 @@ from torch import Generator, Tensor
 from raymae.errors import TrialError
 from raymae.models.given import Given
 from raymae.search.plan import Plan, example_config
-from raymae.search.probes import Probe
+from raymae.search.probes import NUM_TIMED, Probe, shortest
 from raymae.spec.factors import cells
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Scalar
@@ -33,9 +32,7 @@ if TYPE_CHECKING:
     from raymae.train.phase import Phase
 
 MOST_TIMES = 20.0  # a linear layer would get a thousand times its epochs, and has converged long before
-NUM_TIMED = 4  # epochs of a phase, the first to warm up
-FEW_STEPS = (4, 12)  # of an epoch that is timed in place of a long one
-ENOUGH_S = 20.0  # a phase that has been timed for so long is timed no more
+FEW_STEPS = (4, 24)  # of an epoch that is timed in place of a long one
 
 PhaseKind = Literal["pretrain", "finetune"]
 
@@ -83,33 +80,54 @@ class Measured:
 def measured(plan: Plan, warn: Callable[[str], None]) -> Measured:
     """What epochs cost, and how many times as many of fine-tuning each trained lane gets for it.
 
-    A lane is an arm in the cells of the sweep's factors in which it is the same. It is made equal to what costs most
-    there; what it costs itself is measured once.
-
     Args:
         plan: The sweep; Ray is connected.
         warn: Told of an arm that could not be measured: it keeps its epochs, and its trials will say what is wrong.
     """
-    trained = [name for name, arm in plan.arms.items() if arm.arm.kind != "reference"]
-    if not any(plan.arms[name].arm.kind == "pretrained" for name in trained):
+    if not any(arm.arm.kind == "pretrained" for arm in plan.arms.values()):
         return Measured()
-    probe = Probe(plan, _seconds if plan.spec.fair.by == "compute" else _steps)
-    costs: dict[str, EpochCost] = {}
-    pretrains: dict[str, float] = {}  # cells that share an encoder share what it costs
-    for name in trained:
-        config = example_config(plan, name)
-        encoder = f"{config.arm} {sorted(encoder_params(plan.schema.params, config.params).items())}"
+    probe = Probe(plan, epoch_seconds if plan.spec.fair.by == "compute" else epoch_steps)
+
+    def cost(lane: str, pretrain: float | None) -> EpochCost | None:
         try:
-            costs[name] = probe(name, pretrains.get(encoder))
-            pretrains[encoder] = costs[name].pretrain
+            found: EpochCost = probe(lane, pretrain)
         except TrialError as error:
-            warn(f"arm {name} could not be measured and keeps its epochs: {error}")
+            warn(f"arm {lane} could not be measured and keeps its epochs: {error}")
+            return None
+        return found
+
+    costs = costs_of(plan, cost)
+    return Measured(equal(plan, costs), {lane: cost.finetune for lane, cost in costs.items()})
+
+
+def costs_of(plan: Plan, cost: Callable[[str, float | None], EpochCost | None]) -> dict[str, EpochCost]:
+    """What an epoch costs each lane that trains: an arm in the cells of the sweep's factors in which it is the same.
+
+    Args:
+        plan: The sweep.
+        cost: Of a lane, and of an epoch of its pretraining where that is known: lanes that share an encoder share what
+            it costs. None leaves a lane out.
+    """
+    costs: dict[str, EpochCost] = {}
+    pretrains: dict[str, float] = {}
+    for lane in (lane for lane, arm in plan.arms.items() if arm.arm.kind != "reference"):
+        config = example_config(plan, lane)
+        encoder = f"{config.arm} {sorted(encoder_params(plan.schema.params, config.params).items())}"
+        found = cost(lane, pretrains.get(encoder))
+        if found is not None:
+            costs[lane], pretrains[encoder] = found, found.pretrain
+    return costs
+
+
+def equal(plan: Plan, costs: Mapping[str, EpochCost]) -> dict[str, float]:
+    """How many times its epochs each trained lane gets, so that it is equal to what costs most in the cells that it is
+    in."""
     times: dict[str, float] = {}
     for cell in cells(plan.spec.factors):
         lanes = {name: arm for name, arm in plan.arms.items() if all(cell[key] == at for key, at in arm.cell.items())}
         here = times_epochs(lanes, {name: cost for name, cost in costs.items() if name in lanes})
         times |= {name: max(value, times.get(name, 1.0)) for name, value in here.items()}
-    return Measured(times, {name: cost.finetune for name, cost in costs.items()})
+    return times
 
 
 def times_epochs(arms: Mapping[str, ArmPlan], costs: Mapping[str, EpochCost]) -> dict[str, float]:
@@ -136,8 +154,9 @@ def lengthened(arms: Mapping[str, ArmPlan], found: Measured) -> dict[str, ArmPla
                           epoch_cost=found.epoch_costs.get(lane, arm.epoch_cost)) for lane, arm in arms.items()}
 
 
-def _seconds(
-    config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None
+def epoch_seconds(
+    config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None,
+    device: torch.device | None = None, clock: Callable[[], float] | None = None,
 ) -> EpochCost:
     """Time an epoch of each phase.
 
@@ -146,31 +165,34 @@ def _seconds(
         threads: Of torch.
         given: The weights that its arm starts from.
         pretrain: What an epoch of pretraining is known to cost.
+        device: Where it is trained; by default the best there is.
+        clock: In seconds; by default what this process computes.
     """
     from raymae.train.phases import Finetune, Pretrain
 
     torch.set_num_threads(threads)
-    device, task_type = pick_device(), task_class(config.task)
-    asked = task_type(config, device)
+    device = device or pick_device()
+    asked, clock = task_class(config.task)(config, device), clock or own_clock(device)
     if pretrain is None:
         pretrains = asked.pretraining() is not None and not config.adopts
-        pretrain = _epoch_s(asked, "pretrain", lambda task: Pretrain(task, given)) if pretrains else 0.0
+        pretrain = _epoch_s(asked, "pretrain", lambda task: Pretrain(task, given), clock) if pretrains else 0.0
     # from random weights: what is trained costs the same
-    return EpochCost(pretrain, _epoch_s(asked, "finetune", Finetune))
+    return EpochCost(pretrain, _epoch_s(asked, "finetune", Finetune, clock))
 
 
-def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase]) -> float:
+def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase], clock: Callable[[], float]) -> float:
     """Seconds of an epoch of a phase, with its share of an evaluation.
 
-    Epochs of a few steps and of more are timed in turns, and of each the shortest counts: other work on the machine can
-    only add to a time, and a whole epoch is long enough for it to add to all.
+    Epochs of a few steps and of more are timed in turns: a whole epoch may be long enough for other work on the machine
+    to add to every one.
 
     Args:
         asked: The task as it will be trained.
         phase: Of which an epoch is timed.
         start: Makes the phase of a task.
+        clock: In seconds.
     """
-    clock, settings, keys = own_clock(asked.device), Steps.of(asked.params, phase), _KEYS[phase]
+    settings, keys = Steps.of(asked.params, phase), _KEYS[phase]
     steps = settings.of_an_epoch(len(asked.load("pretrain" if phase == "pretrain" else "train")))
     every = int(asked.config.params.get(keys.every) or 1)
 
@@ -189,24 +211,10 @@ def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase]) -> f
 
     few, more = FEW_STEPS
     if steps <= more:
-        return _shortest([epochs()], clock)[0] / every
-    one, other = _shortest([epochs(few), epochs(more)], clock)
+        return shortest([epochs()], clock)[0] / every
+    one, other = shortest([epochs(few), epochs(more)], clock)
     step = max(other - one, 0.0) / (more - few)
     return steps * step + max(one - few * step, 0.0) / every
-
-
-def _shortest(runs: Sequence[Iterator[object]], clock: Callable[[], float]) -> list[float]:
-    """Seconds from one evaluation to the next, the shortest of a few of each run, taken in turns. The first of each
-    warms up, and counts only where there is time for no other."""
-    began, times = clock(), [[math.inf, math.inf] for _ in runs]  # warming up, and after it
-    for index in range(NUM_TIMED):
-        if index and clock() - began > ENOUGH_S:
-            break
-        for run, shortest in zip(runs, times, strict=True):
-            at = clock()
-            next(run)
-            shortest[min(index, 1)] = min(shortest[min(index, 1)], clock() - at)
-    return [warm if warm < math.inf else cold for cold, warm in times]
 
 
 class _First:
@@ -240,9 +248,10 @@ class _Short:
         return self._source.batch(index_B % len(self._source), generator)
 
 
-def _steps(
-    config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None
+def epoch_steps(
+    config: TrialConfig, threads: int = 1, given: Given | None = None, pretrain: float | None = None
 ) -> EpochCost:
+    """Count the steps of an epoch of each phase; takes what `epoch_seconds` does."""
     task = task_class(config.task)(config, pick_device())
 
     def steps(split: str, phase: PhaseKind) -> int:

@@ -128,7 +128,8 @@ class Slots:
 def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    named = [{"name": "cpu-1-a", "namespace": NAMESPACE}, {"name": "cpu-0-b", "namespace": "somebody else's"}]
+    named = [{"name": "cpu-1-a+1", "namespace": NAMESPACE}, {"name": "cpu-1-a+2", "namespace": NAMESPACE},
+             {"name": "cpu-0-b+1", "namespace": "somebody else's"}]  # its first keeper has died, and is no rival
     monkeypatch.setattr(ray.util, "list_named_actors", lambda all_namespaces: list(named))
     conductor = Slots(5)
 
@@ -140,12 +141,12 @@ def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.Monk
 
     with shared(conductor, "cpu-1-a", lambda: 4, period_s=0.01):
         assert conductor.slots == 5, "alone it has what it wants, if need be from nodes that nobody knows of"
-        named.append({"name": "cpu-2-c", "namespace": NAMESPACE})
+        named.append({"name": "cpu-2-c+1", "namespace": NAMESPACE})
         wait_for(2)
-        named.append({"name": "gpu-3-d", "namespace": NAMESPACE})
-        named.append({"name": "cpu-4-e", "namespace": NAMESPACE})
+        named.append({"name": "gpu-3-d+1", "namespace": NAMESPACE})
+        named.append({"name": "cpu-4-e+1", "namespace": NAMESPACE})
         wait_for(2)
-        del named[2:]
+        del named[3:]
         wait_for(5)
     assert conductor.said[0] == "2 sweeps share the cluster now: 2 trials of this one at once"
     assert conductor.said[-1] == "no other sweep is on the cluster now: 5 trials of this one at once"

@@ -11,7 +11,7 @@ from click.testing import CliRunner
 
 from raymae.cli import main
 from raymae.search import estimate as estimates
-from raymae.search.estimate import START_S, Timed, estimate
+from raymae.search.estimate import START_S, estimate
 from raymae.search.plan import Plan, make_plan
 from raymae.search.timing import EpochCost
 from raymae.spec import parse_sweep
@@ -28,8 +28,8 @@ search: {num_trials: 6, finetunes_per_encoder: 2, max_concurrent: 1}
 training: {epochs: 4, pretrain_epochs: 8}
 replicates: 3
 """
-TIMED = {"mae": Timed(EpochCost(2.0, 1.0), EpochCost(20, 10), 8, 4),
-         "scratch": Timed(EpochCost(0.0, 1.0), EpochCost(0, 10), 0, 4)}
+SECONDS = {"mae": EpochCost(2.0, 1.0), "scratch": EpochCost(0.0, 1.0)}
+STEPS = {"mae": EpochCost(20, 10), "scratch": EpochCost(0, 10)}
 
 
 @pytest.fixture(autouse=True)
@@ -54,7 +54,8 @@ def planned(*overrides: str) -> Plan:
 def test_trials_encoders_and_replicates_are_summed(
     monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], scratch_s: float, seconds: float
 ) -> None:
-    monkeypatch.setattr(estimates, "_timed", lambda plan, lane: TIMED[plan.arms[lane].name])
+    monkeypatch.setattr(estimates, "_seconds", lambda plan, device, lane, known: SECONDS[plan.arms[lane].name])
+    monkeypatch.setattr(estimates, "epoch_steps", lambda config: STEPS[config.arm])
     found = estimate(planned(*overrides, "budget.price_per_node_hour=360"))
     assert {one["finetune_s"] for lane, one in found["trials"].items() if lane.startswith("scratch")} == {scratch_s}
     assert found["seconds"] == START_S + seconds

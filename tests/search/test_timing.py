@@ -10,16 +10,15 @@ import pytest
 import torch
 from torch import Generator
 
-from raymae.search import timing
 from raymae.search.plan import example_config, make_plan
+from raymae.search.probes import shortest
 from raymae.search.timing import (
     FEW_STEPS,
     MOST_TIMES,
     EpochCost,
     _epoch_s,
-    _seconds,
-    _shortest,
-    _steps,
+    epoch_seconds,
+    epoch_steps,
     measured,
     times_epochs,
 )
@@ -54,14 +53,14 @@ def test_trained_arms_get_the_pretrained_ones_time(plan):
 
 
 def test_steps_are_counted(plan):
-    costs = {name: _steps(example_config(plan, name), 1) for name in ("mae", "scratch")}
+    costs = {name: epoch_steps(example_config(plan, name)) for name in ("mae", "scratch")}
     assert costs["mae"].pretrain == costs["mae"].finetune == costs["scratch"].finetune > 0
     assert costs["scratch"].pretrain == 0
     assert times_epochs(plan.arms, costs)["scratch"] == pytest.approx((8 + 5) / 5)
 
 
 def test_epochs_are_timed(plan):
-    mae, scratch = (_seconds(example_config(plan, name), 1) for name in ("mae", "scratch"))
+    mae, scratch = (epoch_seconds(example_config(plan, name), 1) for name in ("mae", "scratch"))
     assert mae.pretrain > 0
     assert mae.finetune > 0
     assert scratch.pretrain == 0
@@ -131,7 +130,7 @@ def test_what_is_known_of_pretraining_is_not_timed_again(plan, monkeypatch):
         raise AssertionError("pretrained")
 
     monkeypatch.setattr(phases, "Pretrain", never)
-    assert _seconds(example_config(plan, "mae"), 1, None, 7.0).pretrain == 7.0
+    assert epoch_seconds(example_config(plan, "mae"), 1, None, 7.0).pretrain == 7.0
 
 
 class Clock:
@@ -152,22 +151,22 @@ def epochs(clock, seconds):
 
 def test_the_shortest_of_epochs_in_turns_counts_and_not_the_one_that_warms_up():
     clock = Clock()
-    found = _shortest([epochs(clock, [0.1, 0.3, 0.2, 0.4]), epochs(clock, [0.9, 0.7, 0.8, 0.65])], clock)
+    found = shortest([epochs(clock, [0.1, 0.3, 0.2, 0.4]), epochs(clock, [0.9, 0.7, 0.8, 0.65])], clock)
     assert found == pytest.approx([0.2, 0.65])
 
 
 def test_a_phase_that_takes_long_is_timed_once():
     clock = Clock()
-    assert _shortest([epochs(clock, [30.0, 9.0]), epochs(clock, [80.0, 9.0])], clock) == [30.0, 80.0]
+    assert shortest([epochs(clock, [30.0, 9.0]), epochs(clock, [80.0, 9.0])], clock) == [30.0, 80.0]
 
 
 @pytest.mark.parametrize(("every", "steps", "evaluation"), [(1, 0.05, 0.3), (2, 0.05, 0.3), (3, 0.02, 0.0)])
 def test_a_long_epoch_is_reckoned_from_short_ones(plan, monkeypatch, every, steps, evaluation):
     """Whoever disturbs the machine for seconds disturbs some of the short ones, and all of a long one."""
     clock = Clock()
-    monkeypatch.setattr(timing, "own_clock", lambda device: clock)
     config = example_config(plan, "scratch")
-    task = task_class("forecasting")(replace(config, params={**config.params, "eval_every": every}), pick_device())
+    params = {**config.params, "eval_every": every, "batch_size": 32}
+    task = task_class("forecasting")(replace(config, params=params), pick_device())
     whole = Steps.of(task.params, "finetune").of_an_epoch(len(task.load("train")))
     assert whole > FEW_STEPS[-1]
     class Phase:
@@ -185,4 +184,4 @@ def test_a_long_epoch_is_reckoned_from_short_ones(plan, monkeypatch, every, step
                 clock.now += steps * len(source) / size + evaluation + disturbed
                 yield
 
-    assert _epoch_s(task, "finetune", Phase) == pytest.approx(whole * steps + evaluation / every)
+    assert _epoch_s(task, "finetune", Phase, clock) == pytest.approx(whole * steps + evaluation / every)
