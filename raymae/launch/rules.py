@@ -113,7 +113,7 @@ def _token(document: Document, filled: Document) -> Iterator[Finding]:
 
 
 def _drivers(document: Document, filled: Document) -> Iterator[Finding]:
-    """The drivers of trials die with their node, so they live on the head alone."""
+    """What drives a sweep's trials dies with its node, so it lives on the head alone."""
     for key, command in _commands(filled, COMMANDS[0]) if COMMANDS[0] in document else ():
         if TRIAL_DRIVER not in command:
             yield key, (f"""must say --resources='{{"{TRIAL_DRIVER}": {MAX_DRIVERS}}}': """

@@ -71,7 +71,7 @@ class Cluster:
         cpus: CPUs of the whole cluster.
         gpus: GPUs of the whole cluster.
         scratch: Local folder that lives as long as the connection.
-        driver: The custom resource that keeps trials' drivers on the machines that have it, normally the head; empty
+        driver: The custom resource that keeps a sweep's keeper on the machines that have it, normally the head; empty
             where a cluster has none.
         growth: What the cluster's autoscaler may start; None where it has none, or none that can be seen from here.
         late: Starts the dashboard of an embedded Ray.
