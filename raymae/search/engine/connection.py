@@ -33,6 +33,7 @@ PATIENCE_S = "86400"  # on a cluster, for a node to boot or for another sweep's 
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
     "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",  # a busy machine takes more than Ray's minute; no sweep dies of it
+    "RAY_worker_niceness": "0",  # Ray's 15 would starve a sweep beside other work; who wants that says `nice raymae`
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
     "RAY_TRAIN_ENABLE_STATE_TRACKING": "1",  # the dashboard's Train tab
