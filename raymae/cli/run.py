@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import click
@@ -144,7 +145,8 @@ def _run(
     from raymae.launch.prices import by_type
     from raymae.results.store.store import Store
     from raymae.results.views import show
-    from raymae.search.dry_run import describe, render
+    from raymae.search.description import render
+    from raymae.search.dry_run import describe
     from raymae.search.live.display import Display
     from raymae.search.plan import make_plan
     from raymae.search.run import run_sweep
@@ -157,10 +159,10 @@ def _run(
     if dry_run:
         description = describe(plan)
         if estimate:
-            from raymae.search import estimate as estimates
+            from raymae.search.estimate import estimate as estimated
 
-            description["estimate"] = estimates.estimate(plan)
-        show_value(description, lambda: render(description), as_json)
+            description = replace(description, estimate=estimated(plan))
+        show_value(description.to_json(), lambda: render(description), as_json)
         return
     unfinished: InterruptedSweepError | BudgetSpentError | None = None
     try:

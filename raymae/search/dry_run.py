@@ -4,20 +4,16 @@ nothing."""
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import torch
-from rich.console import Group, RenderableType
-from rich.table import Table
-from rich.text import Text
 from torch import Generator, Tensor, nn
 
-from raymae.results.verdict.numbers import duration
 from raymae.search.decide.algorithms import grid
+from raymae.search.description import ArmDescription, DataUsed, Description, Start, Tried
 from raymae.search.live.news import receivers
 from raymae.search.plan import Plan, example_config
-from raymae.spec.factors import num_cells, said, told
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
 from raymae.spec.sweep import SweepSpec
@@ -26,8 +22,8 @@ from raymae.tasks.base import Batch, Pretraining, Source, Task
 from raymae.tasks.mistakes import check_loss, named, wrong
 
 
-def describe(plan: Plan) -> dict[str, Any]:
-    """Describe a planned sweep in plain values: everything `raymae sweep --dry-run` prints.
+def describe(plan: Plan) -> Description:
+    """Describe a planned sweep: everything `raymae sweep --dry-run` prints.
 
     Raises:
         DataError: A batch cannot be read.
@@ -35,41 +31,25 @@ def describe(plan: Plan) -> dict[str, Any]:
         SpecError: Nobody can be told of it by the URLs under `notify`.
     """
     receivers(plan.spec.notify)
+    data = DataUsed(plan.data.name, plan.data.source, str(plan.data.path or ""), plan.data.fingerprint, plan.splits,
+                    tuple(plan.pretrains_on))
+    return Description(plan.spec, data, plan.slots, plan.schema.objective.val,
+                       tuple(_describe(plan, name) for name in plan.spec.arms))
+
+
+def _describe(plan: Plan, name: str) -> ArmDescription:
+    """Count an arm's trials over its lanes, and try it."""
     spec = plan.spec
-    arms = []
-    for name in spec.arms:
-        lanes = [arm for arm in plan.arms.values() if arm.name == name]
-        arm, num_lanes = lanes[0], most_lanes(lanes, spec)
-        searched = num_lanes if num_lanes > len(lanes) and not spec.search.at else \
-            sum(lane.home == lane.lane for lane in lanes)
-        trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
-        each, finals = arm.arm.num_replicates(spec.num_replicates), spec.search.num_finals(trials)
-        pretrainings = searched * _pretrainings(arm, trials, finals, spec) + num_lanes * _pretrainings(
-            arm, 0, each, spec)
-        arms.append({"arm": name, "kind": arm.arm.kind, "num_trials": searched * trials, "finals": searched * finals,
-                     "replicates": num_lanes * each, "pretrainings": pretrainings, **_start(plan, name),
-                     "searched": {key: _range(value) for key, value in arm.space.items()}, **_try(plan, name)})
-    res = spec.resources
-    return {
-        "sweep": spec.name, "task": spec.task, "size": spec.size,
-        "data": {"name": plan.data.name, "source": plan.data.source, "path": str(plan.data.path or ""),
-                 "fingerprint": plan.data.fingerprint, "splits": plan.splits,
-                 "pretrains_on": list(plan.pretrains_on)},
-        "rule": {"fair": spec.fair.by, "compare": spec.compare, "margin": spec.margin,
-                 "replicates": spec.num_replicates, "most_replicates": spec.most_replicates},
-        "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler,
-                   "finalists": spec.search.finalists, "finalist_seeds": spec.search.finalist_seeds},
-        "resources": {"slots": plan.slots, "workers": res.workers, "cpus_per_worker": res.cpus_per_worker,
-                      "gpus_per_worker": res.gpus_per_worker},
-        "budget": {"wall_minutes": spec.budget.wall_minutes, "num_trials": spec.budget.num_trials,
-                   "target": spec.budget.target, "patience_trials": spec.budget.patience_trials,
-                   "metric": plan.schema.objective.val},
-        "factors": {name: list(values) for name, values in spec.factors.items()}, "at": dict(spec.search.at),
-        "bisect": None if spec.bisected is None else {
-            "factor": spec.bisected[0], "cells": spec.bisected[1].cells, "log": spec.bisected[1].by_log},
-        "arms": arms,
-        "num_trials": sum(arm["num_trials"] + arm["finals"] + arm["replicates"] for arm in arms),
-    }
+    lanes = [arm for arm in plan.arms.values() if arm.name == name]
+    arm, num_lanes = lanes[0], most_lanes(lanes, spec)
+    searched = num_lanes if num_lanes > len(lanes) and not spec.search.at else \
+        sum(lane.home == lane.lane for lane in lanes)
+    trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
+    each, finals = arm.arm.num_replicates(spec.num_replicates), spec.search.num_finals(trials)
+    pretrainings = searched * _pretrainings(arm, trials, finals, spec) + num_lanes * _pretrainings(arm, 0, each, spec)
+    return ArmDescription(
+        name, arm.arm.kind, searched * trials, searched * finals, num_lanes * each, pretrainings,
+        {key: _range(value) for key, value in arm.space.items()}, _try(plan, name), _start(plan, name))
 
 
 def most_lanes(lanes: Sequence[ArmPlan], spec: SweepSpec) -> int:
@@ -88,13 +68,13 @@ def _pretrainings(arm: ArmPlan, trials: int, replicates: int, spec: SweepSpec) -
     return math.ceil(trials / spec.search.finetunes_per_encoder) + replicates
 
 
-def _start(plan: Plan, arm: str) -> dict[str, Any]:
-    """From which weights an arm starts; nothing of most arms."""
+def _start(plan: Plan, arm: str) -> Start | None:
+    """From which weights an arm starts; None of most arms."""
     if arm not in plan.given:
-        return {}
+        return None
     given = plan.given[arm]
-    return {"encoder": {"source": given.source, "sha256": given.sha256, "notes": list(plan.notes[arm]),
-                        "continue": next(one.origin.goes_on for one in plan.arms.values() if one.name == arm)}}
+    return Start(given.source, given.sha256, tuple(plan.notes[arm]),
+                 next(one.origin.goes_on for one in plan.arms.values() if one.name == arm))
 
 
 def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
@@ -109,7 +89,7 @@ def _range(distribution: Uniform | LogUniform | IntRange | Choice) -> str:
             return ", ".join(map(str, values))
 
 
-def _try(plan: Plan, arm: str) -> dict[str, Any]:
+def _try(plan: Plan, arm: str) -> Tried:
     """Build the arm's networks, compute each loss and the prediction once on a batch of two, and note the shapes."""
     config = example_config(plan, arm)
     task = task_class(plan.spec.task)(config, torch.device("cpu"))
@@ -126,7 +106,7 @@ def _try(plan: Plan, arm: str) -> dict[str, Any]:
         pretraining = task.pretraining()
     if pretraining is not None:
         shapes["mask"] = list(_pretrain(task, pretraining).shape)
-    return {"num_parameters": sum(p.numel() for p in model.parameters()), "shapes": shapes}
+    return Tried(sum(p.numel() for p in model.parameters()), shapes)
 
 
 def _first(source: Source, generator: Generator | None) -> Batch:
@@ -177,103 +157,3 @@ def _pretrain(task: Task, pretraining: Pretraining[Any]) -> Tensor:
     with named(task, "pretraining().errors"):
         pretraining.errors(model.eval(), batch, generator)
     return mask
-
-
-def render(description: Mapping[str, Any]) -> RenderableType:
-    """Draw a description for people."""
-    data, resources = description["data"], description["resources"]
-    table = Table(box=None, pad_edge=False)
-    texts, numbers = ("searched", "shapes of a batch of 2"), ("trials", "seeds", "pretrainings", "parameters")
-    for name in ("arm", "kind", *numbers, *texts):
-        table.add_column(name, justify="right" if name in numbers else "left")
-    for arm in description["arms"]:
-        searched = "\n".join(f"{key}: {value}" for key, value in arm["searched"].items()) or "–"
-        shapes = "\n".join(f"{key} {value}" for key, value in arm["shapes"].items())
-        table.add_row(arm["arm"], arm["kind"], str(arm["num_trials"]), str(arm["replicates"]),
-                      str(arm["pretrainings"] or "–"), f"{arm['num_parameters']:,}", Text(searched), Text(shapes))
-    minutes = description["budget"]["wall_minutes"]
-    return Group(
-        Text(f"{description['sweep']}: {description['num_trials']} trials of {description['task']}, "
-             f"{resources['slots']} at once, each on {resources['workers']} worker(s) with "
-             f"{resources['cpus_per_worker']:g} CPU and {resources['gpus_per_worker']:g} GPU; "
-             f"{description['search']['algorithm']} with {description['search']['scheduler']}"
-             + (f"; at most {minutes:g} minutes" if minutes else "")),
-        Text(f"data: {data['name']}, {data['source']}, {data['path'] or 'generated'} ({data['fingerprint']})\n"
-             f"      {data['splits']}"
-             + "".join(f"\n      pretraining sees {line}" for line in data["pretrains_on"])),
-        *([Text(_factors(description))] if description["factors"] else []),
-        Text(_rule(description["rule"])), *map(Text, _chosen(description)), *map(Text, _starts(description["arms"])),
-        *([Text(_estimated(description["estimate"]))] if "estimate" in description else []),
-        Text(), table,
-        Text("\nnothing was started"),
-    )
-
-
-def _estimated(found: Mapping[str, Any]) -> str:
-    """How long the sweep would take, and what that would cost, in a few lines."""
-    trials = "; ".join(
-        f"{name} {duration(one['finetune_s'])}" + (f" and {duration(one['pretrain_s'])} an encoder"
-                                                   if one["pretrain_s"] else "") for name, one in
-        found["trials"].items())
-    dollars = "" if found["dollars"] is None else f", {found['dollars']:,.2f} $ at the price of one node"
-    cut = ", which the budget cuts short" if found["cut_by_budget"] else ""
-    return (f"estimate: {duration(found['seconds'])}{cut}{dollars}, by steps timed on this machine "
-            f"({found['device']}): a trial takes {trials}; {found['left_out']}")
-
-
-def _starts(arms: Sequence[Mapping[str, Any]]) -> list[str]:
-    """Which arms start from weights that exist, a line each."""
-    lines = []
-    for arm in arms:
-        if (start := arm.get("encoder")) is not None:
-            then = "pretrains on from" if start["continue"] else "does not pretrain: it starts from"
-            notes = "".join(f"\n      {note}" for note in start["notes"])
-            lines.append(f"{arm['arm']} {then} the weights {start['sha256'][:16]} of {start['source']}{notes}")
-    return lines
-
-
-def _factors(description: Mapping[str, Any]) -> str:
-    """The cells that the arms are compared in, in one line."""
-    factors, at = description["factors"], description["at"]
-    listed = " x ".join(f"{name} {', '.join(map(said, values))}" for name, values in factors.items())
-    number, bisect = num_cells(factors), description["bisect"]
-    if bisect is not None:
-        (low, *_, high), at_most = map(said, factors[bisect["factor"]]), bisect["cells"]
-        each = f"searched at {told(at)}, replicated in every cell" if at else \
-            "each is searched by itself (search.at searches one for all)"
-        return (f"cells: at most {at_most}, {number} of them at first ({bisect['factor']} {low} to {high}, bisected"
-                f"{' by its logarithm' if bisect['log'] else ''}), {each}; trials are counted as if all were opened, "
-                "pretrainings as if cells shared none, which they do where they can")
-    searched = f"searched at {told(at)}, replicated in every cell" if at else "each is searched by itself"
-    shared = "" if number == 1 else "; pretrainings are counted as if cells shared none, which they do where they can"
-    return f"cells: {number} ({listed}), {searched}{shared}"
-
-
-def _chosen(description: Mapping[str, Any]) -> list[str]:
-    """When the search ends before its last trial, and what comes before one configuration is chosen, a line each."""
-    budget, search, lines = description["budget"], description["search"], []
-    if budget["target"] is not None or budget["patience_trials"] is not None:
-        ends = [f"{budget['metric']} {budget['target']:g} or better"] if budget["target"] is not None else []
-        if budget["patience_trials"] is not None:
-            ends.append(f"{budget['patience_trials']} trials without a better score")
-        lines.append(f"the search ends early once every arm that trains has {' or '.join(ends)}; arms keep equal "
-                     "numbers of trials")
-    finals = sum(arm["finals"] for arm in description["arms"])
-    if finals:
-        lines.append(f"finals: the best {search['finalists']} configurations of each search are run on "
-                     f"{search['finalist_seeds']} more validation seed(s) before one is chosen, {finals} trials")
-    return lines
-
-
-def _rule(rule: Mapping[str, Any]) -> str:
-    """The rule that the verdict will be reached under, in one line."""
-    parts = [f"arms are equal in {rule['fair']}"]
-    if rule["fair"] != "epochs":
-        parts[0] += " (measured before the search)"
-    more = rule["most_replicates"] > rule["replicates"]
-    parts.append(f"{rule['replicates']}{' to ' + str(rule['most_replicates']) if more else ''} replicates"
-                 + (" in rounds until the comparison is decided" if more else ", fixed before the first test score"))
-    parts.append("paired by seed" if rule["compare"] == "paired" else "compared as independent")
-    if rule["margin"] is not None:
-        parts.append(f"a difference of up to {rule['margin']:g} does not matter")
-    return f"rule: {'; '.join(parts)}"

@@ -10,11 +10,11 @@ import math
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
-from typing import Any
 
 import torch
 
 from raymae.search.decide.algorithms import grid
+from raymae.search.description import Estimate, TrialEstimate
 from raymae.search.plan import Plan, example_config
 from raymae.search.precision import computing_in
 from raymae.search.timing import EpochCost, costs_of, epoch_seconds, epoch_steps, equal
@@ -27,8 +27,8 @@ LEFT_OUT = ("without early stopping; left out are references, reading the data, 
             "once slow each other down")
 
 
-def estimate(plan: Plan) -> dict[str, Any]:
-    """Estimate a planned sweep in plain values: what `raymae sweep --dry-run --estimate` adds.
+def estimate(plan: Plan) -> Estimate:
+    """Estimate a planned sweep: what `raymae sweep --dry-run --estimate` adds.
 
     Raises:
         TrialError: A step of an arm fails.
@@ -43,7 +43,7 @@ def estimate(plan: Plan) -> dict[str, Any]:
     costs = seconds if spec.fair.by == "compute" else costs_of(
         plan, lambda lane, known: epoch_steps(example_config(plan, lane)))
     times = {} if spec.fair.by == "epochs" else equal(plan, costs)
-    trials: dict[str, dict[str, float]] = {}
+    trials: dict[str, TrialEstimate] = {}
     total = 0.0
     for lane, cost in seconds.items():
         arm = plan.arms[lane]
@@ -52,14 +52,11 @@ def estimate(plan: Plan) -> dict[str, Any]:
         searched, replicates = _num(spec, arm)
         encoders = math.ceil(searched / spec.search.finetunes_per_encoder) + replicates
         total += (searched + replicates) * tuned + encoders * made
-        trials[lane] = {"pretrain_s": round(made, 2), "finetune_s": round(tuned, 2),
-                        "times_epochs": times.get(lane, 1.0)}
+        trials[lane] = TrialEstimate(round(made, 2), round(tuned, 2), times.get(lane, 1.0))
     whole, limit, price = START_S + total / plan.slots, spec.budget.wall_minutes, spec.budget.price_per_node_hour
-    return {
-        "device": describe_device(device), "seconds": round(whole, 1), "trials": trials,
-        "cut_by_budget": limit is not None and whole > 60 * limit,
-        "dollars": round(price * whole / 3600, 4) if isinstance(price, float) else None, "left_out": LEFT_OUT,
-    }
+    dollars = round(price * whole / 3600, 4) if isinstance(price, float) else None
+    return Estimate(describe_device(device), round(whole, 1), trials, limit is not None and whole > 60 * limit,
+                    dollars, LEFT_OUT)
 
 
 def _seconds(plan: Plan, device: torch.device, lane: str, pretrain: float | None) -> EpochCost:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import io
 from pathlib import Path
-from typing import Any
 
 import pytest
 from rich.console import Console
 
 from raymae.errors import DataError, TaskError
-from raymae.search.dry_run import describe, render
+from raymae.search.description import ArmDescription, render
+from raymae.search.dry_run import describe
 from raymae.search.plan import make_plan
 from raymae.spec import parse_sweep
 from raymae.tasks import TASKS, schema_of
@@ -36,19 +36,19 @@ def no_real_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path / "cache"))
 
 
-def tried(task: str, data: str, arms: list[str]) -> dict[str, dict[str, Any]]:
+def tried(task: str, data: str, arms: list[str]) -> dict[str, ArmDescription]:
     """What a dry run says of arms, by name."""
     text = (f"name: tried\ntask: {task}\nsize: debug\ndata: {{name: {data}, if_unavailable: synthetic}}\n"
             f"replicates: 1\narms: {arms}\n")
     plan = make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of))
-    return {arm["arm"]: arm for arm in describe(plan)["arms"]}
+    return {arm.arm: arm for arm in describe(plan).arms}
 
 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_arm_of_every_task_passes(task: str) -> None:
     arms = schema_of(task).arms
     found = tried(task, STAND_INS[task], [*arms])
-    assert {name: ("prediction" in arm["shapes"], "mask" in arm["shapes"]) for name, arm in found.items()} == {
+    assert {name: ("prediction" in arm.tried.shapes, "mask" in arm.tried.shapes) for name, arm in found.items()} == {
         name: (arm.kind != "reference", arm.kind == "pretrained") for name, arm in arms.items()}
 
 
@@ -117,7 +117,7 @@ def test_pretrainings_are_counted(search: str, space: str, encoders: int) -> Non
     text = ("name: tried\ntask: forecasting\nsize: debug\ndata: {name: ETTh1, if_unavailable: synthetic}\n"
             f"arms: [mae, scratch]\nreplicates: 2\nsearch: {search}\nspace: {space}\n")
     description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
-    assert [arm["pretrainings"] for arm in description["arms"]] == [encoders, 0]
+    assert [arm.pretrainings for arm in description.arms] == [encoders, 0]
 
 
 def test_finals_and_early_ends_are_said_and_counted() -> None:
@@ -125,9 +125,9 @@ def test_finals_and_early_ends_are_said_and_counted() -> None:
             "arms: [mae, scratch, persistence]\nreplicates: 2\nspace: {lr: {choice: [1e-3, 2e-3, 3e-3]}}\n"
             "search: {num_trials: 5, algorithm: random, finalists: 3}\nbudget: {target: 0.5, patience_trials: 4}\n")
     description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
-    assert {arm["arm"]: (arm["finals"], arm["pretrainings"]) for arm in description["arms"]} == {
+    assert {arm.arm: (arm.finals, arm.pretrainings) for arm in description.arms} == {
         "mae": (6, 5 + 6 + 2), "scratch": (6, 0), "persistence": (0, 0)}
-    assert description["num_trials"] == 5 + 5 + 1 + 6 + 6 + 2 + 2 + 1
+    assert description.num_trials == 5 + 5 + 1 + 6 + 6 + 2 + 2 + 1
     shown = io.StringIO()
     Console(width=200, file=shown).print(render(description))
     assert "the best 3 configurations of each search are run on 2 more validation seed(s)" in shown.getvalue()
@@ -140,8 +140,8 @@ def test_of_a_bisected_factor_all_cells_are_counted(at: str, searched: int) -> N
             f"arms: [mae, scratch]\nreplicates: 2\nsearch: {{num_trials: 3, at: {at}}}\n"
             "space: {lr: {choice: [1e-3, 2e-3]}}\nfactors: {label_fraction: {bisect: [0.25, 1], cells: 6}}\n")
     description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
-    assert [(arm["num_trials"], arm["replicates"]) for arm in description["arms"]] == [(3 * searched, 6 * 2)] * 2
-    assert description["bisect"] == {"factor": "label_fraction", "cells": 6, "log": False}
+    assert [(arm.num_trials, arm.replicates) for arm in description.arms] == [(3 * searched, 6 * 2)] * 2
+    assert description.to_json()["bisect"] == {"factor": "label_fraction", "cells": 6, "log": False}
     console = Console(width=400, record=True)
     console.print(render(description))
     assert "cells: at most 6, 2 of them at first (label_fraction 0.25 to 1, bisected)" in console.export_text()

@@ -57,13 +57,13 @@ def test_trials_encoders_and_replicates_are_summed(
     monkeypatch.setattr(estimates, "_seconds", lambda plan, device, lane, known: SECONDS[plan.arms[lane].name])
     monkeypatch.setattr(estimates, "epoch_steps", lambda config: STEPS[config.arm])
     found = estimate(planned(*overrides, "budget.price_per_node_hour=360"))
-    assert {one["finetune_s"] for lane, one in found["trials"].items() if lane.startswith("scratch")} == {scratch_s}
-    assert found["seconds"] == START_S + seconds
-    assert found["dollars"] == pytest.approx((START_S + seconds) / 10)
-    assert not found["cut_by_budget"]
+    assert {one.finetune_s for lane, one in found.trials.items() if lane.startswith("scratch")} == {scratch_s}
+    assert found.seconds == START_S + seconds
+    assert found.dollars == pytest.approx((START_S + seconds) / 10)
+    assert not found.cut_by_budget
     cut = estimate(planned(*overrides, "budget.wall_minutes=1"))
-    assert cut["cut_by_budget"]
-    assert cut["dollars"] is None
+    assert cut.cut_by_budget
+    assert cut.dollars is None
 
 
 def test_a_dry_run_says_it(tmp_path: Path) -> None:

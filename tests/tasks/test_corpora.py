@@ -14,7 +14,8 @@ import torch
 from PIL import Image
 
 from raymae.errors import DataError, SpecError
-from raymae.search.dry_run import describe, render
+from raymae.search.description import render
+from raymae.search.dry_run import describe
 from raymae.search.plan import make_plan
 from raymae.spec import TrialConfig
 from raymae.spec.encoder import encoder_id, pretraining_of

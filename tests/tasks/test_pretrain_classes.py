@@ -16,7 +16,8 @@ from PIL import Image
 from torch import Generator
 
 from raymae.errors import SpecError
-from raymae.search.dry_run import describe, render
+from raymae.search.description import render
+from raymae.search.dry_run import describe
 from raymae.search.plan import make_plan
 from raymae.spec import TrialConfig
 from raymae.spec.encoder import encoder_id, pretraining_of
@@ -157,7 +158,7 @@ def test_it_may_be_searched_and_a_dry_run_says_what_pretraining_sees(folder: dic
     assert not plan.arms["scratch"].space
     assert plan.pretrains_on == ("36 training images", "36 training images and 80 of 4 further classes")
     told = describe(plan)
-    assert json.loads(json.dumps(told))["data"]["pretrains_on"] == list(plan.pretrains_on)
+    assert json.loads(json.dumps(told.to_json()))["data"]["pretrains_on"] == list(plan.pretrains_on)
     assert "pretraining sees 36 training images and 80 of 4 further classes" in _text(render(told))
 
 

@@ -16,7 +16,8 @@ from raymae.errors import EncoderError, SpecError
 from raymae.inference.encoders import EncoderShelf
 from raymae.inference.export_encoder import export_encoder
 from raymae.inference.source import encoder_of_sweep, read_given
-from raymae.search.dry_run import describe, render
+from raymae.search.description import render
+from raymae.search.dry_run import describe
 from raymae.search.plan import example_config, make_plan
 from raymae.search.single import train_one
 from raymae.spec.encoder import encoder_id, pretraining_of
@@ -109,9 +110,10 @@ def test_a_dry_run_says_where_weights_are_from(images, tmp_path):
 
     plan = make_plan(spec_of(images.root, tmp_path))
     found = describe(plan)
-    arm = found["arms"][1]
-    assert arm["pretrainings"] == 0
-    assert arm["encoder"]["sha256"] == plan.given["transferred"].sha256
+    arm = found.arms[1]
+    assert arm.pretrainings == 0
+    assert arm.encoder is not None
+    assert arm.encoder.sha256 == plan.given["transferred"].sha256
     console = Console(width=200, record=True, file=io.StringIO())
     console.print(render(found))
     assert "transferred does not pretrain: it starts from the weights" in console.export_text()
