@@ -29,7 +29,7 @@ from raymae.search.engine.charges import NodePrices, Prices, charged, nodes_up
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
 from raymae.search.engine.mailbox import ClusterNodes
-from raymae.search.engine.sharing import LIFE, NAMESPACE, keeper_name, shared
+from raymae.search.engine.sharing import LIFE, NAMESPACE, Rival, shared
 from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment
 from raymae.search.live.desk import obeying
@@ -230,17 +230,18 @@ def _tune(conductor: Conductor, cluster: Cluster, plan: Plan, display: Display) 
     that are not alone share the cluster."""
     from raymae.search.engine.slots import Slots  # only now: Ray reads its variables once, when it is imported
 
-    name, alone = keeper_name(plan.spec.resources), plan.address is None
+    mine, alone = Rival.of(plan.spec.resources, conductor.slots), plan.address is None
     planned = conductor.progress()
     # on a cluster a sweep takes what it needs when it needs it: it may not be the only one
-    slots = Slots(partial(_start_keeper, conductor, cluster, name),
+    slots = Slots(partial(_start_keeper, conductor, cluster, mine.name),
                   first=min(conductor.slots, planned.num_planned - planned.num_ended) if alone else 0)
     from raymae.search.engine.tune import run_tune
 
     with ExitStack() as stack:
         stack.enter_context(watched(conductor, slots))
         if not alone:
-            stack.enter_context(shared(conductor, name, partial(cluster.capacity, plan.spec.resources)))
+            capacity = partial(cluster.capacity, plan.spec.resources)
+            stack.enter_context(shared(conductor, mine, capacity, slots.allow))
             stack.callback(slots.shut)
         wider: Plan | None = plan
         while wider is not None:

@@ -6,6 +6,8 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -21,7 +23,7 @@ from raymae.search.engine.autoscaling import (
     slots_when_grown,
     workers_on,
 )
-from raymae.search.engine.sharing import NAMESPACE, rivals_of, share, shared
+from raymae.search.engine.sharing import NAMESPACE, Rival, part_of, rivals_of, share, shared
 from raymae.spec.limits import ResourceSpec
 from tests.search.autoscaled import autoscaled
 from tests.search.conftest import ROOT, SMALL, TIMEOUT_S, Sweep, check_complete
@@ -110,8 +112,41 @@ def test_shares_are_equal_and_never_nothing(capacity: int, sweeps: int) -> None:
     assert shares == sorted(shares, reverse=True), "what is left over goes to the first"
 
 
-def test_rivals_want_the_same_and_come_in_order() -> None:
-    assert rivals_of("gpu-2-a", ["gpu-3-x", "cpu-1-y", "gpu-1-z"]) == ["gpu-1-z", "gpu-2-a", "gpu-3-x"]
+def rival(kind: str, came: str, priority: int = 0, units: float = 4) -> Rival:
+    return Rival(-priority, f"{came}-x", kind, units)
+
+
+def test_rivals_want_the_same_and_come_by_priority_and_in_order() -> None:
+    mine, earlier, later, above = (rival("gpu", "2"), rival("gpu", "1"), rival("gpu", "3"), rival("gpu", "4", 5))
+    assert rivals_of(mine, [later, rival("cpu", "1"), above, earlier]) == [above, earlier, mine, later]
+
+
+@pytest.mark.parametrize("priority", [-100, -1, 0, 7])
+@pytest.mark.parametrize("units", [1, 0.25, 2_000_000])
+def test_a_keeper_s_name_says_what_its_sweep_is(priority: int, units: float) -> None:
+    one = Rival.of(ResourceSpec(priority=priority, gpus_per_worker=min(units, 1)), round(max(units, 1)))
+    assert Rival.named(f"{one.name}+12") == Rival.named(one.name) == one
+    assert (one.kind, one.behind, one.units) == ("gpu", -priority, units)
+    assert [Rival.named(name) for name in ("", "cpu", "cpu-1-a", "cpu-1-a-x-y", "somebody's actor-1-2-3")] == [None] * 5
+
+
+@pytest.mark.parametrize(("above", "capacity", "parts"), [
+    ([], 5, [3, 2]),
+    ([2], 5, [2, 1]),  # of 5 trials of 2 units one of theirs goes
+    ([3], 5, [2, 1]),
+    ([4, 2], 5, [1, 1]),
+    ([9], 5, [0, 0]),
+    ([100, 100], 5, [0, 0]),
+])
+def test_those_above_get_what_they_can_use_and_equals_share_the_rest(
+    above: list[float], capacity: int, parts: list[int]
+) -> None:
+    ours = [rival("cpu", "1"), rival("cpu", "2")]
+    everybody = [*(rival("cpu", str(5 + number), 1, units) for number, units in enumerate(above)), *ours]
+    assert [part_of(one, rivals_of(one, everybody), capacity, 2.0) for one in ours] == parts
+    if above:
+        first = everybody[0]
+        assert part_of(first, rivals_of(first, everybody), 10, 1.0) == 10 // len(above), "those below do not count"
 
 
 class Slots:
@@ -128,8 +163,9 @@ class Slots:
 def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.MonkeyPatch) -> None:
     import ray
 
-    named = [{"name": "cpu-1-a+1", "namespace": NAMESPACE}, {"name": "cpu-1-a+2", "namespace": NAMESPACE},
-             {"name": "cpu-0-b+1", "namespace": "somebody else's"}]  # its first keeper has died, and is no rival
+    mine, allowed = rival("cpu", "1", units=5), []
+    named = [{"name": f"{mine.name}+1", "namespace": NAMESPACE}, {"name": f"{mine.name}+2", "namespace": NAMESPACE},
+             {"name": f"{rival('cpu', '0').name}+1", "namespace": "somebody else's"}]  # its first keeper has died
     monkeypatch.setattr(ray.util, "list_named_actors", lambda all_namespaces: list(named))
     conductor = Slots(5)
 
@@ -139,15 +175,23 @@ def test_slots_follow_the_other_sweeps_coming_and_going(monkeypatch: pytest.Monk
             time.sleep(0.01)
         assert conductor.slots == slots
 
-    with shared(conductor, "cpu-1-a", lambda: 4, period_s=0.01):
+    def come(one: Rival) -> None:
+        named.append({"name": f"{one.name}+1", "namespace": NAMESPACE})
+
+    with shared(conductor, mine, lambda: 4, allowed.append, period_s=0.01):
         assert conductor.slots == 5, "alone it has what it wants, if need be from nodes that nobody knows of"
-        named.append({"name": "cpu-2-c+1", "namespace": NAMESPACE})
+        come(rival("cpu", "2"))
         wait_for(2)
-        named.append({"name": "gpu-3-d+1", "namespace": NAMESPACE})
-        named.append({"name": "cpu-4-e+1", "namespace": NAMESPACE})
+        come(rival("gpu", "3"))
+        come(rival("cpu", "4"))
         wait_for(2)
+        assert not allowed, "beside equals, trials that run end"
+        come(rival("cpu", "5", 1, units=10))
+        wait_for(0)
+        assert allowed == [0], "for one that goes first they leave"
         del named[3:]
         wait_for(5)
+    assert allowed == [0, None]
     assert conductor.said[0] == "2 sweeps share the cluster now: 2 trials of this one at once"
     assert conductor.said[-1] == "no other sweep is on the cluster now: 5 trials of this one at once"
 
@@ -247,15 +291,11 @@ def test_a_sweep_on_two_nodes_stops_at_its_dollars(small) -> None:
     assert (trials["stage"] == "replicate").sum() == 5, "the replicates are within it"
 
 
-@pytest.mark.slow
-def test_a_second_sweep_gets_its_half_while_the_first_goes_on(small) -> None:
-    small.text = small.text.replace("num_trials: 2", "num_trials: 100")
-    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
-    second = Sweep(small.folder / "second", SMALL.replace("arms: [mae, scratch, persistence]", "arms: [scratch]"))
-    second.folder.mkdir()
-    second.more = small.more
+@contextmanager
+def two_raylets(environment: dict[str, str]) -> Iterator[str]:
+    """A cluster with two nodes of one place each beside its head; gives its address."""
     raylets = subprocess.Popen(
-        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=small.environment, text=True,
+        [sys.executable, "-m", "tests.search.raylets"], cwd=ROOT, env=environment, text=True,
         stdin=subprocess.PIPE, stdout=subprocess.PIPE,
     )
     try:
@@ -264,6 +304,50 @@ def test_a_second_sweep_gets_its_half_while_the_first_goes_on(small) -> None:
             raylets.stdin.write("add\n")
             raylets.stdin.flush()
             assert raylets.stdout.readline() == "done\n"
+        yield address
+    finally:
+        raylets.stdin.close()
+        raylets.stdout.close()
+        raylets.wait(60)
+
+
+@pytest.mark.slow
+def test_a_sweep_of_higher_priority_passes_one_that_runs(small) -> None:
+    """Trials that run give their places back at their next report, long before their ends, and go on afterwards."""
+    small.text = small.text.replace("epochs: 4", "epochs: 60").replace("[mae, scratch, persistence]", "[scratch]")
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    second = Sweep(small.folder / "second", SMALL.replace("arms: [mae, scratch, persistence]", "arms: [scratch]"))
+    second.folder.mkdir()
+    second.more = small.more
+    with two_raylets(small.environment) as address:
+        first = small.start("--address", address)
+        small.wait_for(lambda: small.num_checkpoints() == 2, first)
+        ended = small.num_ended()
+        done = second.run("--address", address, "--set", "resources.priority=1")
+        assert done.returncode == 0, done.stderr
+        assert set(second.store.trials()["status"]) == {"completed"}
+        assert "sweeps share" not in done.stderr, "those below do not count"
+        assert first.poll() is None, "the first goes on"
+        assert small.num_ended() == ended, "its trials had not ended"
+        output, _ = first.communicate(timeout=TIMEOUT_S)
+    assert first.returncode == 0, output
+    assert "a sweep of higher priority is on the cluster now: 0 trials of this one at once; others give" in output
+    assert "no other sweep is on the cluster now: 2 trials of this one at once" in output
+    rows = small.store.trials()
+    assert set(rows["status"]) == {"completed"}
+    assert sorted(rows["attempt"])[-2:] == [1, 1], "two were handed back once, and go on from their report"
+    reports = small.store.reports()
+    assert not reports.duplicated(["trial_id", "step"]).any()
+
+
+@pytest.mark.slow
+def test_a_second_sweep_gets_its_half_while_the_first_goes_on(small) -> None:
+    small.text = small.text.replace("num_trials: 2", "num_trials: 100")
+    small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
+    second = Sweep(small.folder / "second", SMALL.replace("arms: [mae, scratch, persistence]", "arms: [scratch]"))
+    second.folder.mkdir()
+    second.more = small.more
+    with two_raylets(small.environment) as address:
         first = small.start("--address", address)
         small.wait_for(lambda: small.num_ended() >= 2 and small.num_checkpoints() == 2, first)
         done = second.run("--address", address)
@@ -278,7 +362,3 @@ def test_a_second_sweep_gets_its_half_while_the_first_goes_on(small) -> None:
         assert first.returncode == 130, output
         assert "2 sweeps share the cluster now: 1 trials of this one at once" in output
         assert "no other sweep is on the cluster now: 2 trials of this one at once" in output
-    finally:
-        raylets.stdin.close()
-        raylets.stdout.close()
-        raylets.wait(60)

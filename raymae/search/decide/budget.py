@@ -25,7 +25,7 @@ class Budget:
         clock: Seconds, monotonic.
 
     Attributes:
-        slots: Trials at once, as of now.
+        slots: Trials at once, as of now; 0 while sweeps of higher priority have the cluster.
         started: When this run of the sweep began.
         meter: What the nodes of a cluster have cost; None on this machine, which is one node.
     """
@@ -63,7 +63,7 @@ class Budget:
         if limits.gpu_hours is not None and self._gpus_per_trial:
             whole = 3600 * limits.gpu_hours
             spent = (self._trials.spent_s(self._clock()) - self._earlier_s) * self._gpus_per_trial
-            yield (whole - spent) / (self.slots * self._gpus_per_trial), spent / whole
+            yield (whole - spent) / (max(1, self.slots) * self._gpus_per_trial), spent / whole
 
     def seconds_left(self) -> float | None:
         """Seconds until the budget is spent with all slots busy; None without a limit."""
@@ -135,7 +135,7 @@ class Budget:
             if each is not None and left > 0:
                 total += left * (each + HANDOVER_S)
                 longest = max(longest, each)
-        return RESERVE * (total / self.slots + longest)
+        return RESERVE * (total / max(1, self.slots) + longest)
 
     def fits_cell(self, arms: Mapping[str, tuple[Sequence[str], int]], *, searched: bool) -> bool:
         """Whether a new cell of the factors can have its replicates.
@@ -153,7 +153,7 @@ class Budget:
             each = max((self._replicate_s(lane) or 0.0 for lane in lanes), default=0.0)
             total += (replicates + searched) * (each + HANDOVER_S)
             longest = max(longest, each)
-        return left > RESERVE * (total / self.slots + longest)
+        return left > RESERVE * (total / max(1, self.slots) + longest)
 
     def _replicate_s(self, lane: str) -> float | None:
         """Expected wall time of one replicate of a lane: as long as its best trial takes with all its epochs, or the
@@ -195,7 +195,7 @@ class Budget:
             mine = ended.get(lane)
             left = quota[lane] + self._trials.finals.planned(lane) + replicates - (mine.num if mine else 0)
             total += max(left, 0) * (mine.mean_s if mine and mine.num else overall)
-        limit, estimate = self.seconds_left(), total / self.slots
+        limit, estimate = self.seconds_left(), total / max(1, self.slots)
         return estimate if limit is None else max(0.0, min(estimate, limit))
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import ray
@@ -55,7 +56,8 @@ class Keeper(Mailbox):
             asyncio.run_coroutine_threadsafe(self.fail(name, error), loop)
 
         here = ray.get_runtime_context().current_actor
-        self._groups[name] = WorkerGroup(name, self._options, self._trainer, here, ended)
+        self._groups[name] = WorkerGroup(name, self._options, self._trainer, here, ended,
+                                         partial(self.may_start, name))
 
     async def start(self, name: str, job: Job) -> bool:
         """Give a slot a job, and a worker group if it has none."""

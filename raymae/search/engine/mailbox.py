@@ -78,6 +78,7 @@ class _Slot:
         nodes: Ids of the machines they run on.
         fruitless: Incarnations in a row that died without a message.
         life: Number of the present incarnation.
+        held: Whether its workers are kept from starting.
     """
 
     changed: asyncio.Condition = field(default_factory=asyncio.Condition)
@@ -93,6 +94,7 @@ class _Slot:
     nodes: frozenset[str] = frozenset()
     fruitless: int = 0
     life: int = 0
+    held: bool = False
 
 
 class Mailbox:
@@ -105,6 +107,7 @@ class Mailbox:
         """`nodes` tells the state of the cluster's machines; asked when workers die and after reports."""
         self._slots: dict[str, _Slot] = {}
         self._nodes = nodes
+        self._allowed: int | None = None
 
     def _slot(self, name: str) -> _Slot:
         return self._slots.setdefault(name, _Slot())
@@ -114,6 +117,8 @@ class Mailbox:
         def state(slot: _Slot) -> str:
             if slot.closed:
                 return "closed"
+            if slot.held:
+                return "waiting until a sweep of higher priority leaves it room"
             if not slot.workers:
                 return "waiting for its workers to start (resources, or a node that boots)"
             if slot.job is None:
@@ -209,6 +214,29 @@ class Mailbox:
             slot.closed, slot.error = True, slot.error or error
             slot.changed.notify_all()
 
+    async def allow(self, groups: int | None) -> None:
+        """Let so many groups hold their places, or all; others give theirs back at their next report."""
+        self._allowed = groups
+        for slot in self._slots.values():
+            if slot.held and not self._too_many(1):
+                slot.held = False
+
+    def _too_many(self, more: int = 0) -> bool:
+        """Whether more groups hold places than may; `more` counts some in addition."""
+        holding = sum(not (slot.closed or slot.held) for slot in self._slots.values())
+        return self._allowed is not None and holding + more > self._allowed
+
+    def may_start(self, name: str) -> bool:
+        """Whether a group's workers may be started now: asked in its thread.
+
+        Raises:
+            RuntimeError: They are not needed any more, and never came back.
+        """
+        slot = self._slot(name)
+        if slot.held and slot.closed:
+            raise RuntimeError("it gave its place back, and is not needed any more")
+        return not slot.held
+
     # -- the workers' side ---------------------------------------------------------------------------------------------
 
     async def hello(self, name: str, workers: list[Any], nodes: frozenset[str] = frozenset()) -> int:
@@ -264,8 +292,9 @@ class Mailbox:
         """Hand over a message and wait until it is collected.
 
         Returns:
-            `STOP` when the job is not wanted any more; `LEAVE` when a machine of the group will be taken away: the job,
-            whose state was saved before the message, then waits for the group's next incarnation elsewhere.
+            `STOP` when the job is not wanted any more; `LEAVE` when a machine of the group will be taken away, or its
+            place is wanted by another sweep: the job, whose state was saved before the message, then waits for the
+            group's next incarnation elsewhere, or later.
         """
         slot = self._slot(name)
         async with slot.changed:
@@ -277,7 +306,8 @@ class Mailbox:
             )
             if slot.closed or slot.serial != serial:
                 return STOP
-            if slot.job is None or not self._nodes().going & slot.nodes:
+            slot.held = slot.job is not None and self._too_many()
+            if slot.job is None or not (slot.held or self._nodes().going & slot.nodes):
                 return GO_ON
             slot.serial += 1
             slot.job = slot.job.once_more()

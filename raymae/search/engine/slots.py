@@ -32,6 +32,7 @@ class Slots(ResourceManager):
 
     def __init__(self, start_keeper: Callable[[int], Any], first: int = 0) -> None:
         self._start_keeper, self._lives = start_keeper, count(1)
+        self._allowed: int | None = None
         self.keeper: Any = start_keeper(next(self._lives))
         self._numbers = count(1)
         self._prepared = [self._name() for _ in range(first)]
@@ -53,6 +54,12 @@ class Slots(ResourceManager):
             _release(self.keeper)
             self._prepared.clear()
             self.keeper = self._start_keeper(next(self._lives))
+            self.keeper.allow.remote(self._allowed)
+
+    def allow(self, groups: int | None) -> None:
+        """Let so many groups hold their places, or all; the others give them back at their next report."""
+        self._allowed = groups
+        self.keeper.allow.remote(groups)
 
     def shut(self) -> None:
         """End all groups, so that Ray Train's records say how they ended."""

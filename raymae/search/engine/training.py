@@ -10,17 +10,40 @@ controller, which Ray does itself when the actor dies that reserved them.
 from __future__ import annotations
 
 import asyncio
+import time
+from collections.abc import Callable
 from typing import Any
 
 from ray.train.v2._internal.execution.controller import TrainController
+from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ScalingDecision
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import state, worker_group
 
 UNNEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
+HELD_S = 0.5  # between two looks whether a group that is held back may start
 
 
 class _FixedSize(FixedScalingPolicy):
-    """Always the same number of workers, and nobody is told."""
+    """Always the same number of workers, and nobody is told. Until they may start, the group holds nothing.
+
+    Args:
+        scaling: How many workers, of what.
+        may_start: Whether they may, now.
+    """
+
+    def __init__(self, scaling: Any, may_start: Callable[[], bool]) -> None:
+        super().__init__(scaling)
+        self._may_start = may_start
+        self.controller: Any = None
+
+    def make_decision_for_non_running_worker_group(self) -> ScalingDecision:
+        """The group's size; or nothing yet, with the places of its last workers given back."""
+        if self._may_start():
+            return super().make_decision_for_non_running_worker_group()
+        if self.controller.get_worker_group() is not None:
+            self.controller._shutdown_worker_group()
+        time.sleep(HELD_S)
+        return NoopDecision()
 
     def after_controller_start(self, train_run_context: Any) -> None:
         """No coordinator is asked for nodes."""
@@ -62,13 +85,16 @@ def trainer_class(workers: int) -> Any:
         from ray.train.v2.api.data_parallel_trainer import DataParallelTrainer as Base
 
     class Trainer(Base):
-        """See the module."""
+        """See the module; `may_start` says whether its workers may start now."""
+
+        may_start: Callable[[], bool]
 
         def _create_default_callbacks(self) -> list[Any]:
             return [one for one in super()._create_default_callbacks() if type(one).__name__ not in UNNEEDED]
 
         def _initialize_and_run_controller(self, **parts: Any) -> Any:
-            controller = TrainController(**{**parts, "scaling_policy": _FixedSize(self.scaling_config)})
+            policy = _FixedSize(self.scaling_config, self.may_start)
+            policy.controller = controller = TrainController(**{**parts, "scaling_policy": policy})
             asyncio.run(controller.run())
             return controller.get_result()
 

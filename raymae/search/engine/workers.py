@@ -67,12 +67,15 @@ class WorkerGroup:
         trainer: A class of Ray Train's trainers.
         mailbox: Handle of the mailbox.
         ended: Told why the group is gone, in the group's thread.
+        may_start: Whether its workers may be started, or started again, now.
     """
 
     def __init__(
-        self, slot: str, options: GroupOptions, trainer: Any, mailbox: Any, ended: Callable[[str], None]
+        self, slot: str, options: GroupOptions, trainer: Any, mailbox: Any, ended: Callable[[str], None],
+        may_start: Callable[[], bool],
     ) -> None:
         self._slot, self._trainer_class, self._mailbox, self._ended = slot, trainer, mailbox, ended
+        self._may_start = may_start
         self._thread = threading.Thread(target=self._fit, args=(options,), daemon=True, name=f"group-{slot}")
         self._thread.start()
 
@@ -90,7 +93,7 @@ class WorkerGroup:
         resources = {"CPU": options.cpus_per_worker}
         if options.gpus_per_worker:
             resources["GPU"] = options.gpus_per_worker
-        return self._trainer_class(
+        trainer = self._trainer_class(
             serve,
             train_loop_config={"slot": self._slot, "mailbox": self._mailbox, "recycle_after": options.recycle_after,
                                "threads": max(1, int(options.cpus_per_worker))},
@@ -103,6 +106,8 @@ class WorkerGroup:
                 failure_config=FailureConfig(max_failures=-1, controller_failure_limit=3),
             ),
         )
+        trainer.may_start = self._may_start
+        return trainer
 
     def join(self, timeout_s: float) -> None:
         """Wait for its end."""
@@ -148,7 +153,8 @@ def serve(config: dict[str, Any]) -> None:
         for message in run_job(job, rank):
             reply = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
             if reply == LEAVE:
-                raise Reclaimed("its machine is taken away; the trial goes on elsewhere from the report just made")
+                raise Reclaimed("its place is taken away; the trial goes on elsewhere, or later, from the report just "
+                                "made")
             if reply == STOP:
                 break
         done += 1

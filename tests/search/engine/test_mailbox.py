@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
+import pytest
+
 from raymae.search.engine.mailbox import GO_ON, LEAVE, MAX_ATTEMPTS, MAX_FRUITLESS, STOP, Mailbox, NodeStates
 from raymae.search.messages import NOT_STARTED, Job, Message
 from raymae.spec.sweep import DataSpec
@@ -132,5 +134,54 @@ def test_dying_with_its_machine_is_not_the_trial_s_fault():
         await mailbox.hello("slot", [])
         last = await asyncio.wait_for(mailbox.collect("slot"), 5)
         assert "died" in last.failure, "on a machine that is still there it is"
+
+    asyncio.run(scene())
+
+
+def test_a_place_that_another_sweep_wants_is_given_back_after_a_report_and_taken_again_later():
+    async def scene():
+        mailbox = Mailbox()
+        serials = {}
+        for name in ("one", "two"):
+            await mailbox.assign(name, job(name))
+            serials[name], _ = await mailbox.take(name, await mailbox.hello(name, []))
+
+        async def reports(name: str, step: int) -> str:
+            delivering = asyncio.create_task(mailbox.deliver(name, serials[name], message(step)))
+            await mailbox.collect(name)
+            return await delivering
+
+        await mailbox.allow(1)
+        assert await reports("two", 0) == LEAVE, "the first to report"
+        assert await reports("one", 0) == GO_ON
+        assert (mailbox.may_start("one"), mailbox.may_start("two")) == (True, False)
+        assert (await mailbox.states())["two"] == "waiting until a sweep of higher priority leaves it room"
+        await mailbox.allow(0)
+        assert await reports("one", 1) == LEAVE
+        await mailbox.allow(1)
+        assert [mailbox.may_start(name) for name in ("one", "two")].count(True) == 1
+        await mailbox.allow(None)
+        assert mailbox.may_start("one")
+        assert mailbox.may_start("two")
+        _, taken = await mailbox.take("two", await mailbox.hello("two", []))
+        assert (taken.attempt, taken.next_step) == (1, 1)
+
+    asyncio.run(scene())
+
+
+def test_a_group_that_is_held_back_and_closed_never_starts():
+    async def scene():
+        mailbox = Mailbox()
+        await mailbox.assign("slot", job("t"))
+        serial, _ = await mailbox.take("slot", await mailbox.hello("slot", []))
+        await mailbox.allow(0)
+        delivering = asyncio.create_task(mailbox.deliver("slot", serial, message(0)))
+        await mailbox.collect("slot")
+        assert await delivering == LEAVE
+        await mailbox.stop_waiting()  # the sweep's budget is spent
+        assert (await mailbox.collect("slot")).failure == NOT_STARTED
+        await mailbox.close("slot")
+        with pytest.raises(RuntimeError, match="not needed any more"):
+            mailbox.may_start("slot")
 
     asyncio.run(scene())

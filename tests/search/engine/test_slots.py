@@ -155,7 +155,7 @@ def test_workers_that_are_dead_are_waited_for(monkeypatch: pytest.MonkeyPatch) -
 
 def test_a_group_that_is_gone_is_an_error_for_who_waits(monkeypatch: pytest.MonkeyPatch) -> None:
     ends: list[Any] = []
-    monkeypatch.setattr(keeper_module, "WorkerGroup", lambda *made: ends.append(made[-1]))
+    monkeypatch.setattr(keeper_module, "WorkerGroup", lambda *made: ends.append(made[4]))
     monkeypatch.setattr(ray, "get_runtime_context", lambda: SimpleNamespace(current_actor=None))
 
     async def scene() -> None:
