@@ -132,7 +132,7 @@ def test_a_keeper_s_name_says_what_its_sweep_is(priority: int, units: float) -> 
 
 @pytest.mark.parametrize(("above", "capacity", "parts"), [
     ([], 5, [3, 2]),
-    ([2], 5, [2, 1]),  # of 5 trials of 2 units one of theirs goes
+    ([2], 5, [2, 2]),  # each of our 5 trials takes 2 units
     ([3], 5, [2, 1]),
     ([4, 2], 5, [1, 1]),
     ([9], 5, [0, 0]),
