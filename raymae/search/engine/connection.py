@@ -21,6 +21,7 @@ from raymae.errors import ResourceError, one_line
 from raymae.search.engine.autoscaling import Growth, find_file, find_growth, room, slots_when_grown
 from raymae.search.engine.dashboard import LateDashboard
 from raymae.search.engine.interrupt import signals_kept
+from raymae.search.engine.patience import WAITS, patient
 from raymae.spec.limits import ResourceSpec
 
 TRIAL_DRIVER = "trial_driver"
@@ -32,7 +33,7 @@ PATIENCE_S = "86400"  # on a cluster, for a node to boot or for another sweep's 
 # A value the user has set wins.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": "600",  # a busy machine takes more than Ray's minute; no sweep dies of it
+    **WAITS,
     "RAY_worker_niceness": "0",  # Ray's 15 would starve a sweep beside other work; who wants that says `nice raymae`
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -239,7 +240,7 @@ def _embedded(scratch: Path, about: Mapping[str, str], late: LateDashboard) -> A
 
     before, ray_constants.ENABLE_RAY_CLUSTER = ray_constants.ENABLE_RAY_CLUSTER, False
     try:
-        with late.put_off():
+        with late.put_off(), patient():
             return ray.init(
                 address="local", include_dashboard=True, dashboard_host="127.0.0.1", log_to_driver=False,
                 configure_logging=False, resources={TRIAL_DRIVER: MAX_DRIVERS}, _temp_dir=str(scratch / "ray"),
