@@ -21,19 +21,19 @@ from raymae.errors import ResourceError, one_line
 from raymae.search.engine.autoscaling import Growth, find_file, find_growth, room, slots_when_grown
 from raymae.search.engine.dashboard import LateDashboard
 from raymae.search.engine.interrupt import signals_kept
-from raymae.search.engine.patience import WAITS, patient
+from raymae.search.engine.patience import PATIENCE_S, WAITS, patient
 from raymae.spec.limits import ResourceSpec
 
 TRIAL_DRIVER = "trial_driver"
 MAX_DRIVERS = 10_000
 LOCK = "in-use"  # held by the driver of the sweep whose scratch folder it lies in
 LATE_S = 60.0  # a dashboard that is just starting is waited for at the end of a sweep
-PATIENCE_S = "86400"  # on a cluster, for a node to boot or for another sweep's end; the sweep's own end cuts it short
+CLUSTER_PATIENCE_S = "86400"  # for a node to boot, or for another sweep's end; the sweep's own end cuts it short
 
 # A value the user has set wins.
 ENVIRONMENT = {
     "RAY_AUTH_MODE": "token",
-    **WAITS,
+    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{PATIENCE_S}",  # a busy machine takes more than Ray's minute
     "RAY_worker_niceness": "0",  # Ray's 15 would starve a sweep beside other work; who wants that says `nice raymae`
     "RAY_TRAIN_V2_ENABLED": "1",
     "RAY_TRAIN_ENABLE_PRINT_PATCH": "0",
@@ -195,7 +195,8 @@ def connected(
     scratch = Path(tempfile.mkdtemp(prefix=f"raymae-{os.getpid()}-"))
     claim = _claim(scratch)
     # a Ray of our own inherits variables; passed as a runtime environment, they would cost its prestarted workers
-    variables = {**LOOPBACK, "RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
+    waits = {name: value for name, value in WAITS.items() if name not in os.environ}
+    variables = {**LOOPBACK, **waits, "RAY_TMPDIR": str(scratch), "RAY_TRAIN_ENABLE_PREEMPTION_WATCHER": "0",
                  **(environment or {})}
     with _quiet(log_file):
         import ray  # before LOOPBACK, which it would keep for a cluster that this process joins later
@@ -260,7 +261,7 @@ def _joined(address: str, environment: Mapping[str, str], about: Mapping[str, st
     from ray.job_config import JobConfig
 
     train = {name: value for name, value in ENVIRONMENT.items() if name.startswith(("RAY_TRAIN", "TUNE"))}
-    train["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = PATIENCE_S
+    train["RAY_TRAIN_WORKER_GROUP_START_TIMEOUT_S"] = CLUSTER_PATIENCE_S
     train["RAY_TRAIN_ENABLE_PREEMPTION_WATCHER"] = "0"  # the mailbox looks for all groups; Train would start one each
     try:
         return ray.init(

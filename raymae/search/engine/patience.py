@@ -13,12 +13,14 @@ from typing import Any
 PATIENCE_S = 600
 POLL_S = 0.2
 
-# Of what Ray starts on this machine. A value the user has set wins.
-WAITS = {
+WAITS = {  # of the processes that Ray starts on this machine for each other
     "RAY_gcs_server_port_wait_time_s": f"{PATIENCE_S}",
+    "RAY_gcs_rpc_server_connect_timeout_s": f"{PATIENCE_S}",
+    "RAY_gcs_rpc_server_reconnect_timeout_s": f"{PATIENCE_S}",
+    "RAY_gcs_server_request_timeout_seconds": f"{PATIENCE_S}",
+    "RAY_py_gcs_connect_timeout_s": f"{PATIENCE_S}",
     "RAY_agent_register_timeout_ms": f"{1000 * PATIENCE_S}",
     "RAY_worker_register_timeout_seconds": f"{PATIENCE_S}",
-    "RAY_DASHBOARD_STARTUP_TIMEOUT_S": f"{PATIENCE_S}",
 }
 
 
