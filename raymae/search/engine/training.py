@@ -10,6 +10,7 @@ controller, which Ray does itself when the actor dies that reserved them.
 from __future__ import annotations
 
 import asyncio
+import threading
 import time
 from collections.abc import Callable
 from typing import Any
@@ -18,6 +19,7 @@ from ray.train.v2._internal.execution.controller import TrainController
 from ray.train.v2._internal.execution.scaling_policy import NoopDecision, ScalingDecision
 from ray.train.v2._internal.execution.scaling_policy.fixed import FixedScalingPolicy
 from ray.train.v2._internal.execution.worker_group import state, worker_group
+from ray.train.v2._internal.logging import LoggingManager
 
 UNNEEDED = ("DatasetsCallback", "PlacementGroupCleanerCallback")
 HELD_S = 0.5  # between two looks whether a group that is held back may start
@@ -75,10 +77,28 @@ def without_synchronization() -> None:
     state._shutdown_sync_actor = lambda actor: None
 
 
+def logging_once() -> None:
+    """Configure this process's logging for the first of its controllers alone.
+
+    Each would do so, for files of the same names. While one does, another that writes its first line holds its handler's
+    lock and waits for the one of all handlers, and the other way round: both would wait for ever.
+    """
+    real, lock, done = LoggingManager.configure_controller_logger, threading.Lock(), threading.Event()
+
+    def configure(context: Any) -> None:
+        with lock:
+            if not done.is_set():
+                real(context)
+                done.set()
+
+    LoggingManager.configure_controller_logger = staticmethod(configure)
+
+
 def trainer_class(workers: int) -> Any:
     """A trainer of so many ranks. Several need torch's process group. One does not, and without it the keeper need not
     import torch."""
     without_synchronization()
+    logging_once()
     if workers > 1:
         from ray.train.torch import TorchTrainer as Base
     else:
