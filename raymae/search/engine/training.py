@@ -80,8 +80,8 @@ def without_synchronization() -> None:
 def logging_once() -> None:
     """Configure this process's logging for the first of its controllers alone.
 
-    Each would do so, for files of the same names. While one does, another that writes its first line holds its handler's
-    lock and waits for the one of all handlers, and the other way round: both would wait for ever.
+    Each would do so, for files of the same names. While one does, it holds the lock of all handlers and waits for each
+    handler's; another that writes its first line holds its handler's and waits for the one of all. Both would for ever.
     """
     real, lock, done = LoggingManager.configure_controller_logger, threading.Lock(), threading.Event()
 
