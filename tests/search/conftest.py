@@ -42,7 +42,8 @@ class Sweep:
         home = self.folder / "home"
         home.mkdir(exist_ok=True)
         kept = {key: value for key, value in os.environ.items() if not key.startswith(("RAY_", "RAYMAE_", "TUNE_"))}
-        return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "RAYMAE_OFFLINE": "1",
+        # niceness: of the clusters that tests start; an embedded Ray sees to it itself
+        return {**kept, "HOME": str(home), "PYTHONPATH": str(ROOT), "RAYMAE_OFFLINE": "1", "RAY_worker_niceness": "0",
                 "RAYMAE_CACHE": str(self.folder / "cache"), "OMP_NUM_THREADS": "1", "PYTHONUNBUFFERED": "1",
                 **self.more}
 
