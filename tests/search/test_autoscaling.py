@@ -331,8 +331,9 @@ def test_a_sweep_of_higher_priority_passes_one_that_runs(small) -> None:
         assert small.num_ended() == ended, "its trials had not ended"
         output, _ = first.communicate(timeout=TIMEOUT_S)
     assert first.returncode == 0, output
-    assert "a sweep of higher priority is on the cluster now: 0 trials of this one at once; others give" in output
-    assert "no other sweep is on the cluster now: 2 trials of this one at once" in output
+    said = " ".join(output.split())
+    assert "a sweep of higher priority is on the cluster now: 0 trials of this one at once; others give their" in said
+    assert "no other sweep is on the cluster now: 2 trials of this one at once" in said
     rows = small.store.trials()
     assert set(rows["status"]) == {"completed"}
     assert sorted(rows["attempt"])[-2:] == [1, 1], "two were handed back once, and go on from their report"
