@@ -26,6 +26,7 @@ from raymae.cli.base import (
 from raymae.errors import BudgetSpentError, InterruptedSweepError
 
 if TYPE_CHECKING:
+    from raymae.spec.bisect import BisectSpec
     from raymae.spec.sweep import SweepSpec
 
 
@@ -55,18 +56,24 @@ def sweep(
 @results_dir
 @click.option("--num-trials", type=click.IntRange(min=1), help="Search trials per arm, in all.")
 @click.option("--replicates", type=click.IntRange(min=1), help="Replicates per arm, in all; in rounds the most.")
+@click.option("--cells", type=click.IntRange(min=1), help="Cells of a bisected factor, in all, the ends among them.")
 @address
 @as_json
-@example("raymae extend results/timeseries-mask --replicates 20")
-def extend(directory: str, num_trials: int | None, replicates: int | None, address: str | None, as_json: bool) -> None:
-    """Go on with the finished sweep in DIR until every arm has more trials or replicates.
+@example("raymae extend results/timeseries-mask --replicates 20\n"
+         "raymae extend results/label-efficiency --cells 8")
+def extend(
+    directory: str, num_trials: int | None, replicates: int | None, cells: int | None, address: str | None,
+    as_json: bool,
+) -> None:
+    """Go on with the finished sweep in DIR until every arm has more trials or replicates, or a bisected factor more
+    cells.
 
     Where a longer search finds a better configuration, that one is replicated and compared. A verdict has been seen
     by now, so the next one is marked "looked at before", unless replicates come in rounds: their intervals hold at
     every look.
     """
-    if num_trials is None and replicates is None:
-        raise click.UsageError("say how much more: --num-trials, --replicates or both")
+    if num_trials is None and replicates is None and cells is None:
+        raise click.UsageError("say how much more: --num-trials, --replicates, --cells or several of them")
     spec = stored(directory)
     changed: dict[str, object] = {}
     if num_trials is not None:
@@ -76,7 +83,29 @@ def extend(directory: str, num_trials: int | None, replicates: int | None, addre
         _more(replicates, spec.most_replicates, "replicates", "--replicates")
         rounds = spec.replicates
         changed["replicates"] = replicates if isinstance(rounds, int) else rounds.model_copy(update={"max": replicates})
+    if cells is not None:
+        changed["asked_factors"] = _with_cells(spec, cells, directory, alone=not changed)
     _run(spec.model_copy(update=changed), extend=True, address=address, as_json=as_json)
+
+
+def _with_cells(spec: SweepSpec, cells: int, directory: str, *, alone: bool) -> dict[str, BisectSpec]:
+    """The factor that a sweep bisects, with more cells; refused where alone they would change nothing."""
+    from raymae.results.store.store import Store
+    from raymae.results.verdict.bisection import found_already
+    from raymae.results.verdict.judge import verdict_now
+    from raymae.spec.bisect import MOST_BISECTED
+
+    if spec.bisected is None:
+        raise click.BadParameter(f"the sweep {spec.name} bisects no factor; a sweep of other cells is another one, "
+                                 "with another name", param_hint="--cells")
+    name, bisect = spec.bisected
+    _more(cells, bisect.cells, "cells", "--cells")
+    if cells > MOST_BISECTED:
+        raise click.BadParameter(f"a factor is bisected with at most {MOST_BISECTED} cells, got {cells}",
+                                 param_hint="--cells")
+    if alone and (why := found_already(verdict_now(Store.open(directory)), bisect)):
+        raise click.BadParameter(f"more cells find out nothing: {why}", param_hint="--cells")
+    return {name: bisect.model_copy(update={"cells": cells})}
 
 
 def _more(asked: int, present: int, what: str, option: str) -> None:

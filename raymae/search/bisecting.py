@@ -37,11 +37,10 @@ def open_cell(conductor: Conductor, plan: Plan, display: Display) -> Plan | None
     value = None if conductor.is_over() else conductor.opening.next()
     if value is None or plan.spec.bisected is None:
         return None
-    name = plan.spec.bisected[0]
-    if not conductor.opening.fits():
+    name, wider = plan.spec.bisected[0], with_cells(plan, (*conductor.store.manifest.opened, value))
+    if not conductor.opening.fits(wider.arms):
         conductor.warn(_NO_ROOM.format(name, said(value)))
         return None
-    wider = with_cells(plan, (*conductor.store.manifest.opened, value))
     if conductor.store.manifest.precision is not None:
         wider = replace(wider, arms=computing_in(wider.arms, conductor.store.manifest.precision))
     found = Measured() if plan.spec.fair.by == "epochs" else _measured(conductor, wider, name, value)

@@ -14,6 +14,8 @@ from raymae.spec.bisect import BisectSpec
 from raymae.spec.factors import Cell, Factors, num_cells, said, told
 from raymae.spec.sweep import SweepSpec
 
+MOST_LISTED = 15  # values of a factor, in a line
+
 
 @dataclass(frozen=True)
 class DataUsed:
@@ -91,13 +93,15 @@ class Estimate:
 
 @dataclass(frozen=True)
 class Description:
-    """A planned sweep; `rule`, `search`, `resources` and `budget` are those of its file."""
+    """A planned sweep; `rule`, `search`, `resources` and `budget` are those of its file, and `may_open` the values of a
+    bisected factor whose cells may come to be opened."""
 
     spec: SweepSpec = field(repr=False)
     data: DataUsed
     slots: int
     metric: str
     arms: tuple[ArmDescription, ...]
+    may_open: tuple[int | float, ...] = ()
     estimate: Estimate | None = None
 
     @property
@@ -121,7 +125,8 @@ class Description:
                        "metric": self.metric},
             "factors": {name: list(values) for name, values in spec.factors.items()}, "at": dict(spec.search.at),
             "bisect": None if spec.bisected is None else {
-                "factor": spec.bisected[0], "cells": spec.bisected[1].cells, "log": spec.bisected[1].by_log},
+                "factor": spec.bisected[0], "cells": spec.bisected[1].cells, "log": spec.bisected[1].by_log,
+                "may_open": list(self.may_open)},
             "arms": [arm.to_json() for arm in self.arms], "num_trials": self.num_trials,
             **({} if self.estimate is None else {"estimate": asdict(self.estimate)}),
         }
@@ -146,7 +151,7 @@ def render(one: Description) -> RenderableType:
              f"with {spec.search.scheduler}" + (f"; at most {minutes:g} minutes" if minutes else "")),
         Text(f"data: {data.name}, {data.source}, {data.path or 'generated'} ({data.fingerprint})\n      {data.splits}"
              + "".join(f"\n      pretraining sees {line}" for line in data.pretrains_on)),
-        *([Text(_cells(spec))] if spec.factors else []),
+        *([Text(_cells(spec, one.may_open))] if spec.factors else []),
         Text(_rule(spec)), *map(Text, _chosen(one)), *map(Text, _starts(one.arms)),
         *([Text(_estimated(one.estimate))] if one.estimate is not None else []),
         Text(), table,
@@ -176,11 +181,11 @@ def _starts(arms: Sequence[ArmDescription]) -> list[str]:
     return lines
 
 
-def _cells(spec: SweepSpec) -> str:
+def _cells(spec: SweepSpec, may_open: Sequence[int | float]) -> str:
     """The cells that the arms are compared in, in one line."""
     factors, at = spec.factors, spec.search.at
     if spec.bisected is not None:
-        return _bisected(*spec.bisected, factors, at)
+        return _bisected(*spec.bisected, factors, at, may_open)
     listed = " x ".join(f"{name} {', '.join(map(said, values))}" for name, values in factors.items())
     number = num_cells(factors)
     searched = f"searched at {told(at)}, replicated in every cell" if at else "each is searched by itself"
@@ -188,13 +193,21 @@ def _cells(spec: SweepSpec) -> str:
     return f"cells: {number} ({listed}), {searched}{shared}"
 
 
-def _bisected(name: str, bisect: BisectSpec, factors: Factors, at: Cell) -> str:
+def _bisected(name: str, bisect: BisectSpec, factors: Factors, at: Cell, may_open: Sequence[int | float]) -> str:
     low, *_, high = map(said, factors[name])
     each = f"searched at {told(at)}, replicated in every cell" if at else \
         "each is searched by itself (search.at searches one for all)"
     return (f"cells: at most {bisect.cells}, {num_cells(factors)} of them at first ({name} {low} to {high}, bisected"
-            f"{' by its logarithm' if bisect.by_log else ''}), {each}; trials are counted as if all were opened, "
-            "pretrainings as if cells shared none, which they do where they can")
+            f"{' by its logarithm' if bisect.by_log else ''}; between them {_listed(may_open)} may be opened), {each}; "
+            "trials are counted as if all were opened, pretrainings as if cells shared none, which they do where they "
+            "can")
+
+
+def _listed(values: Sequence[int | float]) -> str:
+    """Values in words, or how many of them there are where they are many."""
+    if len(values) > MOST_LISTED:
+        return f"{len(values)} values from {said(values[0])} to {said(values[-1])}"
+    return ", ".join(map(said, values))
 
 
 def _chosen(one: Description) -> list[str]:

@@ -14,6 +14,7 @@ from raymae.search.decide.algorithms import grid
 from raymae.search.description import ArmDescription, DataUsed, Description, Start, Tried
 from raymae.search.live.news import receivers
 from raymae.search.plan import Plan, example_config
+from raymae.spec.check import may_open
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
 from raymae.spec.sweep import SweepSpec
@@ -34,7 +35,7 @@ def describe(plan: Plan) -> Description:
     data = DataUsed(plan.data.name, plan.data.source, str(plan.data.path or ""), plan.data.fingerprint, plan.splits,
                     tuple(plan.pretrains_on))
     return Description(plan.spec, data, plan.slots, plan.schema.objective.val,
-                       tuple(_describe(plan, name) for name in plan.spec.arms))
+                       tuple(_describe(plan, name) for name in plan.spec.arms), tuple(may_open(plan.spec, plan.schema)))
 
 
 def _describe(plan: Plan, name: str) -> ArmDescription:

@@ -3,13 +3,17 @@
     label_fraction: {bisect: [0.02, 1], cells: 6}
 
 Halves are geometric where the ends are positive and more than ten times apart, and whole numbers where the parameter
-is one.
+is one. All values lie on one grid, of few digits; where rules forbid a half, the allowed value nearest to it stands in.
 """
 
 from __future__ import annotations
 
+import decimal
+import heapq
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from decimal import Decimal
+from itertools import count, groupby, islice, takewhile
 from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, Discriminator, Field, Tag, field_validator, model_validator
@@ -20,7 +24,9 @@ from raymae.spec.space import Model, Scalar
 
 FAR_APART = 10.0  # ends whose quotient is more are halved by their logarithm
 MOST_BISECTED = 8  # cells: they place a change within a 64th of the range, and each is a sweep of its own
-DIGITS = 3  # of a half: it is in the names of trials
+DIGITS = 3  # of a half, more where the smallest bracket needs them: it is in the names of trials
+MOST_DIGITS = 15
+MOST_TRIED = 1000  # values of a bracket that the rules are asked about, from its half outwards
 
 
 class BisectSpec(Model):
@@ -62,33 +68,94 @@ class BisectSpec(Model):
         """The ends and what was opened between them, in order."""
         return [*sorted({*self.bisect, *opened})]
 
-    def half(self, low: float, high: float, *, whole: bool) -> int | float | None:
-        """The value between two others at which a cell is opened next; None where they are close enough together.
+    def is_narrow(self, low: float, high: float) -> bool:
+        """Whether two values are close enough together for none to be looked for between them."""
+        return self._scaled(high) - self._scaled(low) <= self._smallest
+
+    def half(self, low: float, high: float, among: Iterable[int | float]) -> int | float | None:
+        """The value between two others at which a cell is opened next; None where there is none, or they are close
+        enough together.
 
         Args:
             low: The lower one.
             high: The higher one.
-            whole: Whether the parameter is a whole number.
+            among: The values that may be opened (see `halves`); the one nearest the middle is taken.
         """
-        least, most = map(math.log, self.bisect) if self.by_log else self.bisect
-        scaled = (math.log(low), math.log(high)) if self.by_log else (low, high)
-        if scaled[1] - scaled[0] <= self.tolerance * (most - least):
+        if self.is_narrow(low, high):
             return None
-        exact = sum(scaled) / 2
-        exact = math.exp(exact) if self.by_log else exact
-        found = round(exact) if whole else float(f"{exact:.{DIGITS}g}")
-        return found if low < found < high else None
+        inside = sorted(value for value in among if low < value < high)
+        return min(inside, key=self._away(self._middle(low, high)), default=None)
 
-    def halves(self, *, whole: bool) -> list[int | float]:
-        """Every value that may come to be opened, whichever way the answers point."""
-        return list(self._halves(*self.bisect, self.cells - 2, whole=whole))
+    def halves(
+        self, *, whole: bool, allowed: Callable[[int | float], bool] = lambda value: True
+    ) -> list[int | float]:
+        """Every value that may come to be opened, whichever way the answers point; `half` finds each in its bracket.
 
-    def _halves(self, low: float, high: float, left: int, *, whole: bool) -> Iterator[int | float]:
-        found = self.half(low, high, whole=whole) if left else None
-        if found is not None:
+        Args:
+            whole: Whether the parameter is a whole number.
+            allowed: Whether the rules of the sweep admit a value.
+        """
+        return list(self._halves(*self.bisect, self.cells - 2, whole, allowed))
+
+    def _halves(
+        self, low: float, high: float, left: int, whole: bool, allowed: Callable[[int | float], bool]
+    ) -> Iterator[int | float]:
+        if not left or self.is_narrow(low, high):
+            return
+        tried = islice(self.between(low, high, whole=whole), MOST_TRIED)
+        if (found := next(filter(allowed, tried), None)) is not None:
             yield found
-            yield from self._halves(low, found, left - 1, whole=whole)
-            yield from self._halves(found, high, left - 1, whole=whole)
+            yield from self._halves(low, found, left - 1, whole, allowed)
+            yield from self._halves(found, high, left - 1, whole, allowed)
+
+    def between(self, low: float, high: float, *, whole: bool) -> Iterator[int | float]:
+        """The values of the grid between two others, from the middle outwards."""
+        middle = self._middle(low, high)
+        near = [takewhile(lambda value: low < value < high, self._grid(middle, sign, whole)) for sign in (-1, 1)]
+        return (value for value, _ in groupby(heapq.merge(*near, key=self._away(middle))))
+
+    def _grid(self, middle: float, sign: int, whole: bool) -> Iterator[int | float]:
+        """The values of the grid from a middle on, upwards, or downwards for a negative sign."""
+        context = decimal.Context(self._digits, decimal.ROUND_CEILING if sign > 0 else decimal.ROUND_FLOOR)
+        if self.by_log and not whole:
+            value = context.create_decimal_from_float(middle)
+            while True:
+                yield float(value)
+                value = context.next_plus(value) if sign > 0 else context.next_minus(value)
+        step = Decimal(1) if whole else Decimal(1).scaleb(self._exponent + 1 - self._digits)
+        for number in count(int((Decimal(middle) / step).to_integral_value(context.rounding)), sign):
+            yield number if whole else float(number * step)
+
+    @property
+    def _digits(self) -> int:
+        """Of the values: the smallest bracket that is halved holds at least one."""
+        def step(digits: int) -> float:
+            return math.log1p(10.0 ** (1 - digits)) if self.by_log else 10.0 ** (self._exponent + 1 - digits)
+
+        enough = (digits for digits in range(DIGITS, MOST_DIGITS) if step(digits) <= self._smallest / 2)
+        return next(enough, MOST_DIGITS)
+
+    @property
+    def _exponent(self) -> int:
+        """Of the first digit of the end that is larger in size."""
+        return math.floor(math.log10(max(map(abs, self.bisect))))
+
+    @property
+    def _smallest(self) -> float:
+        """The bracket that is no longer halved, on the scale of the halves."""
+        low, high = map(self._scaled, self.bisect)
+        return self.tolerance * (high - low)
+
+    def _scaled(self, value: float) -> float:
+        return math.log(value) if self.by_log else value
+
+    def _middle(self, low: float, high: float) -> float:
+        middle = (self._scaled(low) + self._scaled(high)) / 2
+        return math.exp(middle) if self.by_log else middle
+
+    def _away(self, middle: float) -> Callable[[float], float]:
+        """How far a value is from a middle, on the scale of the halves."""
+        return lambda value: abs(self._scaled(value) - self._scaled(middle))
 
 
 Asked = Annotated[

@@ -6,16 +6,17 @@ A check yields (key path, message) for what it finds.
 from __future__ import annotations
 
 import math
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from functools import cache
 
 from pydantic import ValidationError
 
 from raymae.errors import unknown
 from raymae.spec.arms import fixed_in, origin_of, problems_of_origins, with_arms
 from raymae.spec.constraints import Constraint
-from raymae.spec.factors import factor_problems, said, with_halves
+from raymae.spec.factors import factor_problems, factors_of, is_whole, said
 from raymae.spec.points import GRID, outside
-from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plans
+from raymae.spec.resolve import UNADOPTED, ArmPlan, arm_plan, arm_plans
 from raymae.spec.space import LogUniform, Scalar, Uniform, combinations, ordered
 from raymae.spec.sweep import SERIES_KEYS, SweepSpec
 from raymae.spec.task import AUTO, PRECISIONS, TaskSchema, TrainingParams, is_live
@@ -36,17 +37,49 @@ def problems(spec: SweepSpec, schema: TaskSchema) -> list[Finding]:
         return found
     plans = arm_plans(spec, schema)
     found = list(dict.fromkeys(finding for plan in plans.values() for finding in _impossible(spec, schema, plan)))
-    return found or list(_impossible_between(spec, schema, plans))
+    return found or list(_nothing_between(spec, schema))
 
 
-def _impossible_between(spec: SweepSpec, schema: TaskSchema, known: Collection[str]) -> Iterator[Finding]:
-    """The first value between the ends of a bisected factor, if any, that its arms cannot have."""
-    for lane, plan in arm_plans(with_halves(spec, schema), schema).items():
-        if lane not in known:
-            for key, message in _impossible(spec, schema, plan):
-                name, value = next(iter(plan.cell.items()))
-                yield key, f"{message} (at {name} {said(value)}, which bisecting may open; list the values instead)"
-                return
+def may_open(spec: SweepSpec, schema: TaskSchema) -> list[int | float]:
+    """Every value of a bisected factor whose cell may come to be opened, lowest first: those nearest the halves that no
+    arm's rules forbid. None of a sweep that bisects nothing.
+
+    Args:
+        spec: The sweep; it has no problems.
+        schema: Its task, with the sweep's own arms.
+    """
+    if spec.bisected is None:
+        return []
+    name, bisect = spec.bisected
+
+    @cache
+    def allowed(value: int | float) -> bool:
+        return _refusal(spec, schema, name, value) is None
+
+    return sorted(bisect.halves(whole=bool(is_whole(schema, name)), allowed=allowed))
+
+
+def _nothing_between(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
+    """Why no cell can ever be opened between the ends of a bisected factor, if so."""
+    if spec.bisected is None:
+        return
+    name, bisect = spec.bisected
+    (low, high), whole = bisect.bisect, bool(is_whole(schema, name))
+    first = bisect.model_copy(update={"cells": 3})
+    if not first.halves(whole=whole, allowed=lambda value: _refusal(spec, schema, name, value) is None):
+        half = next(bisect.between(low, high, whole=whole), None)
+        refused = None if half is None else _refusal(spec, schema, name, half)
+        why = "" if half is None or refused is None else f": {refused[1]} (at {name} {said(half)})"
+        yield f"factors.{name}", (f"has no value between {said(low)} and {said(high)} at which a cell could be "
+                                  f"opened{why}; list the two instead")
+
+
+def _refusal(spec: SweepSpec, schema: TaskSchema, name: str, value: int | float) -> Finding | None:
+    """What an arm finds wrong with a value of a factor that it has; None where nothing is."""
+    wider = spec.with_opened([value])
+    plans = (arm_plan(wider, schema, arm, {name: value}) for arm in spec.arms
+             if name in factors_of(spec, schema, arm))
+    return next((finding for plan in plans for check in _IN_TURN for finding in check(spec, schema, plan)), None)
 
 
 def _own(schema: TaskSchema) -> set[str]:
@@ -197,7 +230,7 @@ def _order(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
 
 def _impossible(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> list[Finding]:
     """Findings of the first check of an arm's values that has any: the later ones take the earlier for granted."""
-    for check in (_out_of_bounds, _endless_grid, _nothing_live, _refused):
+    for check in _IN_TURN:
         found = list(check(spec, schema, plan))
         if found:
             return found
@@ -263,3 +296,6 @@ def _refused(spec: SweepSpec, schema: TaskSchema, plan: ArmPlan) -> Iterator[Fin
             yield _where(spec, plan, name), message
     if not admitted:
         yield "constraints", f"arm {plan.name}: none of the values at the ends of the space satisfies all of them"
+
+
+_IN_TURN = (_out_of_bounds, _endless_grid, _nothing_live, _refused)

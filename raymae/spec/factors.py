@@ -144,14 +144,6 @@ def is_whole(schema: TaskSchema, name: str) -> bool | None:
     return kinds == {int} if kinds and kinds <= {int, float} else None
 
 
-def with_halves(spec: SweepSpec, schema: TaskSchema) -> SweepSpec:
-    """A sweep with every cell that it may come to open; as it is where no factor is bisected."""
-    if spec.bisected is None:
-        return spec
-    name, bisect = spec.bisected
-    return spec.with_opened(bisect.halves(whole=bool(is_whole(schema, name))))
-
-
 def _no_range(spec: SweepSpec, schema: TaskSchema, name: str) -> Iterator[str]:
     """Why a factor has no range that can be bisected; nothing of one that is listed."""
     if spec.bisected is None or spec.bisected[0] != name:

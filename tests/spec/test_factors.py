@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import math
 import time
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 
 from raymae.errors import SpecError
 from raymae.spec.bisect import BisectSpec
+from raymae.spec.check import may_open
 from raymae.spec.factors import cells, lane, num_cells
 from raymae.spec.load import json_schema, parse_sweep
 from raymae.spec.resolve import arm_plans
@@ -139,7 +143,7 @@ def test_a_bisected_factor_has_its_ends_and_what_was_opened() -> None:
 
 def test_halves_are_geometric_where_the_ends_are_far_apart_and_whole_where_the_parameter_is() -> None:
     def half(low: float, high: float, *, whole: bool = False, **more: object) -> float | None:
-        return BisectSpec(bisect=(low, high), **more).half(low, high, whole=whole)
+        return next(iter(BisectSpec(bisect=(low, high), **more).halves(whole=whole)), None)
 
     assert half(0.01, 1.0) == 0.1
     assert half(0.1, 1.0) == 0.55, "ten times is not more than ten times"
@@ -147,8 +151,41 @@ def test_halves_are_geometric_where_the_ends_are_far_apart_and_whole_where_the_p
     assert half(-1, 1) == 0.0
     assert half(4, 64, whole=True) == 16
     assert half(4, 5, whole=True) is None
+    assert half(0.5, 0.501) == 0.5005, "three digits would be an end"
+    assert half(1, math.nextafter(1, 2)) is None
     assert len(BisectSpec(bisect=(0.01, 1.0), cells=6).halves(whole=False)) == 15
     assert len(BisectSpec(bisect=(4, 8), cells=8, tolerance=1e-6).halves(whole=True)) == 3
+
+
+@pytest.mark.parametrize(("asked", "whole", "rule"), [
+    ({"bisect": (48, 384), "cells": 8}, True, lambda value: value % 12 == 0),
+    ({"bisect": (2, 2000), "cells": 6}, True, lambda value: value % 7 == 0),
+    ({"bisect": (0.02, 1), "cells": 8}, False, lambda value: value in (0.03, 0.1, 0.7)),
+    ({"bisect": (0, 0.5), "cells": 6}, False, lambda value: value < 0.1 or value > 0.4),
+    ({"bisect": (-1, 1), "cells": 6, "tolerance": 0.001}, False, lambda value: round(1000 * value) % 3 == 0),
+])
+def test_where_rules_forbid_a_half_the_nearest_allowed_value_stands_in(
+    asked: dict[str, Any], whole: bool, rule: Callable[[float], bool]
+) -> None:
+    bisect = BisectSpec(**asked)
+    low, high = bisect.bisect
+    may_open = bisect.halves(whole=whole, allowed=rule)
+    assert may_open
+    assert all(rule(value) and low < value < high and isinstance(value, int) == whole for value in may_open)
+
+    def walk(low: float, high: float, left: int) -> Iterator[float]:
+        found = bisect.half(low, high, sorted(may_open)) if left else None
+        if found is None:
+            assert not left or bisect.is_narrow(low, high) or not any(map(rule, bisect.between(low, high, whole=whole)))
+            return
+        away = [abs(math.log(value * value / low / high)) if bisect.by_log else abs(2 * value - low - high)
+                for value in (found, *filter(rule, bisect.between(low, high, whole=whole)))]
+        assert away[0] == pytest.approx(min(away)), "of all that are allowed the one nearest the middle"
+        yield found
+        yield from walk(low, found, left - 1)
+        yield from walk(found, high, left - 1)
+
+    assert list(walk(low, high, bisect.cells - 2)) == may_open, "a reader who has the values alone finds the same"
 
 
 @pytest.mark.parametrize(("said", "found"), [
@@ -179,9 +216,26 @@ def test_a_range_that_cannot_be_bisected_is_refused_with_the_rule(said: str, fou
     ([BISECTED, "arms=[mae]"], "is bisected by the difference of two arms"),
     (["factors={protocol: {bisect: [0, 1]}}"], "is no number, which alone can be bisected"),
     (["factors={lookback: {bisect: [24.5, 96]}}"], "is a whole number, so that bisect needs two of them"),
-    (["factors={lookback: {bisect: [48, 384]}}", "settings.patch_size=12"],
-     "which bisecting may open; list the values instead"),
+    (["factors={lookback: {bisect: [96, 108]}}", "settings.patch_size=12"],
+     "factors.lookback: has no value between 96 and 108 at which a cell could be opened: lookback=102 must be "
+     "a multiple of patch_size=12"),
+    (["factors={lookback: {bisect: [96, 97]}}", "settings.patch_size=1"],
+     "has no value between 96 and 97 at which a cell could be opened; list the two instead"),
+    (["factors={lookback: {bisect: [48, 96]}}", "settings.patch_size=12",
+      'constraints=["lookback in (48, 96) or arm == \'persistence\'"]'],
+     "has no value between 48 and 96 at which a cell could be opened: "),
     (["asked_factors={}"], "unknown key 'asked_factors'"),
 ])
 def test_what_a_bisected_factor_needs_is_told(overrides: list[str], found: str) -> None:
     assert any(found in one for one in problems(*overrides)), problems(*overrides)
+
+
+@pytest.mark.parametrize(("overrides", "found"), [
+    (["factors={lookback: {bisect: [48, 384], cells: 4}}", "settings.patch_size=12"], [132, 216, 300]),
+    (["factors={patch_size: {bisect: [4, 48], cells: 4}}", "settings.lookback=96"], [6, 12, 24]),
+    (["factors={label_fraction: {bisect: [0.1, 1], cells: 4}}", 'constraints=["label_fraction != 0.55"]'],
+     [0.324, 0.549, 0.774]),
+    (["factors={lookback: [48, 96]}", "settings.patch_size=12"], []),
+])
+def test_what_may_be_opened_keeps_the_rules_of_task_and_sweep(overrides: list[str], found: list[float]) -> None:
+    assert may_open(load(*overrides), schema_of("forecasting")) == found

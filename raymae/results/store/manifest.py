@@ -87,6 +87,8 @@ class Manifest:
         pretrains_on: What pretraining sees where that is not the training split alone, and what was left out; or "".
         factors: By arm the factors of the sweep that it has; empty where the sweep has none.
         opened: Values of the factor that is bisected whose cells were opened, in the order in which they were.
+        may_open: Those whose cells may come to be opened: the rules of the task, which a reader need not import, admit
+            them.
     """
 
     raymae_version: str
@@ -102,6 +104,7 @@ class Manifest:
     pretrains_on: str = ""
     factors: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     opened: tuple[int | float, ...] = ()
+    may_open: tuple[int | float, ...] = ()
 
     def shared(self, dataset: str) -> dict[str, object]:
         """The columns that have the same value in every row of a dataset."""
@@ -164,7 +167,7 @@ class Manifest:
             looked_before=plain.get("looked_before", False),
             pretrains_on=plain.get("pretrains_on", ""),
             factors={arm: tuple(names) for arm, names in plain.get("factors", {}).items()},
-            opened=tuple(plain.get("opened", ())),
+            opened=tuple(plain.get("opened", ())), may_open=tuple(plain.get("may_open", ())),
         )
 
 

@@ -17,6 +17,7 @@ from raymae.results.store.folder import Folder, json_bytes
 from raymae.results.store.layout import CHECKPOINTS, CONFIGS, ENVIRONMENT, LOGS, REPORTS, SCORES, SWEEP, TRIALS, VERDICT
 from raymae.results.store.manifest import Manifest, SweepData, SweepTask, read
 from raymae.spec import SweepSpec, TaskSchema
+from raymae.spec.check import may_open
 from raymae.spec.factors import factors_of
 from raymae.spec.read import Tree
 
@@ -38,7 +39,7 @@ def begin(
         manifest: What `sweep.json` would be now.
         environment: Versions, git commit, device: plain values.
         fresh: Move an existing folder aside first.
-        extend: More trials per arm and more replicates are no difference.
+        extend: More trials per arm, replicates and cells of a bisected factor are no difference.
 
     Returns:
         The manifest that was written, and whether a sweep is continued.
@@ -53,7 +54,8 @@ def begin(
     if old is not None:
         check_same_sweep(folder, old, manifest, extend=extend)
         verdict = folder.read_json(VERDICT)
-        longer = manifest.spec["search"]["num_trials"] > old["spec"]["search"]["num_trials"]
+        longer = manifest.spec["search"]["num_trials"] > old["spec"]["search"]["num_trials"] or \
+            _bisected(manifest.spec) != _bisected(old["spec"])
         tested = extend and verdict is not None and bool(verdict.get("pairs"))
         looked = old.get("looked_before", False) or (
             tested and verdict is not None and (verdict.get("complete", False) or longer))
@@ -162,6 +164,7 @@ def described(spec: SweepSpec, schema: TaskSchema, data: Mapping[str, str]) -> M
         columns=columns_of(schema),
         pretrains_on=data.get("pretrains_on", ""),
         factors={arm: factors_of(spec, schema, arm) for arm in spec.arms} if spec.factors else {},
+        may_open=tuple(may_open(spec, schema)),
     )
 
 
@@ -190,7 +193,7 @@ def check_same_sweep(folder: Folder, old: Tree, now: Manifest, *, extend: bool =
         folder: The folder, for messages.
         old: Its `sweep.json`.
         now: What `sweep.json` would be now.
-        extend: More trials per arm and more replicates are no difference.
+        extend: More trials per arm, replicates and cells of a bisected factor are no difference.
 
     Raises:
         ResultsError: They differ in the spec, the data or the columns; lists each key with both values.
@@ -237,6 +240,9 @@ def _lasting(spec: Tree, extend: bool) -> dict[str, object]:
     lasting: Tree = {key: value for key, value in spec.items() if key not in MACHINE_DEPENDENT}
     if extend:
         lasting.pop("replicates", None)
+        lasting["factors"] = {name: {key: value for key, value in one.items() if key != "cells"}
+                              if isinstance(one, Mapping) else one
+                              for name, one in lasting.get("factors", {}).items()}
     for section, names in dropped.items():
         lasting[section] = {key: value for key, value in lasting[section].items() if key not in names}
     if pretraining := lasting.get("pretraining"):
@@ -244,6 +250,11 @@ def _lasting(spec: Tree, extend: bool) -> dict[str, object]:
                    for corpus in pretraining["data"]]
         lasting["pretraining"] = {**pretraining, "data": corpora}
     return lasting
+
+
+def _bisected(spec: Mapping[str, Any]) -> list[int]:
+    """The most cells of the factor that is bisected, as the one entry; empty where none is."""
+    return [one["cells"] for one in spec.get("factors", {}).values() if isinstance(one, Mapping)]
 
 
 def _identity(data: Mapping[str, object]) -> dict[str, object]:

@@ -6,20 +6,30 @@ from collections.abc import Sequence
 from itertools import pairwise
 
 from raymae.results.verdict.numbers import with_interval
-from raymae.results.verdict.place import Place, Side
+from raymae.results.verdict.place import End, Place, Side
 from raymae.results.verdict.verdict import CellAnswer, Verdict
 from raymae.spec import Objective, SweepSpec
+from raymae.spec.bisect import BisectSpec
 from raymae.spec.factors import said
+from raymae.spec.space import Scalar
+
+_ENDS: dict[End, str] = {
+    "narrow": "which are as close together as is asked for",
+    "no value": "since the rules of the task and of the sweep allow no value there",
+    "not compared": "since the one that was has no comparison",
+}
 
 
-def place_of(cells: Sequence[CellAnswer], spec: SweepSpec, objective: Objective, *, whole: bool) -> Place | None:
+def place_of(
+    cells: Sequence[CellAnswer], spec: SweepSpec, objective: Objective, may_open: Sequence[int | float]
+) -> Place | None:
     """Find the change of a sweep's answer, and the value at which it is looked for next.
 
     Args:
         cells: The answer of every cell, in order of the factor's value.
         spec: The sweep.
         objective: What is compared.
-        whole: Whether the factor is a whole number.
+        may_open: Values of the factor whose cells may be opened.
 
     Returns:
         None where no factor is bisected.
@@ -27,26 +37,63 @@ def place_of(cells: Sequence[CellAnswer], spec: SweepSpec, objective: Objective,
     if spec.bisected is None:
         return None
     (factor, bisect), first = spec.bisected, next((one.pairs[0] for one in cells if one.pairs), None)
-    sides = [side for one in cells if (side := _side(one, factor, objective, spec.margin or 0.0)) is not None]
-    place = Place(factor, first.a if first else "", first.b if first else "", None, None, 0, len(cells), bisect.cells)
+    a, b = (first.a, first.b) if first else ("", "")
+    sides = [side for one in cells if (side := _side(one, factor, a, b, objective, spec.margin or 0.0)) is not None]
+    place = Place(factor, a, b, None, None, 0, len(cells), bisect.cells)
     if not {*bisect.bisect} <= {side.value for side in sides}:
         return place
     changes = [(below, above) for below, above in pairwise(sides) if below.better != above.better]
     if not changes:
         return Place(factor, place.a, place.b, sides[0], sides[-1], 0, len(cells), bisect.cells)
     below, above = changes[0]
-    half = bisect.half(below.value, above.value, whole=whole) if len(cells) < bisect.cells else None
-    known = {one.cell[factor] for one in cells}  # one that could not be compared is not opened again
-    return Place(factor, place.a, place.b, below, above, len(changes), len(cells), bisect.cells,
-                 None if half in known else half)
+    found, end = _next(bisect, below.value, above.value, may_open, [one.cell[factor] for one in cells])
+    return Place(factor, place.a, place.b, below, above, len(changes), len(cells), bisect.cells, found, end)
 
 
-def _side(cell: CellAnswer, factor: str, objective: Objective, margin: float) -> Side | None:
-    """The first comparison of a cell; None where it has none."""
-    value = cell.cell[factor]
-    if not cell.pairs or not isinstance(value, (int, float)):
+def _next(
+    bisect: BisectSpec, low: int | float, high: int | float, may_open: Sequence[int | float], known: Sequence[Scalar]
+) -> tuple[int | float | None, End]:
+    """The value between two others whose cell is opened next, or why there is none.
+
+    Args:
+        bisect: How the factor is bisected.
+        low: The lower one.
+        high: The higher one.
+        may_open: Values of the factor whose cells may be opened.
+        known: Those whose cells are open; one that could not be compared is not opened again.
+    """
+    if len(known) >= bisect.cells:
+        return None, "cells"
+    if bisect.is_narrow(low, high):
+        return None, "narrow"
+    half = bisect.half(low, high, may_open)
+    if half is None:
+        return None, "no value"
+    return (None, "not compared") if half in known else (half, "")
+
+
+def found_already(verdict: Verdict, bisect: BisectSpec) -> str:
+    """Why more cells would change nothing about a verdict, as a clause; "" where they may.
+
+    Args:
+        verdict: Of the sweep as it is.
+        bisect: How its factor is bisected.
+    """
+    place = verdict.place
+    if place is None or place.below is None or place.above is None or place.next is not None:
+        return ""
+    low, high = place.below.value, place.above.value
+    if not place.changes:
+        return f"the answer is the same at both ends of {place.factor}, {said(low)} and {said(high)}"
+    end: End = "narrow" if bisect.is_narrow(low, high) else place.end
+    return f"no cell is opened between {said(low)} and {said(high)}, {_ENDS[end]}" if end in _ENDS else ""
+
+
+def _side(cell: CellAnswer, factor: str, a: str, b: str, objective: Objective, margin: float) -> Side | None:
+    """A comparison in a cell; None where it has none."""
+    value, pair = cell.cell[factor], next((one for one in cell.pairs if (one.a, one.b) == (a, b)), None)
+    if pair is None or not isinstance(value, (int, float)):
         return None
-    pair = cell.pairs[0]
     gain = -pair.difference if objective.mode == "min" else pair.difference
     return Side(value, pair.difference, pair.ci95, pair.verdict, gain > margin)
 
@@ -82,8 +129,11 @@ def _how(place: Place, verdict: Verdict) -> str:
         parts.append(f"it changes {place.changes} times, and the first is named")
     elif place.changes:
         parts.append("a single change is taken for granted")
-    if any(pair.verdict == "undecided" for one in verdict.cells for pair in one.pairs[:1]):
+    if any(pair.verdict == "undecided" for one in verdict.cells for pair in one.pairs
+           if (pair.a, pair.b) == (place.a, place.b)):
         parts.append("where a cell is undecided its sign may be chance, and so may the place that it points to")
     if place.next is not None:
         parts.append(f"the next cell is {said(place.next)}")
+    elif place.end in _ENDS:
+        parts.append(f"no cell is opened between the two, {_ENDS[place.end]}")
     return f"Bisected: {'; '.join(parts)}."

@@ -73,7 +73,9 @@ def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
             raise ResultsError(f"{where}: not written by raymae: {error!r}. Delete it: a verdict is then computed from "
                                "the rows") from None
         checked(Verdict, verdict.to_json(), where)
-        return verdict
+        asked = store.spec().bisected
+        if verdict.place is None or asked is None or verdict.place.most == asked[1].cells:  # else more are asked for
+            return verdict
     return verdict_of(store, trials)
 
 
@@ -122,8 +124,7 @@ def judge(
         for cell, one in zip(looked, verdicts, strict=True))
     shown = next((one for one in answers if one.cell == spec.search.at), answers[0])
     of_one = replace(verdicts[0], **vars(shown))
-    whole = spec.bisected is not None and "int" in manifest.columns["trials"].get(spec.bisected[0], "")
-    place = place_of(answers, spec, manifest.task.objective, whole=whole)
+    place = place_of(answers, spec, manifest.task.objective, manifest.may_open)
     complete = all(one.complete for one in answers) and (place is None or place.next is None)
     return replace(of_one, cells=answers, complete=complete, spent=_spent(trials, spec), place=place)
 
@@ -152,7 +153,9 @@ def _look(rows: CellRows, spec: SweepSpec, manifest: Manifest, scores: pd.DataFr
                     sides.get(name), groups, rows.best[name], rows.chosen.get(name)) for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
     paired, sequential = spec.compare == "paired", not isinstance(spec.replicates, int)
-    chosen = [(a, b) for a, b in _pairings(results, task.primary) if a in sides and b in sides]
+    # in every cell the same arm is the first of a pair, whichever is ahead there
+    named = results if not spec.factors else sorted(results, key=lambda one: list(spec.arms).index(one.arm))
+    chosen = [(a, b) for a, b in _pairings(named, task.primary) if a in sides and b in sides]
     known, otherwise = ([evidence(sides[a], sides[b], num_groups=groups, paired=way, sequential=sequential)
                          for a, b in chosen] for way in (paired, not paired))
     return _Looked(rows, results, sides, sample, [(a, b, one) for (a, b), one in zip(chosen, known, strict=True)],

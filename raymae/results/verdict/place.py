@@ -4,9 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from raymae.results.verdict.statistics import Interval
+
+End = Literal["", "cells", "narrow", "no value", "not compared"]
+"""Why no cell is opened between two others: as many are open as there may be, they are close enough together, no value
+between them is allowed, or the one that is open there has no comparison."""
 
 
 @dataclass(frozen=True)
@@ -46,6 +50,7 @@ class Place:
         opened: Cells that are open, the ends among them.
         most: Cells at most.
         next: The value whose cell is to be opened next; None where there is nothing more to look for.
+        end: Why there is none in the bracket; "" where there is one, or no bracket.
     """
 
     factor: str
@@ -57,6 +62,7 @@ class Place:
     opened: int
     most: int
     next: int | float | None = None
+    end: End = ""
 
     @property
     def bracket(self) -> tuple[float, float] | None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 from raymae.search.decide.meter import Meter
 from raymae.search.decide.trials import Trial, Trials
@@ -12,6 +13,27 @@ from raymae.spec.trial import TrialConfig
 
 RESERVE = 1.25  # other work on the machine slows replicates that were estimated without it
 HANDOVER_S = 1.0  # between two trials; a replicate is also scored on test, and drawn
+
+
+@dataclass(frozen=True)
+class NewLane:
+    """What an arm needs in a cell that may be opened.
+
+    Attributes:
+        like: Its lanes in the cells so far, the longest of which stands for the new one.
+        num_search: Search trials that it needs at least; 0 where another cell's search serves it.
+        num_finals: Finals of its search's best.
+        num_replicates: Replicates of the best.
+        shares_first: Whether its first search trials start from encoders that other cells have made.
+        shares: Whether its finals and replicates do.
+    """
+
+    like: Sequence[str]
+    num_search: int
+    num_finals: int
+    num_replicates: int
+    shares_first: bool
+    shares: bool
 
 
 class Budget:
@@ -137,33 +159,37 @@ class Budget:
                 longest = max(longest, each)
         return RESERVE * (total / max(1, self.slots) + longest)
 
-    def fits_cell(self, arms: Mapping[str, tuple[Sequence[str], int]], *, searched: bool) -> bool:
-        """Whether a new cell of the factors can have its replicates.
+    def fits_cell(self, lanes: Iterable[NewLane]) -> bool:
+        """Whether a new cell of the factors can have its replicates, and before them its finals.
 
         Args:
-            arms: By arm its lanes in the cells so far, the longest of which stands for the new one, and the replicates
-                that it needs there.
-            searched: Whether the cell is searched by itself: then each arm needs a trial before them.
+            lanes: Those that it would add.
         """
-        left = self.seconds_left()
+        left, lanes = self.seconds_left(), list(lanes)
         if left is None:
             return True
-        total = longest = 0.0
-        for lanes, replicates in arms.values():
-            each = max((self._replicate_s(lane) or 0.0 for lane in lanes), default=0.0)
-            total += (replicates + searched) * (each + HANDOVER_S)
-            longest = max(longest, each)
-        return left > RESERVE * (total / max(1, self.slots) + longest)
+        search = self._reserve((self._longest(one.like, one.shares_first), one.num_search) for one in lanes)
+        return left > search + sum(
+            self._reserve((self._longest(one.like, one.shares), number(one)) for one in lanes)
+            for number in (lambda one: one.num_finals, lambda one: one.num_replicates))
 
-    def _replicate_s(self, lane: str) -> float | None:
+    def _longest(self, lanes: Sequence[str], shares: bool) -> float | None:
+        """Expected wall time of a replicate of that of some lanes which takes longest."""
+        return max(filter(None, (self._replicate_s(lane, shares) for lane in lanes)), default=None)
+
+    def _replicate_s(self, lane: str, shares: bool | None = None) -> float | None:
         """Expected wall time of one replicate of a lane: as long as its best trial takes with all its epochs, or the
         running one that is about to be the best, or its replicates so far took; None until there is something to go by.
 
         Where another cell is searched for it, it may see more labels for more epochs than the trials there; what its
         replicates share with that cell's, their encoders, is counted there.
+
+        Args:
+            lane: The lane.
+            shares: Whether its encoder is there already; by default what holds for the lane's replicates.
         """
         trials, best, home = self._trials, self._trials.best(lane), self._trials.home(lane)
-        config, shares = trials.best_config(lane), trials.shares_encoders(lane)
+        config, shares = trials.best_config(lane), trials.shares_encoders(lane) if shares is None else shares
         val, better = trials.objective.val, trials.objective.better
         leading = [trial for trial in trials.running.values()
                    if trial.lane == home and trial.stage == "search" and val in trial.best

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from raymae.results.store.store import Store
 from raymae.results.verdict.judge import verdict_of
-from raymae.search.decide.budget import Budget
+from raymae.search.decide.budget import Budget, NewLane
 from raymae.search.decide.enough import Enough
 from raymae.search.decide.rounds import Rounds
 from raymae.search.decide.searches import Searches
@@ -50,19 +50,33 @@ class Opening:
         place = verdict_of(self._store).place
         return None if place is None else place.next
 
-    def fits(self) -> bool:
-        """Whether the budget leaves room for one more cell: its replicates, and a trial of each lane that is searched.
+    def fits(self, plans: Mapping[str, ArmPlan]) -> bool:
+        """Whether the budget leaves room for one more cell: its replicates, and where it is searched by itself its
+        finals and as many trials as they choose from.
 
-        Of each arm the lane that takes longest stands for the new one.
+        Args:
+            plans: All lanes, with those of the cell.
         """
-        lanes: dict[str, list[str]] = {}
-        for lane, plan in self._plans.items():
-            if plan.cell:
-                lanes.setdefault(plan.name, []).append(lane)
-        arms = {name: (of_arm, self._plans[of_arm[0]].arm.num_replicates(self._spec.num_replicates))
-                for name, of_arm in lanes.items()}
         with self._lock:
-            return self._budget.fits_cell(arms, searched=not self._spec.search.at)
+            return self._budget.fits_cell(
+                [self._new(plan) for lane, plan in plans.items() if lane not in self._plans])
+
+    def _new(self, plan: ArmPlan) -> NewLane:
+        """What a lane needs that there is not yet.
+
+        Where its pretraining is that of another cell it starts from the encoders of that one: its search begins with
+        the same configurations on the same seeds, and what it replicates pretrains alike unless its own search has
+        chosen what pretraining reads.
+        """
+        search, quota = self._spec.search, self._searches.quota
+        like = [lane for lane, one in self._plans.items() if one.name == plan.name]
+        made = any(self._plans[lane].encoder_cell == plan.encoder_cell for lane in like)
+        searched = plan.home == plan.lane
+        finals = search.num_finals(max((quota[lane] for lane in like), default=0)) if searched else 0
+        return NewLane(
+            like, num_search=max(1, finals // search.finalist_seeds) if searched else 0, num_finals=finals,
+            num_replicates=plan.arm.num_replicates(self._spec.num_replicates), shares_first=made,
+            shares=made and not (searched and plan.shared))
 
     def add(self, spec: SweepSpec, plans: Mapping[str, ArmPlan]) -> None:
         """Enter a cell that was opened.

@@ -250,5 +250,6 @@ def test_sweep_json_is_plain(make_store: Make, tmp_path: Path) -> None:
     make_store()
     meta = json.loads((tmp_path / "ett/sweep.json").read_text())
     assert set(meta) == {"raymae_version", "created_at", "spec", "data", "task", "columns", "times_epochs",
-                         "epoch_costs", "precision", "looked_before", "pretrains_on", "factors", "opened"}
+                         "epoch_costs", "precision", "looked_before", "pretrains_on", "factors", "opened",
+                         "may_open"}
     assert meta["task"]["arms"]["persistence"]["kind"] == "reference"

@@ -12,8 +12,10 @@ from rich.console import Console
 
 from raymae.errors import ResultsError
 from raymae.results.report.figure import curves_figure
+from raymae.results.store.store import Store
+from raymae.results.verdict.bisection import found_already
 from raymae.results.verdict.headline import headline
-from raymae.results.verdict.judge import verdict_of
+from raymae.results.verdict.judge import conclude, verdict_now, verdict_of
 from raymae.results.verdict.matrix import CHANGE, curves, matrix
 from raymae.results.verdict.verdict import Verdict
 from raymae.results.views import show
@@ -201,8 +203,7 @@ def test_rounds_go_on_in_cells_that_are_opened(tmp_path):
 
 def test_a_cell_is_opened_only_where_its_replicates_fit(tmp_path):
     free = Bisected(tmp_path / "free", AT).run()
-    # it is reckoned with encoders of its own, although it shares those of the ends
-    budget = f"budget.wall_minutes={(free.clock.now + 40) / 60}"
+    budget = f"budget.wall_minutes={(free.clock.now - 40) / 60}"
     world = Bisected(tmp_path / "tight", AT, budget).run()
     assert 2 < len(world.values) < 6
     verdict = verdict_of(world.store)
@@ -274,3 +275,185 @@ def test_what_was_opened_lies_within_the_range(tmp_path):
     assert replace(world.store.manifest, opened=(0.3,)).sweep("sweep.json").factors == {
         "label_fraction": [0.02, 0.3, 1]}
     assert DATA["name"] == world.store.manifest.data.name
+
+
+PATCHED = ("factors={lookback: {bisect: [48, 384], cells: 6}}", "settings.patch_size=12", "settings.horizon=24")
+
+
+@pytest.mark.parametrize("turn", [60, 100, 300])
+def test_a_half_that_breaks_a_rule_makes_way_for_the_nearest_value_that_does_not(tmp_path, turn):
+    over = (*PATCHED, "search.at={lookback: 48}")
+    whole = Bisected(tmp_path / "whole", *over, turn=turn, factor="lookback").run()
+    low, high = verdict_of(whole.store).place.bracket
+    assert whole.store.manifest.opened[0] == 216
+    assert low < turn <= high
+    assert len(whole.values) == 6
+    assert all(value % 12 == 0 for value in whole.values)
+    assert {row["status"] for row in whole.rows} == {"completed"}
+    for ends in (30, 50):
+        world = Bisected(tmp_path / str(ends), *over, turn=turn, factor="lookback").run(ends)
+        again = Bisected(tmp_path / str(ends), *over, turn=turn, factor="lookback", kept=world.store)
+        restore(again.made)
+        assert again.run().store.manifest.opened == whole.store.manifest.opened, "the same after a kill"
+
+
+def test_where_no_value_is_left_the_bracket_is_the_answer_and_says_why(tmp_path):
+    over = ("factors={lookback: {bisect: [48, 96], cells: 8}}", "settings.patch_size=24", "settings.horizon=24",
+            "search.at={lookback: 48}")
+    world = Bisected(tmp_path, *over, turn=60, factor="lookback").run()
+    verdict = verdict_of(world.store)
+    assert world.values == [48, 72, 96]
+    assert (verdict.place.bracket, verdict.place.end) == ((48, 72), "no value")
+    assert verdict.complete
+    assert "the rules of the task and of the sweep allow no value there" in headline(verdict)
+    assert Verdict.from_json(verdict.to_json()) == verdict
+    assert found_already(verdict, world.spec.bisected[1]) == (
+        "no cell is opened between 48 and 72, since the rules of the task and of the sweep allow no value there")
+
+
+def test_the_end_of_a_bisection_is_told(tmp_path):
+    def end(name, *overrides, turn=0.2):
+        world = Bisected(tmp_path / name, AT, *overrides, turn=turn).run()
+        return verdict_of(world.store), world.spec.bisected[1]
+
+    narrow, asked = end("narrow", "factors={label_fraction: {bisect: [0.02, 1], cells: 8, tolerance: 0.3}}")
+    assert "no cell is opened between the two, which are as close together as is asked for" in headline(narrow)
+    assert "as close together as is asked for" in found_already(narrow, asked)
+    used, asked = end("used", "factors={label_fraction: {bisect: [0.02, 1], cells: 4}}")
+    assert (used.place.end, found_already(used, asked)) == ("cells", "")
+    alike, asked = end("alike", turn=2)
+    assert found_already(alike, asked) == "the answer is the same at both ends of label_fraction, 0.02 and 1"
+
+
+def test_the_same_two_arms_are_compared_in_every_cell(tmp_path):
+    """Without a pretrained arm the better one would come first, and be better in every cell."""
+    world = Bisected(tmp_path, "arms=[scratch, linear, persistence]", AT, "space={lr: {loguniform: [1e-4, 1e-2]}}")
+    message = world.message
+
+    def scored(trial, phase, **more):
+        made = message(trial, phase, **more)
+        if phase == "test":
+            few = trial.config.params.get("label_fraction", 0) < 0.2
+            noise = 0.001 * (trial.config.seed * (7 if trial.config.arm == "linear" else 5) % 13)
+            value = {"scratch": 0.4 if few else 0.6, "linear": 0.5, "persistence": 0.9}[trial.config.arm] + noise
+            made.report.metrics["test_mse"] = value
+        return made
+
+    world.message = scored
+    verdict = verdict_of(world.run().store)
+    assert (verdict.place.a, verdict.place.b) == ("scratch", "linear")
+    low, high = verdict.place.bracket
+    assert low < 0.2 <= high
+    assert {row.difference for row in matrix(verdict).rows} >= {"−0.097", "0.103"} or all(
+        row.plain for row in matrix(verdict).rows)
+
+
+SHARED, OWN = 1.25 * (2 * 2 * 11 / 2 + 10), 1.25 * ((2 * 41 + 2 * 11) / 2 + 40)  # of two replicates of each arm
+TRIAL = 1.25 * (2 * 11 / 2 + 10)
+NO_CHOICE = "space.mask_ratio=null"
+
+
+@pytest.mark.parametrize(("overrides", "factor", "needed"), [
+    ((AT,), "label_fraction", SHARED),
+    ((*PATCHED, "search.at={lookback: 48}"), "lookback", OWN),
+    (("factors={mask_ratio: {bisect: [0.3, 0.9]}}", "search.at={mask_ratio: 0.3}", NO_CHOICE), "mask_ratio",
+     1.25 * (2 * 41 / 2 + 40)),
+    ((), "label_fraction", TRIAL + OWN),
+    ((NO_CHOICE,), "label_fraction", TRIAL + SHARED),
+    ((*PATCHED, NO_CHOICE), "lookback", 1.25 * ((41 + 11) / 2 + 40) + OWN),
+    ((NO_CHOICE, "search.finalists=2"), "label_fraction", SHARED + 1.25 * (8 * 11 / 2 + 10) + SHARED),
+    (("search.finalists=2",), "label_fraction", SHARED + 1.25 * (4 * (41 + 11) / 2 + 40) + OWN),
+    ((AT, "search.finalists=2"), "label_fraction", SHARED),
+])
+def test_a_cell_is_reckoned_with_its_own_encoders_and_finals(tmp_path, overrides, factor, needed):
+    """A second for each handover; encoders take 30 s, and all else 10."""
+    at = {"label_fraction": 0.2, "lookback": 100, "mask_ratio": 0.5}[factor]
+
+    def ends(minutes):
+        world = Bisected(tmp_path / str(minutes), *overrides, f"budget.wall_minutes={minutes}", turn=at, factor=factor)
+        world.start()
+        while world.live:
+            world.end()
+            world.start()
+        assert is_through(world.made) is False
+        return world
+
+    for left, opens in ((needed + 1, True), (needed - 1, False)):
+        world = ends(1000)
+        world.clock.now = 60 * 1000 - left
+        assert (open_cell(world.made, world.plan, Display.silent()) is not None) == opens
+    took = ends(1000).clock.now
+    world = ends((took + needed + 1) / 60)
+    world.run()
+    assert len(world.values) == 3
+    verdict = verdict_of(world.store)
+    assert all(one.complete for one in verdict.cells), "what was reckoned is enough"
+    finals = Counter(row["arm"] for row in world.rows if row["stage"] == "final")
+    searched = 1 if world.spec.search.at else 3
+    assert set(finals.values()) <= {4 * searched}
+    assert bool(finals) == (world.spec.search.finalists > 1)
+
+
+@pytest.mark.parametrize("at", [False, True])
+@pytest.mark.parametrize("ends", [20, 45, 70])
+def test_finals_in_cells_that_are_opened_survive_a_kill(tmp_path, ends, at):
+    four = "factors={label_fraction: {bisect: [0.02, 1], cells: 4}}"
+    overrides = ("search.finalists=2", four, *((AT,) if at else ()))
+    whole = Bisected(tmp_path / "whole", *overrides).run()
+    world = Bisected(tmp_path / "cut", *overrides).run(ends)
+    again = Bisected(tmp_path / "cut", *overrides, kept=world.store)
+    restore(again.made)
+    again.run()
+    told = [Counter((row["arm"], row["stage"], row["label_fraction"]) for row in one.rows if row["arm"] in (
+        "mae", "scratch") and row["stage"] != "pretrain") for one in (again, whole)]
+    assert told[0] == told[1]
+    assert max(Counter(row["trial_id"] for row in again.rows).values()) == 1
+    assert {told[1][arm, "final", 0.02] for arm in ("mae", "scratch")} == {4}
+    assert {told[1][arm, "final", share] for arm in ("mae", "scratch") for share in whole.values} == (
+        {0, 4} if at else {4})
+    assert verdict_of(again.store).complete
+
+
+# -- more cells, asked for after a verdict -----------------------------------------------------------------------------
+
+
+def kept_in(folder, cells, *overrides, low=0.02, **more):
+    """The folder of a sweep with so many cells, and the sweep on the clock."""
+    asked = (f"factors={{label_fraction: {{bisect: [{low}, 1], cells: {cells}}}}}", AT, *overrides)
+    spec = parse_sweep(TEXT, "b.yaml", asked, schema_of=schema_of)
+    store = Store.create(folder / "sweep", spec, SCHEMA, environment={}, flush_s=0, data=DATA, **more)
+    world = Bisected(folder, *asked, kept=store)
+    restore(world.made)
+    return world
+
+
+@pytest.mark.parametrize("most", [0, 7, 100_000])
+def test_more_cells_go_on_from_the_bracket_and_are_looked_at_before(tmp_path, most):
+    first = kept_in(tmp_path, 4).run()
+    before, opened = conclude(first.store), first.store.manifest.opened
+    assert (before.complete, before.place.end, len(opened)) == (True, "cells", 2)
+    assert not before.rule.looked_before
+    with pytest.raises(ResultsError, match=r"factors\.label_fraction\.cells: 4 -> 6"):
+        kept_in(tmp_path, 6)
+    with pytest.raises(ResultsError, match=r"factors\.label_fraction\.bisect"):
+        kept_in(tmp_path, 6, low=0.03, extend=True)
+    ids = set(first.store.trials()["trial_id"])
+    longer = kept_in(tmp_path, 6, extend=True).run(most)
+    assert verdict_now(longer.store).complete == (most > 7), "an old answer is none to a new question"
+    longer = kept_in(tmp_path, 6, extend=True).run()
+    verdict = conclude(longer.store)
+    assert verdict.complete
+    assert verdict.rule.looked_before
+    assert longer.store.manifest.opened[:2] == opened
+    assert longer.values == kept_in(tmp_path / "at once", 6).run().values
+    trials = longer.store.trials()
+    assert ids < set(trials["trial_id"])
+    assert not trials["trial_id"].duplicated().any()
+    assert kept_in(tmp_path, 6).store.manifest.looked_before, "the same command goes on"
+
+
+def test_more_cells_in_rounds_are_not_looked_at_before(tmp_path):
+    rounds = "replicates={min: 4, max: 8, until: decided}"
+    conclude(kept_in(tmp_path, 3, rounds).run().store)
+    verdict = conclude(kept_in(tmp_path, 4, rounds, extend=True).run().store)
+    assert (len(verdict.cells), verdict.rule.looked_before) == (4, False)
