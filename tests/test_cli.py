@@ -8,6 +8,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import module_from_spec, spec_from_file_location
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from raymae.cli import main
 from raymae.cli.base import FAMILIES, table
 from raymae.data import DATASETS
 from raymae.results.store.store import Store
+from raymae.results.verdict.judge import conclude
 from raymae.search.environment import GIT
 from raymae.spec import load_sweep
 from raymae.tasks import schema_of
@@ -31,7 +33,7 @@ ROOT = Path(__file__).parents[1]
 DEBUG = str(ROOT / "sweeps" / "debug.yaml")
 OPTIONS = {  # hyperparameters live in the sweep file: think twice before adding a line here
     "sweep": ["file", "--set", "--dry-run", "--estimate", "--fresh", "--address", "--json"],
-    "extend": ["directory", "--num-trials", "--replicates", "--address", "--json"],
+    "extend": ["directory", "--num-trials", "--replicates", "--cells", "--address", "--json"],
     "retry": ["directory", "--failed", "--address", "--json"],
     "fork": ["directory", "name", "--set", "--address", "--json"],
     "train": ["file", "--arm", "--seed", "--test", "--set", "--json"],
@@ -390,6 +392,38 @@ def store(tmp_path: Path) -> str:
             store.add_trial({"trial_id": arm, "config_id": "c" + arm, "arm": arm, "stage": "search", "attempt": 0,
                              "status": "completed", "seed": 0, "val_mse": score, "lr": 1e-3, "wall_s": 1.0})
     return root
+
+
+@pytest.fixture
+def bisected(tmp_path: Path) -> str:
+    """A finished sweep whose bisected factor has the same answer at both ends."""
+    changes = ["factors={label_fraction: {bisect: [0.1, 1], cells: 4}}", "replicates=2", "arms=[mae, scratch]"]
+    spec = load_sweep(DEBUG, changes, schema_of=schema_of)
+    root = str(tmp_path / "debug")
+    with Store.create(root, spec, schema_of(spec.task), environment={"python": "3"},
+                      data={"name": "ETTh1", "source": "synthetic", "fingerprint": "synthetic:0"}) as store:
+        for arm, share, seed in product(("mae", "scratch"), (0.1, 1.0), (0, 1)):
+            store.add_trial({"trial_id": f"{arm}-{share}-{seed}", "config_id": f"{arm}{share}", "arm": arm,
+                             "stage": "replicate", "attempt": 0, "status": "completed", "seed": seed, "lr": 1e-3,
+                             "val_mse": 0.5, "test_mse": (0.4 if arm == "mae" else 0.5) + 0.01 * seed, "wall_s": 1.0,
+                             "label_fraction": share})
+        conclude(store)
+    return root
+
+
+@pytest.mark.parametrize(("cells", "message"), [
+    ("3", "Invalid value for --cells: the sweep has 4 cells already"),
+    ("9", "Invalid value for --cells: a factor is bisected with at most 8 cells, got 9"),
+    ("6", "Invalid value for --cells: more cells find out nothing: the answer is the same at both ends of "
+          "label_fraction, 0.1 and 1"),
+])
+def test_cells_that_cannot_be_more_are_refused(bisected: str, cells: str, message: str) -> None:
+    assert message in fails("extend", bisected, "--cells", cells, code=2)
+
+
+def test_what_is_extended_is_said(store: str) -> None:
+    assert "say how much more: --num-trials, --replicates, --cells" in fails("extend", store, code=2)
+    assert "the sweep debug bisects no factor" in fails("extend", store, "--cells", "4", code=2)
 
 
 def test_results(store: str) -> None:

@@ -141,7 +141,15 @@ def test_of_a_bisected_factor_all_cells_are_counted(at: str, searched: int) -> N
             "space: {lr: {choice: [1e-3, 2e-3]}}\nfactors: {label_fraction: {bisect: [0.25, 1], cells: 6}}\n")
     description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
     assert [(arm.num_trials, arm.replicates) for arm in description.arms] == [(3 * searched, 6 * 2)] * 2
-    assert description.to_json()["bisect"] == {"factor": "label_fraction", "cells": 6, "log": False}
+    may_open = description.may_open
+    assert description.to_json()["bisect"] == {
+        "factor": "label_fraction", "cells": 6, "log": False, "may_open": list(may_open)}
+    assert (len(may_open), may_open[7]) == (15, 0.625)
     console = Console(width=400, record=True)
     console.print(render(description))
-    assert "cells: at most 6, 2 of them at first (label_fraction 0.25 to 1, bisected)" in console.export_text()
+    told = console.export_text()
+    assert "cells: at most 6, 2 of them at first (label_fraction 0.25 to 1, bisected; between them 0.297, " in told
+    assert "0.625, " in told
+    assert " may be opened), " in told
+    console.print(render(replace(description, may_open=(*may_open, 0.99))))
+    assert "between them 16 values from 0.297 to 0.99 may be opened" in console.export_text()

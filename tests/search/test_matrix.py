@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import signal
+import subprocess
+import sys
 from collections import Counter
 
 import pytest
 
-from .conftest import Sweep
+from .conftest import TIMEOUT_S, Sweep
 
 
 @pytest.mark.slow
@@ -46,3 +49,57 @@ def test_a_bisected_factor_opens_cells_while_it_runs(small: Sweep) -> None:
     assert again.returncode == 0, again.stdout + again.stderr
     assert "opens a cell" not in again.stdout + again.stderr
     assert store.verdict() == verdict
+
+
+CHANGES = """
+name: small
+task: forecasting
+size: debug
+data: {name: ETTh1, if_unavailable: synthetic}
+arms: [mae, persistence]
+factors: {lr: {bisect: [1.0e-6, 2.0e-3], cells: 3}}
+space: {weight_decay: {choice: [0.0, 0.05]}}
+search: {num_trials: 2, algorithm: grid, scheduler: none, finalists: 2, finalist_seeds: 1, at: {lr: 2.0e-3}}
+training: {epochs: 2, pretrain_epochs: 1, label_fraction: 0.2}
+replicates: 2
+"""
+
+
+@pytest.mark.slow
+def test_a_bisection_with_finals_is_interrupted_continued_and_given_more_cells(small: Sweep) -> None:
+    """What has learned nothing is worse than the last value, and what has learned is better."""
+    small.text = CHANGES
+    process = small.start()
+    small.wait_for(lambda: small.num_ended() > 0 and bool(small.store.manifest.opened), process)
+    process.send_signal(signal.SIGINT)
+    told, _ = process.communicate(timeout=TIMEOUT_S)
+    assert process.returncode == 130, told
+    assert "opens a cell at lr 4.47e-05" in told
+    assert small.store.manifest.opened == (4.47e-05,)
+    before = small.store.trials()
+
+    ran = small.run()
+    assert ran.returncode == 0, ran.stdout + ran.stderr
+    store = small.store
+    verdict, trials = store.verdict(), store.trials()
+    assert verdict is not None
+    assert verdict["complete"]
+    assert (verdict["place"]["a"], verdict["place"]["changes"], verdict["place"]["end"]) == ("mae", 1, "cells")
+    assert "bisected: 3 of at most 3 cells" in " ".join(ran.stdout.lower().split())
+    assert set(before["trial_id"]) <= set(trials["trial_id"])
+    assert not trials["trial_id"].duplicated().any()
+    counts = Counter((row["stage"], row["lr"]) for row in trials.to_dict("records") if row["arm"] == "mae")
+    assert counts["search", 0.002] == counts["final", 0.002] == 2
+    assert [counts["replicate", value] for value in (1e-6, 4.47e-05, 0.002)] == [2, 2, 2]
+    assert counts["search", 4.47e-05] == counts["final", 4.47e-05] == 0, "one cell is searched for all"
+    made = trials[trials["stage"] == "pretrain"]
+    assert len(made) == 2 + 1 + 2, "of the search, the finals and the replicates; no cell makes its own"
+
+    longer = subprocess.run(
+        [sys.executable, "-m", "raymae.cli", "extend", "results/small", "--cells", "4"], text=True,
+        cwd=small.folder, env=small.environment, capture_output=True, timeout=TIMEOUT_S)
+    assert longer.returncode == 0, longer.stderr
+    verdict = small.store.verdict()
+    assert verdict is not None
+    assert (len(verdict["cells"]), verdict["rule"]["looked_before"]) == (4, True)
+    assert len(small.store.trials()) == len(trials) + 2
