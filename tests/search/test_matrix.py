@@ -74,7 +74,7 @@ def test_a_bisection_with_finals_is_interrupted_continued_and_given_more_cells(s
     process.send_signal(signal.SIGINT)
     told, _ = process.communicate(timeout=TIMEOUT_S)
     assert process.returncode == 130, told
-    assert "opens a cell at lr 4.47e-05" in told
+    assert "opens a cell: lr 4.47e-05" in told
     assert small.store.manifest.opened == (4.47e-05,)
     before = small.store.trials()
 
