@@ -60,7 +60,7 @@ def sweep(
 @address
 @as_json
 @example("raymae extend results/timeseries-mask --replicates 20\n"
-         "raymae extend results/label-efficiency --cells 8")
+         "raymae extend results/where-it-changes --cells 8")
 def extend(
     directory: str, num_trials: int | None, replicates: int | None, cells: int | None, address: str | None,
     as_json: bool,
