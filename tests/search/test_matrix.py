@@ -62,12 +62,14 @@ space: {weight_decay: {choice: [0.0, 0.05]}}
 search: {num_trials: 2, algorithm: grid, scheduler: none, finalists: 2, finalist_seeds: 1, at: {lr: 2.0e-3}}
 training: {epochs: 2, pretrain_epochs: 1, label_fraction: 0.2}
 replicates: 2
+margin: 1.0e-5
 """
 
 
 @pytest.mark.slow
 def test_a_bisection_with_finals_is_interrupted_continued_and_given_more_cells(small: Sweep) -> None:
-    """What has learned nothing is worse than the last value, and what has learned is better."""
+    """What has learned nothing is as good as the last value, from which its network starts, and what has learned is
+    better by more than the margin."""
     small.text = CHANGES
     process = small.start()
     small.wait_for(lambda: small.num_ended() > 0 and bool(small.store.manifest.opened), process)
