@@ -15,6 +15,7 @@ from raymae.errors import ResultsError, SpecError
 from raymae.results.store.folder import Folder
 from raymae.results.store.layout import SWEEP
 from raymae.results.store.store import Store
+from raymae.results.verdict.bisection import place_text
 from raymae.results.verdict.headline import needed_text, rule_text, unlearned_text
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.statistics import LEVEL, Interval, adjusted
@@ -102,6 +103,7 @@ class ComparedSweep:
             adjusted for the pairs of its own.
         word_all: Its verdict by that.
         cells: What is found in each cell of its factors; `arms` and `pair` are then of one of them.
+        place: Where the answer changes along a factor that is bisected, in words; "" where none is.
     """
 
     sweep: str
@@ -122,6 +124,7 @@ class ComparedSweep:
     p_all: float | None = None
     word_all: Word | None = None
     cells: tuple[CellAnswer, ...] = ()
+    place: str = ""
 
     def to_json(self) -> dict[str, object]:
         """Plain values, as `--json` prints them."""
@@ -183,7 +186,7 @@ def compared(root: str, files: Mapping[str, SweepSpec] | None = None) -> Compare
         {**changed, **(verdict.cell or {})}, objective.metric,
         objective.mode, verdict.complete, about, next((pair for pair in verdict.pairs if pair.primary), None),
         tuple(arms), rule_text(verdict), needed_text(verdict.pairs[0], verdict) if verdict.pairs else "",
-        cells=verdict.cells,
+        cells=verdict.cells, place=place_text(verdict),
     )
 
 

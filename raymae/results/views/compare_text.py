@@ -48,7 +48,13 @@ def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
             drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
         for cells in rows_of(sweep):
             drawn.add_row(*map(Text, cells))
-        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn, *map(Text, details_of(sweep, len(sweeps))), ""]
+        parts += [Text.assemble((sweep.sweep, "bold"), about), drawn]
+        if found := list(rows_of_cells(sweep)):
+            each = Table(*CELLS, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
+            for cells in found:
+                each.add_row(*map(Text, cells))
+            parts.append(each)
+        parts += [*map(Text, details_of(sweep, len(sweeps))), ""]
     return Group(*parts[:-1])
 
 
@@ -166,11 +172,11 @@ def rows_of_cells(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
 
 
 def details_of(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
-    """Sentences about the primary comparison: over seeds alone, beside other sweeps, what it needs, and its rule."""
-    pair = sweep.pair
+    """Sentences about the primary comparison: over seeds alone, beside other sweeps, what it needs, and its rule; first
+    where the answer changes along a factor."""
+    pair, lines = sweep.pair, [sweep.place] if sweep.place else []
     if pair is None:
-        return [sweep.rule] if sweep.rule else []
-    lines = []
+        return [*lines, sweep.rule] if sweep.rule else lines
     mean = next((arm.mean for arm in sweep.arms if arm.arm == pair.b), None)
     if mean:
         share = 100 * pair.difference / abs(mean)

@@ -19,6 +19,8 @@ from raymae.results.verdict.judge import conclude, verdict_now, verdict_of
 from raymae.results.verdict.matrix import CHANGE, curves, matrix
 from raymae.results.verdict.verdict import Verdict
 from raymae.results.views import show
+from raymae.results.views.compare import compared
+from raymae.results.views.compare_text import table
 from raymae.search.bisecting import is_through, open_cell
 from raymae.search.decide.resume import restore
 from raymae.search.live.display import Display
@@ -239,9 +241,9 @@ def test_table_curve_terminal_and_json_show_the_bracket(tmp_path):
     world = Bisected(tmp_path, AT, "replicates=4").run()
     verdict = verdict_of(world.store)
     low, high = verdict.place.bracket
-    table = matrix(verdict)
-    assert [row.named()[0] for row in table.rows if row.beside] == [f"{CHANGE} {low:g}", f"{CHANGE} {high:g}"]
-    assert sum(row.beside for row in table.rows) == 2
+    found = matrix(verdict)
+    assert [row.named()[0] for row in found.rows if row.beside] == [f"{CHANGE} {low:g}", f"{CHANGE} {high:g}"]
+    assert sum(row.beside for row in found.rows) == 2
     [curve] = curves(verdict)
     assert curve.bracket == (low, high)
     drawn = curves_figure(verdict, list(SCHEMA.arms))
@@ -448,6 +450,11 @@ def test_more_cells_go_on_from_the_bracket_and_are_looked_at_before(tmp_path, mo
     assert ids < set(trials["trial_id"])
     assert not trials["trial_id"].duplicated().any()
     assert kept_in(tmp_path, 6).store.manifest.looked_before, "the same command goes on"
+    console = Console(width=160, record=True)
+    console.print(table([compared(str(longer.store.root))]))
+    told = " ".join(console.export_text().split())
+    assert "Bisected: 6 of at most 6 cells" in told
+    assert all(f"label_fraction {value:g} mae − scratch" in told for value in longer.values)
 
 
 def test_more_cells_in_rounds_are_not_looked_at_before(tmp_path):
