@@ -361,7 +361,6 @@ NO_CHOICE = "space.mask_ratio=null"
     ((), "label_fraction", TRIAL + OWN),
     ((NO_CHOICE,), "label_fraction", TRIAL + SHARED),
     ((*PATCHED, NO_CHOICE), "lookback", 1.25 * ((41 + 11) / 2 + 40) + OWN),
-    ((NO_CHOICE, "search.finalists=2"), "label_fraction", SHARED + 1.25 * (8 * 11 / 2 + 10) + SHARED),
     (("search.finalists=2",), "label_fraction", SHARED + 1.25 * (4 * (41 + 11) / 2 + 40) + OWN),
     ((AT, "search.finalists=2"), "label_fraction", SHARED),
 ])
