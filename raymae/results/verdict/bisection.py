@@ -105,11 +105,13 @@ def place_text(verdict: Verdict) -> str:
         return ""
     if place.below is None or place.above is None:
         return f"Where it changes along {place.factor} is not known: it takes a comparison at both ends."
-    subject = f"{place.a} scores better than {place.b}"
+    margin = verdict.rule.margin if verdict.rule is not None else None
+    much = "" if margin is None else f" by more than {margin:g}"
+    subject = f"{place.a} scores better than {place.b}{much}"
     ends = [f"{said(side.value)} ({with_interval(side.difference, side.ci95)}, {side.verdict})"
             for side in (place.below, place.above)]
     if not place.changes:
-        how = subject if place.below.better else f"{place.a} scores no better than {place.b}"
+        how = subject if place.below.better else f"{place.a} scores no better than {place.b}{much}"
         found = f"{how} at both ends of {place.factor}, {ends[0]} and {ends[1]}: no change between them was looked for."
     elif place.below.better:
         found = f"{subject} up to {place.factor} {ends[0]} and no longer at {ends[1]}: it changes between the two."

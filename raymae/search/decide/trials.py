@@ -15,7 +15,7 @@ from raymae.search.decide.added import Added
 from raymae.search.decide.finals import Finals
 from raymae.search.messages import Job, Message, ModelRef, Parent
 from raymae.spec.encoder import EncoderRef
-from raymae.spec.resolve import ArmPlan
+from raymae.spec.resolve import ArmPlan, shares_encoders
 from raymae.spec.space import Scalar
 from raymae.spec.sweep import SearchSpec, SweepSpec
 from raymae.spec.task import Objective
@@ -361,9 +361,8 @@ class Trials:
         return self._since_best.get(lane, 0)
 
     def shares_encoders(self, lane: str) -> bool:
-        """Whether a lane's replicates start from the encoders of another's: of the one that is searched for it."""
-        home = self.home(lane)
-        return lane != home and self._plans[lane].encoder_cell == self._plans[home].encoder_cell
+        """Whether a lane's finals and replicates start from the encoders of another's."""
+        return lane in self._plans and shares_encoders(lane, self._plans)
 
     def best_config(self, lane: str) -> TrialConfig | None:
         """The configuration that a lane's replicates have: its best, with the lane's own values of the factors."""

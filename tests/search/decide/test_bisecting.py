@@ -136,6 +136,7 @@ def test_a_change_is_of_the_sign_beyond_the_margin(tmp_path):
     place = verdict_of(world.store).place
     assert (place.changes, place.below.better) == (0, False), "0.05 better does not matter"
     assert "the margin of 0.2" in headline(verdict_of(world.store))
+    assert "mae scores no better than scratch by more than 0.2 at both ends" in headline(verdict_of(world.store))
 
 
 def test_whole_numbers_are_halved_to_whole_numbers(tmp_path):
@@ -361,6 +362,7 @@ NO_CHOICE = "space.mask_ratio=null"
     ((), "label_fraction", TRIAL + OWN),
     ((NO_CHOICE,), "label_fraction", TRIAL + SHARED),
     ((*PATCHED, NO_CHOICE), "lookback", 1.25 * ((41 + 11) / 2 + 40) + OWN),
+    ((NO_CHOICE, "search.finalists=2"), "label_fraction", SHARED + 1.25 * (8 * 11 / 2 + 10) + SHARED),
     (("search.finalists=2",), "label_fraction", SHARED + 1.25 * (4 * (41 + 11) / 2 + 40) + OWN),
     ((AT, "search.finalists=2"), "label_fraction", SHARED),
 ])
