@@ -190,7 +190,7 @@ def rule_text(verdict: Verdict) -> str:
     if rule.sequential:
         parts.append("replicates in rounds, intervals hold at every look")
     if rule.looked_before:
-        parts.append("looked at before: replicates were added after a verdict")
+        parts.append("looked at before: replicates or cells were added after a verdict")
     mind = f"Mind: {rule.note}." if rule.note else ""
     return " ".join(filter(None, (f"Rule: {', '.join(parts)}.", mind, _finals_text(verdict.arms), _skill_text(verdict),
                                   _shared_text(verdict))))
