@@ -104,6 +104,10 @@ BROKEN = {  # what is replaced in the example by what, the rules that see it, an
         "return base.Loss((self.predict(model, batch)",
         "self.steps = getattr(self, 'steps', 0) + 1\n        return base.Loss(self.steps * (self.predict(model, batch)",
         {"resuming_changes_nothing": "resumed after report 2, loss of finetune epoch 2 is "}),
+    "not resumable inside an epoch": (
+        "rows_B = self.rows_N[index_B]", "self.batches = getattr(self, 'batches', 0) + (generator is not None)\n"
+        "        rows_B = self.rows_N.roll(self.batches)[index_B]",
+        {"resuming_inside_an_epoch_changes_nothing": "resumed after a batch of pretrain epoch 2, loss of pretrain "}),
     "hidden tokens leak": (
         "return PatchPretraining(self.autoencoder, GRID, self.params.mask_ratio)",
         "leaky = PatchPretraining(self.autoencoder, GRID, self.params.mask_ratio)\n"

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import itertools
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -14,8 +16,9 @@ from raymae.contract.splits import names_units
 from raymae.contract.subject import RICH, Check, Subject, require
 from raymae.spec.trial import PRETEXT, Stage
 from raymae.tasks.base import Source, Task
+from raymae.train.checkpoint import save_checkpoint
 from raymae.train.epoch import evaluate
-from raymae.train.trial import Report, run_trial
+from raymae.train.trial import Report, TrialState, run_trial
 
 STAGES: tuple[Stage, ...] = ("search", "replicate")
 ANOTHER_SEED = 987_654_321  # of torch's own generator, on which no trial depends
@@ -133,6 +136,35 @@ def resuming_changes_nothing(subject: Subject, arm: str) -> None:
         require(not differing, f"resumed after report {step}, {differing} of the last checkpoint is another")
 
 
+class _LeaveError(Exception):
+    """Training is left inside an epoch."""
+
+
+def resuming_inside_an_epoch_changes_nothing(subject: Subject, arm: str) -> None:
+    """A trial resumed after a batch goes on as if it had never stopped, bit for bit."""
+    config, reports, checkpoints = subject.run(arm, stage="replicate")
+    inside = subject.folder / "inside.pt"
+
+    def leave(batches: int, state: Callable[[], TrialState]) -> None:
+        save_checkpoint(inside, state().to_plain())
+        raise _LeaveError
+
+    last = {report.phase: report.step for report in reports if report.phase != "test" and report.epoch > 1}
+    for phase, step in last.items():
+        wanted = torch.load(checkpoints[step], weights_only=True)
+        torch.manual_seed(ANOTHER_SEED)
+        before = run_trial(config, device=torch.device("cpu"), resume=checkpoints[step - 1], watch=leave)
+        with contextlib.suppress(_LeaveError):
+            next(before)
+        torch.manual_seed(ANOTHER_SEED + 1)
+        resumed = next(run_trial(config, device=torch.device("cpu"), resume=inside))
+        resumed.save(inside)
+        when = f"resumed after a batch of {phase} epoch {reports[step].epoch},"
+        require_same([resumed], reports[step:step + 1], when)
+        differing = difference(torch.load(inside, weights_only=True), wanted)
+        require(not differing, f"{when} {differing} of the next checkpoint is another")
+
+
 def test_split_is_read_last(subject: Subject, arm: str) -> None:
     """The test split is unread until the score, and search trials never read it."""
     load = subject.cls.load
@@ -207,7 +239,8 @@ def examples_make_up_the_test_score(subject: Subject, arm: str) -> None:
 CHECKS = (
     Check(trials_report_everything, *KINDS), Check(same_seed_same_result, *KINDS),
     Check(another_seed_is_another_trial, "pretrained", "trained"), Check(search_and_replicate_train_alike, *KINDS),
-    Check(resuming_changes_nothing, *KINDS), Check(test_split_is_read_last, *KINDS),
+    Check(resuming_changes_nothing, *KINDS),
+    Check(resuming_inside_an_epoch_changes_nothing, "pretrained", "trained"), Check(test_split_is_read_last, *KINDS),
     Check(best_weights_are_scored, "pretrained", "trained"),
     Check(finetuning_starts_from_the_pretrained_encoder, "pretrained"), Check(examples_make_up_the_test_score, *KINDS),
 )

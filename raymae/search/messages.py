@@ -16,6 +16,9 @@ if TYPE_CHECKING:
     from raymae.spec.trial import ReportData, TrialConfig
 
 NOT_STARTED = "no workers came for it before the sweep's end"
+HANDED_BACK = "its state was saved inside an epoch at the sweep's end"
+LEFT_OPEN = (NOT_STARTED, HANDED_BACK)
+"""No failures: the next run of the sweep goes on with such a trial."""
 
 
 @dataclass(frozen=True)

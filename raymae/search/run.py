@@ -259,7 +259,7 @@ def _start_keeper(conductor: Conductor, cluster: Cluster, name: str, life: int) 
 
     asked = conductor.spec.resources
     options = GroupOptions(asked.workers, asked.cpus_per_worker, asked.gpus_per_worker, str(cluster.scratch / "train"),
-                           asked.report_timeout_s, asked.recycle_after)
+                           asked.report_timeout_s, asked.recycle_after, 60 * asked.checkpoint_minutes)
     # of every slot two calls wait at any time, Tune's and a worker's
     return ray.remote(Keeper).options(
         num_cpus=0, resources=dict(cluster.driver), name=f"{name}{LIFE}{life}", namespace=NAMESPACE,

@@ -19,6 +19,10 @@ class ResourceSpec(Model):
     report_timeout_s: float | None = Field(
         None, gt=0, description="A trial whose next report takes longer is failed and its workers are replaced."
     )
+    checkpoint_minutes: float = Field(
+        10.0, ge=0, description="Inside an epoch a trial's state is written after so many minutes, and a trial that "
+        "has to leave its machine does so; 0 does both at reports alone. It changes no result."
+    )
     recycle_after: int = Field(0, ge=0, description="Replace a group's workers after so many trials; 0 is never.")
     priority: int = Field(
         0, ge=-100, le=100, description="On a cluster that several sweeps share: those of lower priority give this one "

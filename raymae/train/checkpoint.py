@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import os
 import tempfile
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from raymae.errors import CheckpointError
 
-VERSION = 1
+VERSION = 2  # may be taken inside an epoch, which those that know 1 alone would train again
+READABLE = (1, 2)
 
 
 def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
@@ -47,7 +50,7 @@ def load_checkpoint(path: Path, *, config_id: str, seed: int) -> dict[str, Any]:
         raise CheckpointError(
             f"{path}: damaged checkpoint ({type(error).__name__}); delete it to start the trial over"
         ) from error
-    if not isinstance(state, dict) or state.get("version") != VERSION:
+    if not isinstance(state, dict) or state.get("version") not in READABLE:
         raise CheckpointError(f"{path}: not a checkpoint of version {VERSION}; delete it to start the trial over")
     if (state.get("config_id"), state.get("seed")) != (config_id, seed):
         raise CheckpointError(
@@ -55,3 +58,22 @@ def load_checkpoint(path: Path, *, config_id: str, seed: int) -> dict[str, Any]:
             f"not to {config_id} with seed {seed}; delete it to start the trial over"
         )
     return state
+
+
+def num_bytes(state: Any) -> int:
+    """Bytes of all tensors in plain values."""
+    if isinstance(state, Tensor):
+        return state.nbytes
+    parts = state.values() if isinstance(state, dict) else state if isinstance(state, (list, tuple)) else ()
+    return sum(map(num_bytes, parts))
+
+
+def snapshot(state: Any) -> Any:
+    """A copy of plain values in this machine's memory, which training does not change."""
+    if isinstance(state, Tensor):
+        return state.detach().to("cpu", copy=True)
+    if isinstance(state, dict):
+        copied = copy(state)  # with what torch's own dictionaries say of modules' versions
+        copied.update((key, snapshot(value)) for key, value in state.items())
+        return copied
+    return type(state)(map(snapshot, state)) if isinstance(state, (list, tuple)) else state

@@ -8,15 +8,19 @@ from dataclasses import dataclass, fields
 from typing import Any, Literal, NamedTuple
 
 import torch
-import torch.distributed as dist
 from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from raymae.errors import TrialError
 from raymae.tasks.base import Batch, Loss, Source, Task
-from raymae.train.device import derive_seed, rank_and_world, seed_all
+from raymae.train.device import derive_seed, rank_and_world
+from raymae.train.gradients import Gradients, OneMessage, Overlapped, overlaps
 from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr, set_weight_decay
+from raymae.train.streams import Streams
 from raymae.train.units import UnitLog
+
+Between = Callable[[int], None]
+"""Told after each batch how many of its epoch's are done."""
 
 
 class EpochResult(NamedTuple):
@@ -95,9 +99,15 @@ class Learner:
         self.average: AveragedModel | None = None
         if ema_decay > 0:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
+        self._streams: Streams | None = None  # of the epoch that is under way
+        self._done, self._summed = 0, torch.zeros((), device=task.device)  # its batches, and their losses
+        self._entered: dict[str, Any] = {}  # where the next epoch goes on from
+        self._one_message = OneMessage(model)
+        self._overlapped: tuple[bool, Overlapped] | None = None
 
     def train(
-        self, source: Source, epoch: int, epochs: int, *, steps: Steps, head_only: bool = False
+        self, source: Source, epoch: int, epochs: int, *, steps: Steps, head_only: bool = False,
+        between: Between | None = None,
     ) -> EpochResult:
         """Pass over the data: once, or as often as makes an epoch of enough steps.
 
@@ -107,6 +117,7 @@ class Learner:
             epochs: All epochs of the phase, over which the learning rate falls.
             steps: This epoch's.
             head_only: Whether the encoder keeps its weights.
+            between: Told after each batch; may look at `within`, and may raise.
 
         Raises:
             TrialError: The loss is not finite.
@@ -116,64 +127,78 @@ class Learner:
 
         device = self.task.device
         set_weight_decay(self.optimiser, steps.weight_decay)
-        seed_all(seed(f"dropout-{self.rank}"))
+        streams = Streams(device, seed)
         shuffle, passes = Generator().manual_seed(seed("order")), steps.passes(len(source))
         order = torch.cat([torch.randperm(len(source), generator=shuffle) for _ in range(passes)])
-        augment = Generator(device).manual_seed(seed(f"augment-{self.rank}"))
-        masks = Generator(device).manual_seed(seed(f"mask-{self.rank}"))
         batches = order.tensor_split(steps.of_an_epoch(len(source)))  # no tiny last batch
         total = epochs * len(batches)
         warmup = min(steps.warmup_epochs * len(batches), 0.5 * total)
         for name, parameter in self.model.named_parameters():
             parameter.requires_grad_(not head_only or self.task.is_head(name))
         self.model.train()
-        summed = torch.zeros((), device=device)
+        gradients = self._averaging(head_only, min(map(len, batches)))
+        self._enter(streams)
         step_lr = 0.0
         for index, chosen in enumerate(batches):
             step_lr = cosine_lr(epoch * len(batches) + index, peak=steps.lr, total=total, warmup=warmup)
+            if index < self._done:
+                continue
             set_lr(self.optimiser, step_lr)
             share = chosen[self.rank :: self.world]
-            self.optimiser.zero_grad(set_to_none=True)
-            loss = Loss(torch.zeros((), device=device), 0)
-            if len(share):
-                batch = source.batch(share, augment)
+
+            def part(share: Tensor = share) -> Loss:
+                batch = source.batch(share, streams.augment)
                 with torch.autocast(device.type, dtype=torch.bfloat16, enabled=steps.precision == "bfloat16"):
-                    loss = self.loss(batch, masks)
-                (loss.mean if self.world == 1 else loss.mean * loss.counted).backward()
-            summed += self._over_ranks(loss) * len(chosen)
+                    return self.loss(batch, streams.masks)
+
+            self.optimiser.zero_grad(set_to_none=True)
+            self._summed += gradients(part if len(share) else None) * len(chosen)
             clip_gradients(self.model.parameters(), steps.clip_norm)
             self.optimiser.step()
             if self.average is not None:
                 self.average.update_parameters(self.model)
-        mean = float(summed) / len(order)
+            self._done = index + 1
+            if between is not None:
+                between(self._done)
+        self._streams = None
+        mean = float(self._summed) / len(order)
         if not math.isfinite(mean):
             raise TrialError(f"the {self.phase} loss is {mean} in epoch {epoch + 1}; lower the learning rate "
                              f"({steps.lr:g}) or {'pretrain_' if self.phase == 'pretrain' else ''}clip_norm "
                              f"({steps.clip_norm:g})")
         return EpochResult(mean, step_lr)
 
-    def _over_ranks(self, loss: Loss) -> Tensor:
-        """The mean loss of a batch over all ranks' parts of it, whose gradients it leaves behind; takes one message.
+    def _averaging(self, head_only: bool, smallest: int) -> Gradients:
+        """How gradients are averaged in an epoch whose smallest batch has so many examples."""
+        wanted = self.world > 1 and overlaps(self.task.device) and smallest >= self.world and any(
+            parameter.requires_grad for parameter in self.model.parameters())
+        if self._overlapped is not None and (not wanted or self._overlapped[0] != head_only):
+            self._overlapped[1].detach()
+            self._overlapped = None
+        if not wanted:
+            return self._one_message
+        if self._overlapped is None:
+            self._overlapped = head_only, Overlapped(self.model)
+        return self._overlapped[1]
 
-        Args:
-            loss: Of this rank's part; where there are several, gradients are of its mean times what it counted.
-        """
-        mean = loss.mean.detach()
-        if self.world == 1:
-            return mean
-        trained = [p for p in self.model.parameters() if p.requires_grad]
-        for parameter in trained:
-            if parameter.grad is None:
-                parameter.grad = torch.zeros_like(parameter)
-        count = torch.as_tensor(loss.counted, dtype=mean.dtype, device=mean.device)
-        flat = torch.cat([
-            *(p.grad.reshape(-1) for p in trained if p.grad is not None), (mean * count)[None], count[None]])
-        dist.all_reduce(flat)
-        *grads, total, count = flat.split([*(p.numel() for p in trained), 1, 1])
-        count = torch.where(count > 0, count, 1)  # nothing counted anywhere: the loss is 0, as on one rank
-        for parameter, grad in zip(trained, grads, strict=True):
-            parameter.grad = (grad / count).view_as(parameter)
-        return (total / count)[0]
+    def _enter(self, streams: Streams) -> None:
+        """Begin an epoch, or go on inside it."""
+        within, self._entered = self._entered, {}
+        self._streams, self._done, self._summed = streams, 0, torch.zeros((), device=self.task.device)
+        if within:
+            self._done, self._summed = within["batches"], within["loss"].to(self.task.device, copy=True)
+            streams.restore(within["streams"])
+
+    def within(self) -> dict[str, Any]:
+        """Where inside an epoch training is: batches done, the sum of their losses, all ranks' random streams. Empty
+        between epochs. Inside one, every rank has to ask."""
+        if self._streams is None:
+            return dict(self._entered)
+        return {"batches": self._done, "loss": self._summed, "streams": self._streams.states()}
+
+    def go_on(self, within: dict[str, Any]) -> None:
+        """Let the next epoch go on where `within` was taken."""
+        self._entered = within
 
 
 @torch.no_grad()

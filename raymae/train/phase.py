@@ -10,6 +10,7 @@ import numpy as np
 from torch import Tensor, nn
 
 from raymae.spec.trial import PhaseName, UnitTable
+from raymae.train.epoch import Between
 
 
 class Evaluation(NamedTuple):
@@ -42,6 +43,7 @@ class PhaseState:
         best_weights: Weights at that evaluation.
         stale: Evaluations since then.
         stopped_early: Patience has run out.
+        within: Where inside an epoch it is (see `Learner.within`); empty between epochs.
     """
 
     phase: PhaseName
@@ -53,6 +55,7 @@ class PhaseState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     stale: int = 0
     stopped_early: bool = False
+    within: dict[str, Any] = field(default_factory=dict)
 
 
 class Phase(Protocol):
@@ -70,8 +73,12 @@ class Phase(Protocol):
     epoch: int
     best: dict[str, float]
 
-    def run(self) -> Iterator[Evaluation]:
-        """Do everything that is left to do, and yield after each evaluation."""
+    def run(self, between: Between | None = None) -> Iterator[Evaluation]:
+        """Do everything that is left to do, and yield after each evaluation.
+
+        Args:
+            between: Told after each batch that is trained; `state` can be taken there, on every rank. May raise.
+        """
         ...
 
     def result(self) -> nn.Module:

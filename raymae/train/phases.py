@@ -20,7 +20,7 @@ from raymae.spec.trial import VALIDATED, PhaseName
 from raymae.tasks.base import Batch, Loss, Task
 from raymae.train.device import derive_seed, rank_and_world, seed_all
 from raymae.train.encoder import Encoder
-from raymae.train.epoch import Learner, Steps, evaluate
+from raymae.train.epoch import Between, Learner, Steps, evaluate
 from raymae.train.phase import Evaluation, Phase, PhaseState
 from raymae.train.pretext import validate
 from raymae.train.units import UnitLog
@@ -62,14 +62,14 @@ class Pretrain:
         self.steps = Steps.of(task.params, "pretrain")
         self.learner = Learner(task, self.name, model, loss, steps=self.steps, betas=(0.9, 0.95))  # as MAE's
 
-    def run(self) -> Iterator[Evaluation]:
+    def run(self, between: Between | None = None) -> Iterator[Evaluation]:
         """Train, report the loss, and what is made of hidden values of the validation split."""
         if self.task.config.adopts:
             yield from self._adopt()
             return
         p, source = self.task.params, self.task.load("pretrain")
         while self.epoch < p.pretrain_epochs and not self.stopped_early:
-            result = self.learner.train(source, self.epoch, p.pretrain_epochs, steps=self.steps)
+            result = self.learner.train(source, self.epoch, p.pretrain_epochs, steps=self.steps, between=between)
             self.epoch += 1
             if _is_due(self.epoch, p.pretrain_epochs, p.pretrain_eval_every):
                 found = validate(self.task, self.pretraining, self.model)
@@ -104,7 +104,8 @@ class Pretrain:
         """Weights and optimiser."""
         lowest = {"pretext_loss": self.lowest} if math.isfinite(self.lowest) else {}
         return PhaseState(self.name, self.epoch, self.model.state_dict(), self.learner.optimiser.state_dict(),
-                          best=lowest, stale=self.stale, stopped_early=self.stopped_early)
+                          best=lowest, stale=self.stale, stopped_early=self.stopped_early,
+                          within=self.learner.within())
 
     def restore(self, state: PhaseState) -> None:
         """Continue where a state was taken."""
@@ -112,6 +113,7 @@ class Pretrain:
         self.lowest = state.best.get("pretext_loss", math.inf)
         self.model.load_state_dict(state.model)
         self.learner.optimiser.load_state_dict(state.optimiser)
+        self.learner.go_on(state.within)
 
 
 class Finetune:
@@ -142,14 +144,15 @@ class Finetune:
     def _loss(self, batch: Batch, _: Generator) -> Loss:
         return self.task.finetune_loss(self.model, batch)
 
-    def run(self) -> Iterator[Evaluation]:
+    def run(self, between: Between | None = None) -> Iterator[Evaluation]:
         """Train, and score on validation."""
         source, epochs = self.task.load("train"), self.task.params.epochs
         while self.epoch < epochs and not self.stopped_early:
             self.task.hold(self.epoch)
             p = self.task.params
             frozen = self.task.arm.kind == "pretrained" and self.epoch < p.freeze_epochs
-            result = self.learner.train(source, self.epoch, epochs, steps=Steps.of(p, "finetune"), head_only=frozen)
+            result = self.learner.train(source, self.epoch, epochs, steps=Steps.of(p, "finetune"), head_only=frozen,
+                                        between=between)
             self.epoch += 1
             if _is_due(self.epoch, epochs, p.eval_every):
                 metrics = {**result._asdict(), **self._select()}
@@ -183,7 +186,7 @@ class Finetune:
         return PhaseState(
             self.name, self.epoch, self.model.state_dict(), self.learner.optimiser.state_dict(),
             {} if average is None else average.state_dict(), self.best, self.best_weights, self.stale,
-            self.stopped_early,
+            self.stopped_early, self.learner.within(),
         )
 
     def restore(self, state: PhaseState) -> None:
@@ -193,6 +196,7 @@ class Finetune:
         )
         self.model.load_state_dict(state.model)
         self.learner.optimiser.load_state_dict(state.optimiser)
+        self.learner.go_on(state.within)
         if self.learner.average is not None:
             self.learner.average.load_state_dict(state.average)
         self.best_weights = {key: value.to(self.task.device) for key, value in state.best_weights.items()}
@@ -213,7 +217,7 @@ class Reference:
         seed_all(derive_seed(task.config.seed, self.name, "init"))
         self.model = task.build().to(task.device)
 
-    def run(self) -> Iterator[Evaluation]:
+    def run(self, between: Between | None = None) -> Iterator[Evaluation]:
         """Score on validation."""
         if not self.best:
             self.best = _score(self.task, self.model, "val")
@@ -248,7 +252,7 @@ class Test:
     def __init__(self, task: Task, model: nn.Module, epoch: int = 0, best: Mapping[str, float] | None = None) -> None:
         self.task, self.model, self.epoch, self.best = task, model, epoch, dict(best or {})
 
-    def run(self) -> Iterator[Evaluation]:
+    def run(self, between: Between | None = None) -> Iterator[Evaluation]:
         """Score on the test split."""
         units = UnitLog()
         scores = _score(self.task, self.model, "test", units)

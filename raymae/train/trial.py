@@ -82,8 +82,14 @@ class TrialState:
         """The inverse of `to_plain`."""
         return cls(
             plain["config_id"], plain["seed"], plain["seconds"], tuple(ReportData(**one) for one in plain["history"]),
-            PhaseState(**{part.name: plain[part.name] for part in fields(PhaseState)}),
+            # before version 2 there is no `within`
+            PhaseState(**{part.name: plain[part.name] for part in fields(PhaseState) if part.name in plain}),
         )
+
+
+Watch = Callable[[int, Callable[[], TrialState]], None]
+"""Looks up from training after each batch, on every rank alike: told how many of the epoch's batches are done, and what
+takes the state from which the trial continues there (on every rank, at once)."""
 
 
 def run_trial(
@@ -96,6 +102,7 @@ def run_trial(
     replay_from: int | None = None,
     written_by: str | None = None,
     task: Task | None = None,
+    watch: Watch | None = None,
 ) -> Iterator[Report]:
     """Train and evaluate one trial.
 
@@ -112,6 +119,7 @@ def run_trial(
             population goes on from its parent's.
         task: The task under this configuration, with data at hand and its own device; made from the configuration by
             default.
+        watch: Called after each batch; what it takes is not the trial's time. It ends the trial by raising.
 
     Yields:
         One report after each evaluation. A `search` trial never reads the test split; a `replicate` scores it once, at
@@ -129,7 +137,7 @@ def run_trial(
         state = TrialState.from_plain(plain)
         # a parent's time is not its child's
         trial = _Trial(task, state if written_by is None else replace(state, seconds=0.0))
-    for report in chain(() if replay_from is None else trial.replay(replay_from), trial.run()):
+    for report in chain(() if replay_from is None else trial.replay(replay_from), trial.run(watch)):
         with trial.clock.paused():
             yield report
 
@@ -143,17 +151,19 @@ class _Clock:
 
     def __init__(self, seconds: float = 0.0) -> None:
         self._started = time.monotonic() - seconds
+        self._paused: float | None = None
 
     def seconds(self) -> float:
         """Seconds computed so far."""
-        return time.monotonic() - self._started
+        return (time.monotonic() if self._paused is None else self._paused) - self._started
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """Leave out the time of a `with` block once it is over."""
-        before = time.monotonic()
+        """Stand still for the length of a `with` block."""
+        self._paused = before = time.monotonic()
         yield
         self._started += time.monotonic() - before
+        self._paused = None
 
 
 class _Trial:
@@ -180,11 +190,16 @@ class _Trial:
             self.history += state.history
             self.clock = _Clock(state.seconds)
 
-    def run(self) -> Iterator[Report]:
+    def run(self, watch: Watch | None = None) -> Iterator[Report]:
         """Do everything that is left to do."""
+        def between(batches: int) -> None:
+            if watch is not None:
+                with self.clock.paused():
+                    watch(batches, self.state)
+
         last = LAST[self.task.config.stage]
         while not (self.history and self.history[-1].final):
-            for evaluation in self.phase.run():
+            for evaluation in self.phase.run(between):
                 if self.task.config.adopts and self.phase.name == "pretrain":  # nothing was computed to get there
                     self.clock = _Clock()
                 yield self._report(evaluation, final=evaluation.last and self.phase.name == last)

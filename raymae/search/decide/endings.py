@@ -12,7 +12,7 @@ from raymae.search.decide.algorithms import EndStatus
 from raymae.search.decide.gate import Gate
 from raymae.search.decide.searches import Searches
 from raymae.search.decide.trials import Trial, Trials
-from raymae.search.messages import NOT_STARTED
+from raymae.search.messages import LEFT_OPEN
 
 
 @dataclass(frozen=True)
@@ -91,6 +91,6 @@ class Endings:
 def _end_of(trial: Trial, cut_short: bool) -> EndStatus | None:
     """How a trial that runs no more has ended; None if the next run of the sweep goes on with it."""
     final = trial.last is not None and trial.last.final
-    if trial.error == NOT_STARTED or (trial.error is None and not final and cut_short):
+    if trial.error in LEFT_OPEN or (trial.error is None and not final and cut_short):
         return None
     return "failed" if trial.error is not None else "completed" if final else "stopped"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
-from raymae.search.messages import NOT_STARTED, Job, Message
+from raymae.search.messages import HANDED_BACK, NOT_STARTED, Job, Message
 
 Reply = Literal["go on", "stop", "leave"]  # to a worker that has delivered a message
 GO_ON: Reply = "go on"
@@ -108,6 +108,7 @@ class Mailbox:
         self._slots: dict[str, _Slot] = {}
         self._nodes = nodes
         self._allowed: int | None = None
+        self._ending = False
 
     def _slot(self, name: str) -> _Slot:
         return self._slots.setdefault(name, _Slot())
@@ -199,6 +200,10 @@ class Mailbox:
                     slot.outbox = Message.failed(slot.job, NOT_STARTED)
                     slot.job, slot.serial = None, slot.serial + 1
                     slot.changed.notify_all()
+
+    async def recall(self) -> None:
+        """Have all jobs handed back from inside their epochs, to be gone on with in another run of the sweep."""
+        self._ending = True
 
     async def close(self, name: str) -> None:
         """No more jobs: the group's serve loop returns."""
@@ -309,8 +314,38 @@ class Mailbox:
             slot.held = slot.job is not None and self._too_many()
             if slot.job is None or not (slot.held or self._nodes().going & slot.nodes):
                 return GO_ON
-            slot.serial += 1
-            slot.job = slot.job.once_more()
-            slot.taken, slot.outbox = False, None
-            slot.changed.notify_all()
+            self._hand_out_again(slot, slot.job)
             return LEAVE
+
+    async def ask(self, name: str, serial: int) -> Reply:
+        """What becomes of a job between its reports: `STOP` when nobody waits for it, `LEAVE` when its state should be
+        saved and the job handed back."""
+        slot = self._slot(name)
+        if slot.closed or slot.serial != serial or slot.job is None:
+            return STOP
+        return LEAVE if self._ending or self._nodes().going & slot.nodes else GO_ON
+
+    async def hand_back(self, name: str, serial: int) -> Reply:
+        """Take back a job whose state has been saved inside an epoch.
+
+        Returns:
+            `LEAVE` when it waits for the group's next incarnation elsewhere; `STOP` when another run of the sweep goes
+            on with it, or nobody waits for it.
+        """
+        slot = self._slot(name)
+        async with slot.changed:
+            if slot.closed or slot.serial != serial or slot.job is None:
+                return STOP
+            if not self._ending:
+                self._hand_out_again(slot, slot.job)
+                return LEAVE
+            slot.outbox = Message.failed(slot.job, HANDED_BACK)
+            slot.job, slot.serial = None, slot.serial + 1
+            slot.changed.notify_all()
+            return STOP
+
+    def _hand_out_again(self, slot: _Slot, job: Job) -> None:
+        """Let a job wait for the group's next incarnation."""
+        slot.serial += 1
+        slot.job, slot.taken, slot.outbox = job.once_more(), False, None
+        slot.changed.notify_all()

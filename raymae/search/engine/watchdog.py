@@ -14,13 +14,15 @@ if TYPE_CHECKING:
     from raymae.search.engine.slots import Slots
 
 SILENCE_S = 120.0
+LOOK_S = 2.0
 
 
 @contextmanager
 def watched(conductor: Conductor, slots: Slots, *, silence_s: float = SILENCE_S) -> Iterator[None]:
     """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
 
-    A sweep that is over does not wait for workers that have not come: a node might never be had.
+    A sweep that is over does not wait for workers that have not come: a node might never be had. One that was
+    interrupted has its trials handed back from inside long epochs.
 
     Args:
         conductor: Its `last_event` is the time of the last report or end.
@@ -33,6 +35,8 @@ def watched(conductor: Conductor, slots: Slots, *, silence_s: float = SILENCE_S)
         nonlocal limit
         if conductor.is_over():
             slots.keeper.stop_waiting.remote()
+        if conductor.interrupted:
+            slots.keeper.recall.remote()
         silent = conductor.clock() - conductor.last_event
         if silent < silence_s:
             limit = silence_s
@@ -40,7 +44,7 @@ def watched(conductor: Conductor, slots: Slots, *, silence_s: float = SILENCE_S)
             limit = 2 * silent
             conductor.warn(f"no report for {duration(silent)}: {explain(slots.keeper)}")
 
-    with repeatedly(look, silence_s / 8, "watchdog"):
+    with repeatedly(look, min(LOOK_S, silence_s / 8), "watchdog"):
         yield
 
 

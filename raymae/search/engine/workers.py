@@ -9,8 +9,10 @@ from __future__ import annotations
 import math
 import os
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing
 from dataclasses import dataclass, fields
+from functools import partial
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +23,7 @@ from raymae.inference.encoders import EncoderShelf
 from raymae.results.store.shelf import PATIENCE_S
 from raymae.search.checkpoints import TrialFiles
 from raymae.search.engine.mailbox import LEAVE, STOP
+from raymae.search.engine.watch import Reclaimed, Unwanted, Watch
 from raymae.search.messages import Job, Message, Worker
 from raymae.spec.trial import ReportData
 
@@ -40,6 +43,7 @@ class GroupOptions:
         storage: Local folder for Ray Train's own bookkeeping.
         report_timeout_s: A trial whose next report takes longer is failed and its workers are replaced; None waits.
         recycle_after: The workers are replaced after so many trials; 0 is never.
+        checkpoint_s: Seconds after which the state of a trial is written inside an epoch; 0 is never.
     """
 
     workers: int
@@ -48,10 +52,7 @@ class GroupOptions:
     storage: str
     report_timeout_s: float | None = None
     recycle_after: int = 0
-
-
-class Reclaimed(Exception):  # noqa: N818
-    """Not an error: a machine of the group is taken away, and the group starts again elsewhere."""
+    checkpoint_s: float = 0.0
 
 
 class Recycled(Exception):  # noqa: N818
@@ -96,7 +97,7 @@ class WorkerGroup:
         trainer = self._trainer_class(
             serve,
             train_loop_config={"slot": self._slot, "mailbox": self._mailbox, "recycle_after": options.recycle_after,
-                               "threads": max(1, int(options.cpus_per_worker))},
+                               "checkpoint_s": options.checkpoint_s, "threads": max(1, int(options.cpus_per_worker))},
             scaling_config=ScalingConfig(
                 num_workers=options.workers, use_gpu=options.gpus_per_worker > 0, resources_per_worker=resources
             ),
@@ -150,25 +151,54 @@ def serve(config: dict[str, Any]) -> None:
             return
         serial, job = taken
         print(f"{job.trial_id} (arm {job.config.arm}, attempt {job.attempt}) begins", flush=True)  # in the actor's log
-        for message in run_job(job, rank):
-            reply = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
-            if reply == LEAVE:
-                raise Reclaimed("its place is taken away; the trial goes on elsewhere, or later, from the report just "
-                                "made")
-            if reply == STOP:
-                break
+        files = TrialFiles(job.root, job.trial_id)
+        watch = _watch(config, files, serial, (rank, world), agree)
+        with closing(files), closing(run_job(job, rank, files, watch)) as messages:
+            for message in messages:
+                reply = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
+                if reply == LEAVE:
+                    raise Reclaimed("its place is taken away; the trial goes on elsewhere, or later, from the report "
+                                    "just made")
+                if reply == STOP:
+                    break
         done += 1
         if done == config["recycle_after"]:
             raise Recycled(f"replaced after {done} trials")
 
 
-def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
+def _watch(
+    config: dict[str, Any], files: TrialFiles, serial: int, ranks: tuple[int, int], agree: Callable[[Any], Any]
+) -> Watch | None:
+    """What looks after a trial inside its epochs, where the sweep file has it so."""
+    slot, mailbox = config["slot"], config["mailbox"]
+    if not config["checkpoint_s"]:
+        return None
+
+    def leave() -> Any:
+        files.settle()
+        return ray.get(mailbox.hand_back.remote(slot, serial))
+
+    return Watch(ranks, agree, ask=lambda: ray.get(mailbox.ask.remote(slot, serial)), keep=files.keep_state,
+                 leave=leave, checkpoint_s=config["checkpoint_s"])
+
+
+def run_job(
+    job: Job, rank: int = 0, files: TrialFiles | None = None, watch: Watch | None = None
+) -> Generator[Message, None, None]:
     """Run one trial, as messages: one per report, the last one `final`; a failure is one, too.
 
-    A checkpoint is written before each report is handed over. A later attempt continues from it and repeats the reports
-    that nobody has recorded; a damaged checkpoint only costs the work before it.
+    A checkpoint is written, or has been begun, before each report is handed over. A later attempt continues from the
+    latest there is and repeats the reports that nobody has recorded; a damaged or missing one only costs the work
+    before it.
+
+    Args:
+        job: The trial.
+        rank: This process's.
+        files: Keep what it leaves.
+        watch: Looks after it inside its epochs.
 
     Raises:
+        Reclaimed: See `Watch`.
         Exception: Anything unexpected, after its message, so that Ray Train replaces the group.
     """
     import torch
@@ -177,11 +207,11 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
     from raymae.train.device import describe_device, isolated, pick_device
 
     device = pick_device()
-    files = TrialFiles(job.root, job.trial_id)
+    files = files or TrialFiles(job.root, job.trial_id)
     worker = Worker(os.uname().nodename, os.getpid(), describe_device(device))
     try:
         with isolated():
-            for report in _reports(job, device, files):
+            for report in _reports(job, device, files, watch):
                 if report.step < job.next_step:
                     continue  # trained again for want of a checkpoint; recorded already
                 warning = None
@@ -192,7 +222,13 @@ def run_job(job: Job, rank: int = 0) -> Iterator[Message]:
                     found = (files.keep_scores(report, job.config), _keep_model(job, report),
                              files.keep(report, job.milestones))
                     warning = "; ".join(filter(None, found)) or None
+                if watch is not None:
+                    watch.kept()
                 yield Message(job.trial_id, job.attempt, _sent(report), worker=worker, warning=warning)
+    except Reclaimed:
+        raise
+    except Unwanted:
+        return
     except EncoderError as error:
         yield Message.failed(job, str(error), worker, lost_encoder=True)
     except RayMAEError as error:
@@ -231,7 +267,7 @@ def _sent(report: Report) -> ReportData:
     return ReportData(**{field.name: getattr(report, field.name) for field in fields(ReportData)})
 
 
-def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Report]:
+def _reports(job: Job, device: torch.device, files: TrialFiles, watch: Watch | None) -> Iterator[Report]:
     """The trial from the best place there is: its own checkpoint, its parent's, or the start.
 
     A parent's state at the epoch where its child changed parameters is what the child's own training from the start
@@ -239,12 +275,12 @@ def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Repo
     """
     from raymae.train.trial import run_trial
 
-    config, parent = job.config, job.parent
+    config, parent, run = job.config, job.parent, partial(run_trial, job.config, device=device, watch=watch)
     if job.attempt:
         with files.latest() as checkpoint:
             if checkpoint is not None:
                 try:
-                    yield from run_trial(config, device=device, resume=checkpoint, replay_from=job.next_step)
+                    yield from run(resume=checkpoint, replay_from=job.next_step)
                 except CheckpointError:
                     files.remove()
                 else:
@@ -253,7 +289,7 @@ def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Repo
         with TrialFiles(job.root, parent.trial_id).milestone(parent.epoch) as checkpoint:
             if checkpoint is not None:
                 try:
-                    yield from run_trial(config, device=device, resume=checkpoint, written_by=parent.config_id)
+                    yield from run(resume=checkpoint, written_by=parent.config_id)
                 except CheckpointError:
                     pass
                 else:
@@ -265,4 +301,4 @@ def _reports(job: Job, device: torch.device, files: TrialFiles) -> Iterator[Repo
             encoder = shelf.load(job.encoder.encoder_id)
         elif config.weights:
             given = shelf.given(config.weights)
-    yield from run_trial(config, device=device, encoder=encoder, given=given)
+    yield from run(encoder=encoder, given=given)
