@@ -22,7 +22,6 @@ from raymae.train.checkpoint import save_checkpoint
 from raymae.train.trial import TrialState
 
 
-
 class Left(Exception):  # noqa: N818
     """Training was left."""
 

@@ -13,6 +13,8 @@ if TYPE_CHECKING:
 
 LOOK_S = 3.0  # between two looks: Google tells a machine 30 s ahead, of which the watcher has used some
 
+SOON = 8  # batches of an epoch before which several ranks look, however many they agreed upon in the one before
+
 
 class Reclaimed(Exception):  # noqa: N818
     """Not an error: a machine of the group is taken away, and the group starts again elsewhere."""
@@ -46,7 +48,7 @@ class Watch:
         (self._rank, self._world), self._agree = ranks, agree
         self._ask, self._keep, self._leave, self._checkpoint_s, self._clock = ask, keep, leave, checkpoint_s, clock
         self._looked = self._kept_at = clock()
-        self._every = self._left = 1
+        self._left, self._since = 1, 0  # batches to the next look, and since the last one
         self._fresh = True
 
     def kept(self) -> None:
@@ -63,6 +65,9 @@ class Watch:
         if self._fresh and batches > 1 and self._rank == 0:
             print(f"goes on inside an epoch, of which {batches - 1} batches are done", flush=True)  # in the actor's log
         self._fresh = False
+        if batches == 1:  # batches of another phase may take longer
+            self._left = min(self._left, SOON)
+        self._since += 1
         self._left -= 1
         if self._left > 0 or (self._world == 1 and self._clock() - self._looked < LOOK_S):
             return
@@ -82,9 +87,9 @@ class Watch:
     def _look(self) -> tuple[Reply, bool, int]:
         """What becomes of the trial, whether a checkpoint is due, and after how many batches to look again."""
         now = self._clock()
+        fitting = 1
         if self._world > 1:
-            per_batch = (now - self._looked) / self._every
-            fitting = int(LOOK_S / per_batch) if per_batch > 0 else 2 * self._every
-            self._every = max(1, min(fitting, 2 * self._every))
-        self._looked = now
-        return self._ask(), now - self._kept_at >= self._checkpoint_s, self._every
+            took = max(now - self._looked, 1e-9)
+            fitting = max(1, min(int(LOOK_S / took * self._since), 2 * self._since))
+        self._looked, self._since = now, 0
+        return self._ask(), now - self._kept_at >= self._checkpoint_s, fitting

@@ -153,7 +153,7 @@ def serve(config: dict[str, Any]) -> None:
         print(f"{job.trial_id} (arm {job.config.arm}, attempt {job.attempt}) begins", flush=True)  # in the actor's log
         files = TrialFiles(job.root, job.trial_id)
         watch = _watch(config, files, serial, (rank, world), agree)
-        with closing(files), closing(run_job(job, rank, files, watch)) as messages:
+        with closing(run_job(job, rank, files, watch)) as messages:  # what it has begun to write is on storage then
             for message in messages:
                 reply = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
                 if reply == LEAVE:
@@ -194,7 +194,7 @@ def run_job(
     Args:
         job: The trial.
         rank: This process's.
-        files: Keep what it leaves.
+        files: Keep what it leaves; closed at the end.
         watch: Looks after it inside its epochs.
 
     Raises:
@@ -237,6 +237,7 @@ def run_job(
         yield Message.failed(job, f"{type(error).__name__}: {error}", worker)
         raise
     finally:
+        files.close()
         if device.type == "cuda":
             torch.cuda.empty_cache()
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from raymae.search.engine.mailbox import GO_ON, LEAVE, MAX_ATTEMPTS, MAX_FRUITLESS, STOP, Mailbox, NodeStates
-from raymae.search.messages import NOT_STARTED, Job, Message
+from raymae.search.messages import HANDED_BACK, NOT_STARTED, Job, Message
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import ReportData, TrialConfig, TrialData
 
@@ -183,5 +183,56 @@ def test_a_group_that_is_held_back_and_closed_never_starts():
         await mailbox.close("slot")
         with pytest.raises(RuntimeError, match="not needed any more"):
             mailbox.may_start("slot")
+
+    asyncio.run(scene())
+
+
+def test_a_job_is_handed_back_from_inside_an_epoch_where_its_machine_goes():
+    async def scene():
+        states = NodeStates(frozenset({"here", "there"}))
+        mailbox = Mailbox(lambda: states)
+        await mailbox.assign("slot", job("t"))
+        serial, _ = await mailbox.take("slot", await mailbox.hello("slot", [], nodes=frozenset({"here"})))
+        assert await mailbox.ask("slot", serial) == GO_ON
+        states = NodeStates(frozenset({"here", "there"}), going=frozenset({"here"}))
+        assert await mailbox.ask("slot", serial) == LEAVE
+        assert await mailbox.ask("slot", serial) == LEAVE, "asking changes nothing"
+        assert await mailbox.hand_back("slot", serial) == LEAVE
+        assert await mailbox.ask("slot", serial) == await mailbox.hand_back("slot", serial) == STOP, "it is over here"
+        life = await mailbox.hello("slot", [], nodes=frozenset({"there"}))
+        serial, taken = await mailbox.take("slot", life)
+        assert (taken.attempt, taken.next_step) == (1, 0)
+        assert await mailbox.ask("slot", serial) == GO_ON
+
+    asyncio.run(scene())
+
+
+def test_jobs_are_handed_back_from_inside_an_epoch_for_another_run_of_the_sweep():
+    async def scene():
+        mailbox = Mailbox()
+        await mailbox.assign("slot", job("t"))
+        serial, _ = await mailbox.take("slot", await mailbox.hello("slot", []))
+        await mailbox.recall()
+        await mailbox.recall()
+        assert await mailbox.ask("slot", serial) == LEAVE
+        assert await mailbox.hand_back("slot", serial) == STOP, "the workers need not go"
+        ended = await asyncio.wait_for(mailbox.collect("slot"), 5)
+        assert (ended.trial_id, ended.final, ended.failure) == ("t", True, HANDED_BACK)
+
+    asyncio.run(scene())
+
+
+def test_a_job_that_nobody_waits_for_is_left_inside_its_epoch():
+    async def scene():
+        mailbox = Mailbox()
+        await mailbox.assign("slot", job("t"))
+        serial, _ = await mailbox.take("slot", await mailbox.hello("slot", []))
+        assert await mailbox.ask("slot", serial) == GO_ON
+        await mailbox.abandon("slot")
+        assert await mailbox.ask("slot", serial) == STOP
+        await mailbox.assign("slot", job("u"))
+        serial, _ = await mailbox.take("slot", 1)
+        await mailbox.close("slot")
+        assert await mailbox.ask("slot", serial) == STOP
 
     asyncio.run(scene())
