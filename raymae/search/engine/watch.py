@@ -48,7 +48,8 @@ class Watch:
         (self._rank, self._world), self._agree = ranks, agree
         self._ask, self._keep, self._leave, self._checkpoint_s, self._clock = ask, keep, leave, checkpoint_s, clock
         self._looked = self._kept_at = clock()
-        self._left, self._since = 1, 0  # batches to the next look, and since the last one
+        self._left = 1  # batches to the next look
+        self._since, self._paced = 0, self._looked  # batches of this epoch since the last look, and since when
         self._fresh = True
 
     def kept(self) -> None:
@@ -65,9 +66,9 @@ class Watch:
         if self._fresh and batches > 1 and self._rank == 0:
             print(f"goes on inside an epoch, of which {batches - 1} batches are done", flush=True)  # in the actor's log
         self._fresh = False
-        if batches == 1:  # batches of another phase may take longer
-            self._left = min(self._left, SOON)
         self._since += 1
+        if batches == 1:  # batches of another phase may take longer
+            self._left, self._since, self._paced = min(self._left, SOON), 0, self._clock()
         self._left -= 1
         if self._left > 0 or (self._world == 1 and self._clock() - self._looked < LOOK_S):
             return
@@ -89,7 +90,8 @@ class Watch:
         now = self._clock()
         fitting = 1
         if self._world > 1:
-            took = max(now - self._looked, 1e-9)
+            took = max(now - self._paced, 1e-9)
             fitting = max(1, min(int(LOOK_S / took * self._since), 2 * self._since))
-        self._looked, self._since = now, 0
+        self._looked = self._paced = now
+        self._since = 0
         return self._ask(), now - self._kept_at >= self._checkpoint_s, fitting
