@@ -15,12 +15,16 @@ from raymae.tasks.base import Loss
 from raymae.tasks.forecasting.schema import SCHEMA, ForecastingParams
 from raymae.tasks.forecasting.task import Forecasting
 
+SLOW_S = 0.1  # of a batch
+LATE = 70  # the batch at which a trial dies
+
 
 class OddParams(ForecastingParams):
     """One more parameter."""
 
-    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy", "untidy"] = param(
-        "none", "what goes wrong: the data cannot be read, or something happens in the second epoch"
+    mishap: Literal["none", "hang", "raise", "die", "die-once", "unreadable", "greedy", "untidy", "slow",
+                    "slow-die"] = param(
+        "none", "what goes wrong: data that cannot be read, something in the second epoch, batches that take their time"
     )
     scene: str = param("", "a file that remembers who has died")
 
@@ -38,10 +42,21 @@ class Odd(Forecasting):
 
     def finetune_loss(self, model: nn.Module, batch: dict[str, Tensor]) -> Loss:
         self.calls += 1
+        if self.params.mishap.startswith("slow") and self.config.stage == "search":
+            self._take_time()
         soon = self.params.mishap in ("die", "greedy")  # in the first epoch: no checkpoint helps
         if self.calls > (5 if soon else 40) and self.config.stage == "search":
             self._go_wrong()
         return super().finetune_loss(model, batch)
+
+    def _take_time(self) -> None:
+        """Tell which process trains a batch, and die once, late in the first epoch."""
+        time.sleep(SLOW_S)
+        with open(f"{self.params.scene}.batches", "a") as file:
+            print(os.getpid(), file=file)
+        if self.params.mishap == "slow-die" and self.calls == LATE and not os.path.exists(self.params.scene):
+            open(self.params.scene, "w").close()
+            os._exit(1)
 
     def _go_wrong(self) -> Any:
         match self.params.mishap:
