@@ -311,11 +311,7 @@ class Mailbox:
             )
             if slot.closed or slot.serial != serial:
                 return STOP
-            slot.held = slot.job is not None and self._too_many()
-            if slot.job is None or not (slot.held or self._nodes().going & slot.nodes):
-                return GO_ON
-            self._hand_out_again(slot, slot.job)
-            return LEAVE
+            return GO_ON if slot.job is None else self._leave(slot, slot.job)
 
     async def ask(self, name: str, serial: int) -> Reply:
         """What becomes of a job between its reports: `STOP` when nobody waits for it, `LEAVE` when its state should be
@@ -323,29 +319,35 @@ class Mailbox:
         slot = self._slot(name)
         if slot.closed or slot.serial != serial or slot.job is None:
             return STOP
-        return LEAVE if self._ending or self._nodes().going & slot.nodes else GO_ON
+        leaves = self._ending or self._too_many() or self._nodes().going & slot.nodes
+        return LEAVE if leaves else GO_ON
 
     async def hand_back(self, name: str, serial: int) -> Reply:
         """Take back a job whose state has been saved inside an epoch.
 
         Returns:
-            `LEAVE` when it waits for the group's next incarnation elsewhere; `STOP` when another run of the sweep goes
-            on with it, or nobody waits for it.
+            `LEAVE` when it waits for the group's next incarnation, elsewhere or later; `STOP` when another run of the
+            sweep goes on with it, or nobody waits for it; `GO_ON` when another group has given its place meanwhile.
         """
         slot = self._slot(name)
         async with slot.changed:
             if slot.closed or slot.serial != serial or slot.job is None:
                 return STOP
+            slot.fruitless = 0
             if not self._ending:
-                self._hand_out_again(slot, slot.job)
-                return LEAVE
+                return self._leave(slot, slot.job)
             slot.outbox = Message.failed(slot.job, HANDED_BACK)
             slot.job, slot.serial = None, slot.serial + 1
             slot.changed.notify_all()
             return STOP
 
-    def _hand_out_again(self, slot: _Slot, job: Job) -> None:
-        """Let a job wait for the group's next incarnation."""
+    def _leave(self, slot: _Slot, job: Job) -> Reply:
+        """Whether a group whose job's state is saved gives its place back: the job then waits for its next
+        incarnation."""
+        slot.held = self._too_many()
+        if not (slot.held or self._nodes().going & slot.nodes):
+            return GO_ON
         slot.serial += 1
         slot.job, slot.taken, slot.outbox = job.once_more(), False, None
         slot.changed.notify_all()
+        return LEAVE

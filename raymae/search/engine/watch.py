@@ -17,7 +17,7 @@ SOON = 8  # batches of an epoch before which several ranks look, however many th
 
 
 class Reclaimed(Exception):  # noqa: N818
-    """Not an error: a machine of the group is taken away, and the group starts again elsewhere."""
+    """Not an error: the group's place is taken away, and the group starts again elsewhere or later."""
 
 
 class Unwanted(Exception):  # noqa: N818
@@ -60,7 +60,7 @@ class Watch:
         """See `raymae.train.trial.Watch`.
 
         Raises:
-            Reclaimed: A machine goes; the trial's state is kept, and the trial waits for workers elsewhere.
+            Reclaimed: The place goes; the trial's state is kept, and the trial waits for workers elsewhere, or later.
             Unwanted: Nobody waits for the trial.
         """
         if self._fresh and batches > 1 and self._rank == 0:
@@ -82,8 +82,10 @@ class Watch:
             self.kept()
         if reply == LEAVE:
             reply = self._agree(self._leave() if self._rank == 0 else None)
-            raise Reclaimed("its machine is taken away; the trial goes on elsewhere, from inside its epoch"
-                            ) if reply == LEAVE else Unwanted
+            if reply == LEAVE:
+                raise Reclaimed("its place is taken away; the trial goes on elsewhere, or later, from inside its epoch")
+            if reply == STOP:
+                raise Unwanted
 
     def _look(self) -> tuple[Reply, bool, int]:
         """What becomes of the trial, whether a checkpoint is due, and after how many batches to look again."""

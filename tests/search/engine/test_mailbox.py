@@ -236,3 +236,36 @@ def test_a_job_that_nobody_waits_for_is_left_inside_its_epoch():
         assert await mailbox.ask("slot", serial) == STOP
 
     asyncio.run(scene())
+
+
+def test_a_place_that_another_sweep_wants_is_given_back_from_inside_an_epoch_and_no_more_than_it_wants():
+    async def scene():
+        mailbox = Mailbox()
+        serials = {}
+        for name in ("one", "two"):
+            await mailbox.assign(name, job(name))
+            serials[name], _ = await mailbox.take(name, await mailbox.hello(name, []))
+        await mailbox.allow(1)
+        assert [await mailbox.ask(name, serials[name]) for name in ("one", "two")] == [LEAVE, LEAVE]
+        assert await mailbox.hand_back("two", serials["two"]) == LEAVE, "the first whose state is saved"
+        assert await mailbox.hand_back("one", serials["one"]) == GO_ON
+        assert await mailbox.ask("one", serials["one"]) == GO_ON
+        assert (mailbox.may_start("one"), mailbox.may_start("two")) == (True, False)
+
+    asyncio.run(scene())
+
+
+def test_a_trial_that_is_often_handed_back_inside_one_epoch_is_not_given_up():
+    async def scene():
+        mailbox = Mailbox()
+        await mailbox.assign("slot", job("t"))
+        for attempt in range(3 * MAX_FRUITLESS):
+            await mailbox.allow(None)
+            life = await mailbox.hello("slot", [])
+            assert life == attempt + 1
+            serial, taken = await mailbox.take("slot", life)
+            assert taken.attempt == attempt
+            await mailbox.allow(0)
+            assert await mailbox.hand_back("slot", serial) == LEAVE
+
+    asyncio.run(scene())

@@ -124,6 +124,16 @@ def test_a_trial_that_nobody_waits_for_ends(reply: Reply, left: Reply, said: int
     assert len(scene.said) == said
 
 
+def test_a_trial_goes_on_where_another_has_given_its_place_meanwhile() -> None:
+    scene = Scene(2, left=GO_ON)
+    scene.reply = LEAVE
+    scene.batch(1, LOOK_S)
+    assert scene.said == ["state of rank 0 after 1", "leave"]
+    scene.reply = GO_ON
+    scene.train(range(2, 20), LOOK_S)
+    assert len(scene.said) == 2
+
+
 def test_a_report_s_checkpoint_counts() -> None:
     scene = Scene(checkpoint_s=10.0)
     for number in range(1, 500):
