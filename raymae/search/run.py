@@ -28,7 +28,7 @@ from raymae.search.decide.resume import restore, warm_start
 from raymae.search.engine.charges import NodePrices, Prices, charged, nodes_up
 from raymae.search.engine.connection import Cluster, connected
 from raymae.search.engine.interrupt import interruptible
-from raymae.search.engine.mailbox import ClusterNodes
+from raymae.search.engine.places import ClusterNodes
 from raymae.search.engine.sharing import LIFE, NAMESPACE, Rival, shared
 from raymae.search.engine.watchdog import watched
 from raymae.search.environment import describe_environment

@@ -145,7 +145,8 @@ def simulated(slots: int, life: int) -> Any:
     import ray
 
     from raymae.search.engine.keeper import Keeper
-    from raymae.search.engine.mailbox import STOP, NodeStates
+    from raymae.search.engine.mailbox import STOP
+    from raymae.search.engine.places import NodeStates
     from raymae.search.engine.workers import GroupOptions
     from raymae.search.messages import Job, Message
     from raymae.spec.trial import ReportData
@@ -186,7 +187,7 @@ def waiting_groups(scratch: str, number: int) -> dict[str, float]:
     import ray
 
     from raymae.search.engine.keeper import Keeper
-    from raymae.search.engine.mailbox import NodeStates
+    from raymae.search.engine.places import NodeStates
     from raymae.search.engine.workers import GroupOptions
 
     class Measured(Keeper):

@@ -14,7 +14,8 @@ from typing import Any
 
 import ray
 
-from raymae.search.engine.mailbox import Mailbox, NodeStates
+from raymae.search.engine.mailbox import Mailbox
+from raymae.search.engine.places import NodeStates
 from raymae.search.engine.workers import GroupOptions, WorkerGroup
 from raymae.search.messages import Job, Message
 

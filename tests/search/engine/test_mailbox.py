@@ -6,7 +6,8 @@ import asyncio
 
 import pytest
 
-from raymae.search.engine.mailbox import GO_ON, LEAVE, MAX_ATTEMPTS, MAX_FRUITLESS, STOP, Mailbox, NodeStates
+from raymae.search.engine.mailbox import GO_ON, LEAVE, MAX_ATTEMPTS, MAX_FRUITLESS, STOP, Mailbox
+from raymae.search.engine.places import NodeStates
 from raymae.search.messages import HANDED_BACK, NOT_STARTED, Job, Message
 from raymae.spec.sweep import DataSpec
 from raymae.spec.trial import ReportData, TrialConfig, TrialData

@@ -12,7 +12,7 @@ from ray.tune.execution import tune_controller
 
 from raymae.search.engine import keeper as keeper_module
 from raymae.search.engine.keeper import Keeper
-from raymae.search.engine.mailbox import NodeStates
+from raymae.search.engine.places import NodeStates
 from raymae.search.engine.slots import Slots, placed
 from raymae.search.engine.workers import GroupOptions
 
