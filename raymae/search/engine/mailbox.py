@@ -8,12 +8,11 @@ may compute report k + 1 while Tune decides about report k, and learns the decis
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from raymae.search.engine.places import NodeStates, Slot, Slots
+from raymae.search.engine.places import NodeStates, Slots
 from raymae.search.messages import HANDED_BACK, NOT_STARTED, Job, Message
 
 Reply = Literal["go on", "stop", "leave"]  # to a worker that has delivered a message
@@ -65,20 +64,8 @@ class Mailbox:
         """
         slot = self._slots[name]
         async with slot.changed:
-            ready = lambda: slot.outbox is not None or slot.error is not None  # noqa: E731
-            # the clock starts when workers have the job: a cluster may boot nodes for minutes before, and workers that
-            # died under it are replaced meanwhile
-            since = asyncio.get_running_loop().time()
-            while not ready():
-                if not slot.taken:
-                    await slot.changed.wait_for(lambda: slot.taken or ready())
-                    continue
-                since = max(since, slot.taken_at)
-                left = None if timeout is None else since + timeout - asyncio.get_running_loop().time()
-                if left is not None and left <= 0:
-                    return None
-                with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(slot.changed.wait(), left)
+            if not await slot.comes(timeout):
+                return None
             if slot.outbox is None:
                 raise RuntimeError(slot.error)
             message, slot.outbox, slot.fruitless = slot.outbox, None, 0
@@ -209,7 +196,7 @@ class Mailbox:
             )
             if slot.closed or slot.serial != serial:
                 return STOP
-            return GO_ON if slot.job is None else self._saved(slot)
+            return LEAVE if slot.job is not None and self._slots.gives_back(slot) else GO_ON
 
     async def ask(self, name: str, serial: int) -> Reply:
         """What becomes of a job between its reports: `STOP` when nobody waits for it, `LEAVE` when its state should be
@@ -232,13 +219,6 @@ class Mailbox:
                 return STOP
             slot.fruitless = 0
             if not self._ending:
-                return self._saved(slot)
+                return LEAVE if self._slots.gives_back(slot) else GO_ON
             slot.end(HANDED_BACK)
             return STOP
-
-    def _saved(self, slot: Slot) -> Reply:
-        """What a group does whose job's state is saved: where it gives its place back, the job waits."""
-        leaves, slot.held = self._slots.must_leave(slot), self._slots.too_many()
-        if leaves:
-            slot.wait_again()
-        return LEAVE if leaves else GO_ON

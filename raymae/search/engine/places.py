@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -82,6 +83,29 @@ class Slot:
     life: int = 0
     held: bool = False
 
+    async def comes(self, timeout: float | None) -> bool:
+        """Wait for a message, or the group's end; False if it took too long. Holds `changed`.
+
+        Args:
+            timeout: Seconds once workers have the job: a cluster may boot nodes for minutes before, and workers that
+                died under it are replaced meanwhile. None waits for ever.
+        """
+        def ready() -> bool:
+            return self.outbox is not None or self.error is not None
+
+        since = asyncio.get_running_loop().time()
+        while not ready():
+            if not self.taken:
+                await self.changed.wait_for(lambda: self.taken or ready())
+                continue
+            since = max(since, self.taken_at)
+            left = None if timeout is None else since + timeout - asyncio.get_running_loop().time()
+            if left is not None and left <= 0:
+                return False
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self.changed.wait(), left)
+        return True
+
     def wait_again(self) -> None:
         """Let the job wait for the group's next incarnation; the one that had it is not listened to."""
         assert self.job is not None
@@ -150,3 +174,11 @@ class Slots:
     def must_leave(self, slot: Slot) -> bool:
         """Whether a machine of a group will be taken away, or a group too many holds its place."""
         return bool(self._nodes().going & slot.nodes) or self.too_many()
+
+    def gives_back(self, slot: Slot) -> bool:
+        """Whether a group whose job's state is saved gives its place back; the job then waits for its next
+        incarnation."""
+        leaves, slot.held = self.must_leave(slot), self.too_many()
+        if leaves:
+            slot.wait_again()
+        return leaves
