@@ -1,7 +1,7 @@
 """A watcher for one node: when the cloud announces that it takes the machine back, the node is drained.
 
 AWS tells a spot instance two minutes ahead, Google Cloud and Azure half a minute. A drained node gets no new work, and
-trials on it hand themselves back at their next report; see `raymae.search.engine.workers`. Started by the cluster
+trials on it hand themselves back, inside an epoch if need be; see `raymae.search.engine.watch`. Started by the cluster
 files' worker commands:
 
     python -m raymae.launch.spot --cloud aws

@@ -26,7 +26,7 @@ class ResourceSpec(Model):
     recycle_after: int = Field(0, ge=0, description="Replace a group's workers after so many trials; 0 is never.")
     priority: int = Field(
         0, ge=-100, le=100, description="On a cluster that several sweeps share: those of lower priority give this one "
-        "the places it can use, each at its trial's next report, and go on when it ends."
+        "the places it can use, each at its trial's next report or inside a long epoch, and go on when it ends."
     )
 
     @field_validator("gpus_per_worker")
