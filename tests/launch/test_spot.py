@@ -17,7 +17,8 @@ from click.testing import CliRunner
 
 from raymae.launch import spot
 from raymae.launch.spot import Notice, wait_for_notice
-from tests.search.conftest import TIMEOUT_S
+from tests.search.conftest import TIMEOUT_S, check_long
+from tests.search.odd_task import LONG
 
 ROOT = Path(__file__).parents[2]
 
@@ -128,10 +129,17 @@ def test_its_former_place_takes_the_same_options() -> None:
 
 
 @pytest.mark.slow
-def test_a_node_that_is_announced_to_go_hands_its_trial_back_and_nothing_is_trained_twice(small, metadata):
-    small.text = small.text.replace("epochs: 4, pretrain_epochs: 2", "epochs: 20, pretrain_epochs: 2, batch_size: 32")
-    small.text = small.text.replace("arms: [mae, scratch, persistence]", "arms: [scratch]")
-    small.text = small.text.replace("num_trials: 2", "num_trials: 1").replace("replicates: 2", "replicates: 1")
+@pytest.mark.parametrize("epochs", ["short", "long"])
+def test_a_node_that_is_announced_to_go_hands_its_trial_back_and_nothing_is_trained_twice(epochs, small, metadata):
+    batches = small.folder / "scene.batches"
+    if epochs == "long":  # of twenty seconds and more: it goes inside the first
+        small.text = LONG.replace("SCENE", str(small.folder / "scene")).replace("MISHAP", "slow").replace(
+            "label_fraction: 0.1", "label_fraction: 0.3").replace("checkpoint_minutes: 0.001", "checkpoint_minutes: 10")
+    else:
+        small.text = small.text.replace(
+            "epochs: 4, pretrain_epochs: 2", "epochs: 20, pretrain_epochs: 2, batch_size: 32").replace(
+            "arms: [mae, scratch, persistence]", "arms: [scratch]").replace(
+            "num_trials: 2", "num_trials: 1").replace("replicates: 2", "replicates: 1")
     small.more = {"RAY_AUTH_TOKEN": "0" * 32, "RAY_AUTH_MODE": "token"}
     metadata.questions, metadata.when = 10**9, (datetime.now(UTC) + timedelta(hours=1)).isoformat()
     raylets = subprocess.Popen(
@@ -157,7 +165,7 @@ def test_a_node_that_is_announced_to_go_hands_its_trial_back_and_nothing_is_trai
         started.append(watcher)
         process = small.start("--address", address, "--set", "search.max_concurrent=1")
         started.append(process)
-        small.wait_for(lambda: small.num_checkpoints() >= 1, process)
+        small.wait_for(lambda: small.num_checkpoints() >= 1 if epochs == "short" else batches.exists(), process)
         assert watcher.poll() is None, "no notice, no drain"
         assert tell("add") == "done"  # where the trial can go on
         metadata.questions = 0
@@ -173,7 +181,10 @@ def test_a_node_that_is_announced_to_go_hands_its_trial_back_and_nothing_is_trai
         moved = reports[reports["trial_id"] == trials.sort_values("attempt")["trial_id"].iloc[-1]].sort_values("step")
         assert sorted(moved["attempt"]) == list(moved["attempt"]), "it went on; it did not start again"
         assert list(moved["step"]) == list(range(len(moved)))
-        assert small.store.verdict()["complete"]
+        if epochs == "long":
+            check_long(small)
+        else:
+            assert small.store.verdict()["complete"]
     finally:
         for one in started:
             one.kill()

@@ -8,13 +8,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import psutil
 import pytest
 
 from raymae.results.store.store import Store
+from raymae.spec.trial import TrialConfig
 
 TIMEOUT_S = 600
 ROOT = Path(__file__).parents[2]
@@ -171,3 +172,30 @@ def check_complete(store: Store) -> None:
     verdict = store.verdict()
     assert verdict is not None
     assert verdict["complete"]
+
+
+def check_long(sweep: Sweep, most_again: int = 0) -> list[int]:
+    """The one trial of `odd_task.LONG`, which two processes have trained inside its first epoch, is what one would have
+    made of it. Returns how many batches each has trained.
+
+    Args:
+        sweep: The sweep, which has ended.
+        most_again: Batches that may have been trained twice.
+    """
+    from raymae.train import run_trial
+
+    [trial] = sweep.store.trials().to_dict("records")
+    assert (trial["status"], trial["attempt"]) == ("completed", 1)
+    reports = sweep.store.reports().sort_values("step")
+    assert list(zip(reports["step"], reports["attempt"], strict=True)) == [(0, 1), (1, 1)]
+    config = TrialConfig.from_json(sweep.store.configs()[trial["trial_id"]])
+    alone: list[int] = []
+    *_, alive = run_trial(replace(config, params={**config.params, "mishap": "none"}),
+                          watch=lambda batches, state: alone.append(batches))
+    assert trial["val_mse"] == pytest.approx(alive.best["val_mse"], rel=1e-6), "nothing that happened changes it"
+    processes = (sweep.folder / "scene.batches").read_text().split()
+    assert len(alone) <= len(processes) <= len(alone) + most_again
+    counts = [processes.count(process) for process in dict.fromkeys(processes)]
+    assert len(counts) == 2
+    assert counts[0] < max(alone), "inside the first epoch"
+    return counts

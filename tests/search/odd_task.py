@@ -17,6 +17,19 @@ from raymae.tasks.forecasting.task import Forecasting
 
 SLOW_S = 0.1  # of a batch
 LATE = 70  # the batch at which a trial dies
+LONG = """
+name: small
+task: tests.search.odd_task:Odd
+size: debug
+data: {name: ETTh1, if_unavailable: synthetic}
+settings: {scene: SCENE, mishap: MISHAP}
+arms: [scratch]
+space: {lr: {choice: [0.002]}}
+search: {algorithm: grid, num_trials: 1, scheduler: none}
+training: {epochs: 2, label_fraction: 0.1, batch_size: 16}
+replicates: 0
+resources: {checkpoint_minutes: 0.001}
+"""
 
 
 class OddParams(ForecastingParams):
