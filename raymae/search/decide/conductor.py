@@ -137,8 +137,7 @@ class Conductor:
             self.budget.slots = slots
 
     def interrupt(self) -> None:
-        """Propose no more trials, and end those under way at their next report, or inside a long epoch. Safe in a
-        signal handler."""
+        """Propose no more trials, and end those under way at their next report or before. Safe in a signal handler."""
         self.interrupted = True
         self.warn("interrupted: trials under way end at their next report; again to end at once")
 
