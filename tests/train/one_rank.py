@@ -9,8 +9,10 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from unittest.mock import patch
 
 import torch
 import torch.distributed as dist
@@ -52,6 +54,18 @@ def train(config: TrialConfig, path: Path, *, leave: bool = False) -> list[dict[
         return metrics
 
 
+def steps(asked: dict[str, TrialConfig]) -> dict[str, dict[str, torch.Tensor]]:
+    """Take one step of every trial."""
+    return {name: step(config, name.rpartition(" ")[2]) for name, config in asked.items()}
+
+
+@contextmanager
+def by_torch() -> Iterator[None]:
+    """Have gradients averaged as on GPUs, and by nothing else."""
+    with patch.object(epoch, "overlaps", lambda device: True), patch.object(gradients.OneMessage, "__call__", None):
+        yield
+
+
 if __name__ == "__main__":
     rank, world = int(sys.argv[1]), int(sys.argv[2])
     dist.init_process_group("gloo", init_method=f"file://{sys.argv[3]}", rank=rank, world_size=world)
@@ -61,16 +75,13 @@ if __name__ == "__main__":
     trials = {name: train(config, folder / f"{name}.pt") for name, config in asked["trials"].items()}
     for name, config in asked["left"].items():
         trials[f"{name} left"] = train(config, folder / f"{name} left.pt", leave=True)
-    taken = {}
-    for way in ("steps", "overlapped"):
-        epoch.overlaps = lambda device, way=way: way == "overlapped"
-        if way == "overlapped":
-            gradients.OneMessage.__call__ = None  # nobody may use it
-            for name, config in asked[way].items():
-                trials[f"{name} {way}"] = train(config, folder / f"{name} {way}.pt")
-        taken[way] = {name: step(config, name.rpartition(" ")[2]) for name, config in asked["steps"].items()}
+    taken = {"steps": steps(asked["steps"])}
+    with by_torch():
+        for name, config in asked["overlapped"].items():
+            trials[f"{name} overlapped"] = train(config, folder / f"{name} overlapped.pt")
+        taken["overlapped"] = steps(asked["steps"])
     dist.destroy_process_group()
     if rank == 0:
-        for way, steps in taken.items():
-            torch.save(steps, folder / f"{way}.pt")
+        for way, made in taken.items():
+            torch.save(made, folder / f"{way}.pt")
     print(json.dumps(trials))

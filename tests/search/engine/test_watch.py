@@ -21,7 +21,8 @@ class Scene:
     """Ranks that train the same batches, each with a clock of its own, and a mailbox that answers as it is told."""
 
     def __init__(self, world: int = 1, *, checkpoint_s: float = 60.0, left: Reply = LEAVE) -> None:
-        self.now, self.reply, self.said = 0.0, GO_ON, []
+        self.now, self.reply = 0.0, GO_ON
+        self.said: list[Any] = []
         self.asked: list[float] = []
         self.decided: list[Any] = []
         self.places = [0] * world
@@ -42,9 +43,17 @@ class Scene:
 
         self.watches = [
             Watch((rank, world), partial(agree, rank), ask=ask, keep=self.said.append, leave=leave,
-                  checkpoint_s=checkpoint_s, clock=lambda rank=rank: self.now * (1 + 0.5 * rank))
+                  checkpoint_s=checkpoint_s, clock=partial(self.clock, rank))
             for rank in range(world)
         ]
+
+    def state(self, rank: int, number: int) -> Any:
+        """What stands for a trial's state."""
+        return f"state of rank {rank} after {number}"
+
+    def clock(self, rank: int) -> float:
+        """Every rank's runs at a speed of its own."""
+        return self.now * (1 + 0.5 * rank)
 
     def train(self, batches: range, seconds: float) -> None:
         """Train an epoch's batches of so many seconds."""
@@ -57,7 +66,7 @@ class Scene:
         raised = []
         for rank, watch in enumerate(self.watches):
             try:
-                watch(number, lambda rank=rank: f"state of rank {rank} after {number}")  # type: ignore[misc, return-value, arg-type]
+                watch(number, partial(self.state, rank, number))
             except (Reclaimed, Unwanted) as error:
                 raised.append(type(error))
         assert len(raised) in (0, len(self.watches)), "all ranks decide alike"
