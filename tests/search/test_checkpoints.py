@@ -27,7 +27,8 @@ class Storage:
     """Storage that takes its time: what was asked of it, and what lets it go on."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.go, self.asked, self.full = threading.Event(), [], False
+        self.go, self.full = threading.Event(), False
+        self.asked: list[tuple[str, bool]] = []
         written = checkpoint.save_checkpoint
 
         def save(path: Path, state: dict[str, Any]) -> None:

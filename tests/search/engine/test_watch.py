@@ -167,7 +167,8 @@ def plain(messages: Any) -> list[Any]:
 def test_a_job_goes_on_where_it_was_left_inside_an_epoch(large: int, job: Job, monkeypatch: pytest.MonkeyPatch) -> None:
     from raymae.train.gradients import OneMessage
 
-    batches, computed = [], OneMessage.__call__
+    computed = OneMessage.__call__
+    batches: list[int] = []
     monkeypatch.setattr(OneMessage, "__call__", lambda self, part: (batches.append(1), computed(self, part))[1])
     whole = plain(run_job(replace(job, trial_id="whole")))
     in_all, now = len(batches), iter(range(0, 10**6, 10))
