@@ -17,7 +17,7 @@ from raymae.train.checkpoint import num_bytes, save_checkpoint, snapshot
 from raymae.train.trial import TrialState
 
 FEW = {"label_fraction": 0.05}  # of forecasting 609 windows
-CASES = {
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
     "both phases": ("mae", {"pretrain_epochs": 2, "epochs": 2, "freeze_epochs": 1, "pretrain_batch_size": 4000,
                             "batch_size": 200, "dropout": 0.2, "pretrain_dropout": 0.1}),
     "an average": ("scratch", {"epochs": 2, "ema_decay": 0.7, "batch_size": 250, "drop_path": 0.3, "layer_decay": 0.8}),
@@ -143,7 +143,7 @@ def test_a_checkpoint_of_before_is_read(make_config: Callable[..., TrialConfig],
 
 def with_saved(config: TrialConfig, path: Path) -> list[Report]:
     """All reports; the first one's checkpoint is kept."""
-    reports = []
+    reports: list[Report] = []
     for report in run_trial(config):
         if not reports:
             report.save(path)
@@ -169,7 +169,8 @@ def test_a_snapshot_is_what_training_does_not_change() -> None:
         optimiser.step()
 
     step()
-    state = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "best": {"x": 1.0}, "none": []}
+    state: dict[str, Any] = {"model": model.state_dict(), "optimiser": optimiser.state_dict(), "best": {"x": 1.0},
+                             "none": []}
     taken = snapshot(state)
     assert not difference(taken, state)
     assert taken["model"]._metadata == state["model"]._metadata
