@@ -13,6 +13,7 @@ from torch import Generator, Tensor, nn
 from raymae.search.decide.algorithms import grid
 from raymae.search.description import ArmDescription, DataUsed, Description, Start, Tried
 from raymae.search.live.news import receivers
+from raymae.search.live.recorders import recorders
 from raymae.search.plan import Plan, example_config
 from raymae.spec.check import may_open
 from raymae.spec.resolve import ArmPlan
@@ -29,9 +30,10 @@ def describe(plan: Plan) -> Description:
     Raises:
         DataError: A batch cannot be read.
         TaskError: A method of the task raises, or returns what the training loop cannot use.
-        SpecError: Nobody can be told of it by the URLs under `notify`.
+        SpecError: Nobody can be told of it by the URLs under `notify`, or by what `record` names.
     """
     receivers(plan.spec.notify)
+    recorders(plan.spec.record)
     data = DataUsed(plan.data.name, plan.data.source, str(plan.data.path or ""), plan.data.fingerprint, plan.splits,
                     tuple(plan.pretrains_on))
     return Description(plan.spec, data, plan.slots, plan.schema.objective.val,

@@ -36,6 +36,9 @@ from raymae.search.live.desk import obeying
 from raymae.search.live.display import Display
 from raymae.search.live.metrics import Metrics
 from raymae.search.live.news import News
+from raymae.search.live.recorded import Ending
+from raymae.search.live.recorders import recorders
+from raymae.search.live.recording import Recordings
 from raymae.search.live.state_file import beating, spent_before
 from raymae.search.plan import Plan, shelf_of, with_cells
 from raymae.search.precision import computing_in, fastest, is_open
@@ -46,6 +49,9 @@ from raymae.spec.sweep import SweepSpec
 PASSED_ON = (
     "RAYMAE_DATA", "RAYMAE_CACHE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
 )
+
+_ENDINGS: dict[type[BaseException], Ending] = {
+    InterruptedSweepError: "interrupted", KeyboardInterrupt: "interrupted", BudgetSpentError: "budget spent"}
 
 
 def run_sweep(
@@ -68,24 +74,27 @@ def run_sweep(
 
     Raises:
         ResultsError: Another sweep's results lie there, or nothing can be written.
-        SpecError: Nobody can be told of it by the URLs under `notify`.
+        SpecError: Nobody can be told of it by the URLs under `notify`, or by what `record` names.
         InterruptedSweepError: Ctrl-C; what has been done is kept, and the verdict so far is written.
         BudgetSpentError: The budget ended before every arm had its replicates; likewise.
     """
-    news = News(plan.spec.name, plan.spec.notify)
+    news, recordings = News(plan.spec.name, plan.spec.notify), Recordings(recorders(plan.spec.record))
     try:
-        verdict = _run(plan, news, display or Display.silent(), prices, fresh=fresh, extend=extend,
+        verdict = _run(plan, news, recordings, display or Display.silent(), prices, fresh=fresh, extend=extend,
                        retry_failed=retry_failed)
     except BaseException as error:
-        how = {InterruptedSweepError: "interrupted", KeyboardInterrupt: "interrupted", BudgetSpentError: "budget spent"}
-        news.over(how.get(type(error), "failed"), str(error) or type(error).__name__)
+        how, why = _ENDINGS.get(type(error), "failed"), str(error) or type(error).__name__
+        recordings.over(how, why)
+        news.over(how, why)
         raise
+    recordings.over("finished", headline(verdict), verdict)
     news.over("finished", headline(verdict))
     return verdict
 
 
 def _run(
-    plan: Plan, news: News, display: Display, prices: Prices | None, *, fresh: bool, extend: bool, retry_failed: bool
+    plan: Plan, news: News, recordings: Recordings, display: Display, prices: Prices | None, *, fresh: bool,
+    extend: bool, retry_failed: bool,
 ) -> Verdict:
     spec = plan.spec
     store = Store.create(
@@ -117,6 +126,7 @@ def _run(
         columns = store.manifest.columns[TRIALS]
         conductor.add_observer(stack.enter_context(
             LiveEvents(store.location, plan.schema.objective.val, columns, varied(spec), conductor.warn)))
+        recordings.follow(conductor)
         if ended or interrupted:
             display.continuing(ended, interrupted)
         if not is_through(conductor):

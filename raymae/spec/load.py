@@ -14,6 +14,7 @@ from raymae.spec.arms import ENCODER
 from raymae.spec.check import problems
 from raymae.spec.explain import explain
 from raymae.spec.read import MAX_BYTES, Tree, apply_overrides, parse_yaml, place, too_long
+from raymae.spec.record import RecordSpec
 from raymae.spec.sweep import DataSpec, SweepSpec
 from raymae.spec.task import TaskSchema
 from raymae.spec.uri import is_uri
@@ -166,6 +167,10 @@ def json_schema() -> Tree:
             when["additionalProperties"] = {"anyOf": [several, *several["items"]["anyOf"]]}
     settings = schema["properties"]["settings"]["additionalProperties"]
     settings["anyOf"].append(names)  # of columns, in place of a text that names them
+    record = schema["properties"]["record"]
+    recorders = {"type": "array", "items": {"enum": [*RecordSpec.model_fields]}}
+    schema["properties"]["record"] = {
+        "anyOf": [recorders, {"$ref": record["$ref"]}], **{k: v for k, v in record.items() if k != "$ref"}}
     schema["properties"]["arms"] = {"anyOf": [names, {k: v for k, v in arms.items() if k != "description"}],
                                     "description": arms["description"]}
     return {"$schema": "https://json-schema.org/draft/2020-12/schema", **schema, "title": "RayMAE sweep file"}

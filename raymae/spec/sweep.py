@@ -13,6 +13,7 @@ from raymae.spec.bisect import AskedFactors, BisectSpec
 from raymae.spec.limits import BudgetSpec, ResourceSpec
 from raymae.spec.names import as_text
 from raymae.spec.read import Tree
+from raymae.spec.record import RecordSpec
 from raymae.spec.space import Distribution, Model, Scalar
 from raymae.spec.task import TrainingParams
 
@@ -286,6 +287,10 @@ class SweepSpec(Model):
     notify: list[str] = Field(
         default_factory=list, description="Whom to tell at the end, of warnings, and when nine tenths of a budget are "
         "spent: URLs of apprise's, such as `mailto://…` or `${SLACK_URL}`, a variable of the environment."
+    )
+    record: RecordSpec = Field(
+        default_factory=RecordSpec, description="Where else every trial is recorded as it goes: [mlflow], [wandb], or "
+        "a mapping that says where, such as {mlflow: {uri: http://host:5000}}. The results folder has it all anyway."
     )
 
     @field_validator("settings", mode="before")

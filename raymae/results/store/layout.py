@@ -16,6 +16,7 @@
     checkpoints/<trial_id>@<epoch>.pt    its state after an epoch, kept for a child of population-based training
     pictures/<trial_id>-<name>.png       what a replicate does
     tensorboard/<trial_id>/              event files
+    wandb/                               runs of Weights & Biases, where the sweep file asks for them
     logs/driver.log                      what the driver and Ray said
 """
 
@@ -42,6 +43,7 @@ MODELS = "models"
 CHECKPOINTS = "checkpoints"
 PICTURES = "pictures"
 TENSORBOARD = "tensorboard"
+WANDB = "wandb"
 LOGS = "logs"
 
 DRIVER_LOG = f"{LOGS}/driver.log"

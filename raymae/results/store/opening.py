@@ -21,7 +21,7 @@ from raymae.spec.check import may_open
 from raymae.spec.factors import factors_of
 from raymae.spec.read import Tree
 
-MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget", "keep", "notify")
+MACHINE_DEPENDENT = ("results", "encoders", "resources", "budget", "keep", "notify", "record")
 """Keys of a sweep file that may change from one start to the next.
 
 They say where and for how long a machine works and what it leaves, not what is computed, and continuing on another

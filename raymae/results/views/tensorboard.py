@@ -179,9 +179,9 @@ def export(store: Store, folder: Path) -> int:
                         varied(store.spec()))
         reports = store.reports()
         reports = reports.drop_duplicates(["trial_id", "step"], keep="last")
-        ended = {row["trial_id"]: row for row in _plain_rows(last_attempts(store.trials()))}
+        ended = {row["trial_id"]: row for row in plain_rows(last_attempts(store.trials()))}
         for trial_id, mine in reports.groupby("trial_id", sort=False):
-            for row in _plain_rows(mine.sort_values("step")):
+            for row in plain_rows(mine.sort_values("step")):
                 events.report(row)
             if trial_id in ended:
                 end = ended.pop(trial_id)
@@ -195,7 +195,8 @@ def export(store: Store, folder: Path) -> int:
         raise ResultsError(f"{folder}: cannot write TensorBoard's files: {error}") from None
 
 
-def _plain_rows(frame: Any) -> list[Row]:
+def plain_rows(frame: Any) -> list[Row]:
+    """The rows of a frame, with None for what is missing."""
     return [{str(key): None if _missing(value) else value for key, value in row.items()}
             for row in frame.to_dict("records")]
 

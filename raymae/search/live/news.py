@@ -6,14 +6,13 @@ budget are spent. A notification that fails costs a line in the log and never a 
 
 from __future__ import annotations
 
-import os
 import queue
 import threading
 from collections.abc import Callable, Sequence
-from string import Template
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import Problem, SpecError, one_line
+from raymae.search.live.variables import with_variables
 
 if TYPE_CHECKING:
     from raymae.results.store.columns import Row
@@ -122,16 +121,13 @@ def receivers(urls: Sequence[str]) -> Any:
         import apprise
     except ImportError:
         raise SpecError([Problem("notify", "", _MISSING)]) from None
-    to, problems = apprise.Apprise(), []
+    to, problems = apprise.Apprise(), list[Problem]()
     for index, url in enumerate(urls):
         scheme = f"{url.partition('://')[0]}://…" if "://" in url else "a text without ://"
         try:
-            filled = Template(url).substitute(os.environ)
-        except KeyError as error:
-            problems.append(Problem(f"notify.{index}", "", f"${{{error.args[0]}}} is not set in the environment"))
-            continue
-        except ValueError as error:
-            problems.append(Problem(f"notify.{index}", "", f"{scheme}: {error}; a $ itself is written $$"))
+            filled = with_variables(url, f"notify.{index}", scheme)
+        except SpecError as error:
+            problems += error.problems
             continue
         plugin = apprise.Apprise.instantiate(filled)
         if plugin is None:

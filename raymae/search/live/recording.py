@@ -1,0 +1,281 @@
+"""A running sweep recorded elsewhere, by recorders that are told of it in threads of their own.
+
+The results folder is the truth; a recorder is a copy for people who look elsewhere. So nothing waits for it but the end
+of the sweep, for a few seconds, and what it does not take is counted and said once.
+"""
+
+from __future__ import annotations
+
+import queue
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Protocol
+
+from raymae.errors import one_line
+from raymae.results.store.columns import Row, last_attempts
+from raymae.results.store.folder import Folder
+from raymae.results.store.layout import PICTURES
+from raymae.results.store.store import Store
+from raymae.results.views.tensorboard import pictures_of, plain_rows
+from raymae.search.live.recorded import Ending, RecordedSweep, RecordedTrial, sweep_of, trial_of
+from raymae.search.live.variables import redacted
+from raymae.spec.trial import VALIDATED
+
+if TYPE_CHECKING:
+    from raymae.results.verdict.verdict import Verdict
+    from raymae.results.views.progress import Progress
+    from raymae.search.decide.conductor import Conductor
+    from raymae.search.messages import Message
+
+MOST_WAITING = 20_000  # reports and ends that wait for a service which does not answer: some 20 MB
+PATIENCE_S = 10.0  # that the end of a sweep waits for all recorders together
+FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two tries
+
+
+class Recorder(Protocol):
+    """A service that keeps a run of every trial. Methods may raise and take long; each may be called again after it
+    has raised, and then does what is missing.
+
+    Attributes:
+        title: Its name, for people.
+    """
+
+    title: str
+
+    def open(self, sweep: RecordedSweep, say: Callable[[str], None]) -> Collection[str]:
+        """Begin or continue the sweep's own run; returns the trials that are recorded to their end."""
+
+    def begin(self, trial: RecordedTrial) -> Collection[int]:
+        """Begin or continue a trial's run; returns the steps of the reports that are there."""
+
+    def report(self, trial_id: str, row: Row) -> None:
+        """Add a report."""
+
+    def end(self, trial_id: str, row: Row, pictures: Mapping[str, bytes]) -> None:
+        """Add how a trial ended, and what it does in pictures: PNGs by name."""
+
+    def close(self, how: Ending, text: str, verdict: Verdict | None) -> None:
+        """Add the answer to the sweep's run; trials that have not ended wait to be continued."""
+
+    def may_pass(self, failure: Exception) -> bool:
+        """Whether the same call may do later."""
+
+
+class Recording:
+    """Tells one recorder of a sweep, in a thread of its own.
+
+    Args:
+        to: The recorder.
+        sweep: The sweep.
+        before: The trials of an earlier run of the sweep: what is missing of them is recorded first.
+        warn: Told once that something fails, and at the end what was not recorded.
+    """
+
+    def __init__(
+        self, to: Recorder, sweep: RecordedSweep, before: Sequence[RecordedTrial], warn: Callable[[str], None]
+    ) -> None:
+        self._to, self._sweep, self._warn = to, sweep, warn
+        self._before = {trial.trial_id: trial for trial in before}
+        self._earlier: dict[str, list[Row]] = {}
+        self._there: dict[str, set[int]] = {}
+        self._ended: set[tuple[str, int]] = set()
+        self._missing: Counter[str] = Counter()
+        self._guard = threading.Lock()
+        self._over, self._given_up, self._failed = threading.Event(), False, False
+        self._waiting: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue(MOST_WAITING)
+        self._thread = threading.Thread(target=self._work, name=f"record {to.title}", daemon=True)
+        self._thread.start()
+
+    def report(self, trial: RecordedTrial, row: Row) -> None:
+        """Have a report recorded."""
+        self._put("report", partial(self._report, trial, row))
+
+    def end(self, trial: RecordedTrial, row: Row) -> None:
+        """Have the end of a trial recorded."""
+        self._put("end of a trial", partial(self._end, trial, row))
+
+    def close(self, how: Ending, text: str, verdict: Verdict | None) -> None:
+        """Have the end of the sweep recorded, and nothing after it."""
+        self._put("verdict", partial(self._to.close, how, text, verdict))
+        self._over.set()
+        self._put("", None)
+
+    def wait(self, deadline: float) -> None:
+        """Wait for all that to be done, and say what was not.
+
+        Args:
+            deadline: By the monotonic clock.
+        """
+        self._thread.join(max(0.0, deadline - time.monotonic()))
+        with self._guard:
+            self._given_up = True
+            left = [f"{number} {what}{'s' if number > 1 else ''}" if what != "end of a trial" else
+                    f"the end{'s' if number > 1 else ''} of {number} trial{'s' if number > 1 else ''}"
+                    for what, number in sorted(self._missing.items()) if number]
+        if left:
+            self._warn(f"{self._to.title} lacks what it did not take in time: {', '.join(left)}. The results folder "
+                       "has all of it; the same command again records the trials that are missing or have no end there")
+
+    # -- for whoever reports -------------------------------------------------------------------------------------------
+
+    def _put(self, what: str, action: Callable[[], None] | None) -> None:
+        with self._guard:
+            if what:
+                self._missing[what] += 1
+            given_up = self._given_up
+        if given_up:
+            return
+        with suppress(queue.Full):  # it stays counted
+            self._waiting.put_nowait(None if action is None else (what, action))
+
+    # -- in the thread -------------------------------------------------------------------------------------------------
+
+    def _work(self) -> None:
+        if self._try(self._open):
+            for trial_id, row in self._ended_before().items():
+                self._one("end of a trial", partial(self._end, self._before[trial_id], row), new=True)
+            while not self._given_up:
+                try:
+                    found = self._waiting.get(timeout=1.0)
+                except queue.Empty:
+                    if self._over.is_set():  # its mark found no room
+                        break
+                    continue
+                if found is None:
+                    break
+                self._one(*found)
+        with self._guard:
+            self._given_up = True
+
+    def _one(self, what: str, action: Callable[[], None], *, new: bool = False) -> None:
+        with self._guard:
+            self._missing[what] += new
+        if self._try(action):
+            with self._guard:
+                self._missing[what] -= 1
+
+    def _try(self, action: Callable[[], None]) -> bool:
+        """Do something, again and again while that may help and the sweep goes on; returns whether it is done."""
+        pause = FIRST_PAUSE_S
+        while not self._given_up:
+            try:
+                action()
+                return True
+            except Exception as failure:  # whatever a service's client raises
+                if not self._failed and not self._given_up:
+                    self._failed = True
+                    self._warn(f"{self._to.title} does not take what it is told: {redacted(one_line(failure))}; the "
+                               "sweep goes on, and its end says what is missing there")
+                if not self._to.may_pass(failure):
+                    return False
+            if self._over.wait(pause):
+                self._given_up = True  # the end does not wait for who does not answer
+            pause = min(2 * pause, LONGEST_PAUSE_S)
+        return False
+
+    def _open(self) -> None:
+        done = self._to.open(self._sweep, lambda text: self._warn(redacted(text)))
+        self._before = {name: trial for name, trial in self._before.items() if name not in done}
+        if self._before:
+            reports = Store.open(self._sweep.location).reports()
+            reports = reports[reports["trial_id"].isin([*self._before])]
+            reports = reports.drop_duplicates(["trial_id", "step"], keep="last")
+            self._earlier = {str(name): plain_rows(mine.sort_values("step"))
+                             for name, mine in reports.groupby("trial_id", sort=False)}
+
+    def _ended_before(self) -> dict[str, Row]:
+        if not self._before:
+            return {}
+        rows = plain_rows(last_attempts(Store.open(self._sweep.location).trials()))
+        return {row["trial_id"]: row for row in rows if row["trial_id"] in self._before}
+
+    def _begin(self, trial: RecordedTrial) -> None:
+        name = trial.trial_id
+        if name not in self._there:
+            self._there[name] = set(self._to.begin(trial))
+        for row in self._earlier.get(name, ()):
+            self._add(name, row)
+        self._earlier.pop(name, None)
+
+    def _add(self, name: str, row: Row) -> None:
+        if row["step"] not in self._there[name]:
+            self._to.report(name, row)
+            self._there[name].add(row["step"])
+
+    def _report(self, trial: RecordedTrial, row: Row) -> None:
+        self._begin(trial)
+        self._add(trial.trial_id, row)
+
+    def _end(self, trial: RecordedTrial, row: Row) -> None:
+        key = (trial.trial_id, int(row["attempt"]))
+        if key not in self._ended:
+            self._begin(trial)
+            self._to.end(trial.trial_id, row, self._pictures(row))
+            del self._there[trial.trial_id]
+            self._ended.add(key)
+
+    def _pictures(self, row: Row) -> dict[str, bytes]:
+        if row["stage"] in VALIDATED:
+            return {}
+        try:
+            folder = Folder(self._sweep.location)
+            return pictures_of(folder, row, folder.names(PICTURES))
+        except OSError:  # they are for looks
+            return {}
+
+
+class Recordings:
+    """Tells recorders of a sweep, as an observer of its conductor; `over` at its end.
+
+    Args:
+        recorders: Who is told.
+    """
+
+    def __init__(self, recorders: Sequence[Recorder]) -> None:
+        self._recorders = recorders
+        self._all: tuple[Recording, ...] = ()
+        self._trial_of: Callable[[str], RecordedTrial]
+
+    def follow(self, conductor: Conductor) -> None:
+        """Tell of a sweep that begins or goes on; after it has taken over what an earlier run left."""
+        if not self._recorders:
+            return
+        sweep = sweep_of(conductor)
+        before = [trial_of(trial, sweep) for trial in conductor.trials]
+        self._trial_of = lambda trial_id: trial_of(conductor.trials[trial_id], sweep)
+        self._all = tuple(Recording(one, sweep, before, conductor.warn) for one in self._recorders)
+        conductor.add_observer(self)
+
+    def warned(self, text: str) -> None:
+        """Record nothing: warnings are in the log."""
+
+    def reported(self, row: Row, message: Message) -> None:
+        """Have a report recorded."""
+        for one in self._all:
+            one.report(self._trial_of(row["trial_id"]), row)
+
+    def ended(self, row: Row, progress: Progress) -> None:
+        """Have the end of a trial recorded."""
+        for one in self._all:
+            one.end(self._trial_of(row["trial_id"]), row)
+
+    def beat(self, progress: Progress) -> None:
+        """Record nothing."""
+
+    def over(self, how: Ending, text: str, verdict: Verdict | None = None) -> None:
+        """Have the end of the sweep recorded, and wait a little until all is.
+
+        Args:
+            how: How it ended.
+            text: The answer, or why there is none.
+            verdict: The answer.
+        """
+        deadline = time.monotonic() + PATIENCE_S
+        for one in self._all:
+            one.close(how, text, verdict)
+        for one in self._all:
+            one.wait(deadline)
