@@ -10,7 +10,7 @@ import os
 import re
 import tempfile
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 SWEEP_ID, TRIAL_ID = "raymae.sweep_id", "raymae.trial_id"
 STATUS = {"completed": "FINISHED", "stopped": "KILLED", "failed": "FAILED"}
 ENDED = {"finished": "FINISHED", "interrupted": "KILLED", "budget spent": "KILLED", "failed": "FAILED"}
-MOST = 100  # parameters, metrics or tags that one request may hold
+MOST, MOST_METRICS = 100, 1000  # parameters or tags, and metrics, that one request may hold
 QUIET = {  # where the user says nothing else: it is we who try again, and standard output is the sweep's own
     "MLFLOW_HTTP_REQUEST_TIMEOUT": "8", "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "0",
     "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true", "MLFLOW_DISABLE_TELEMETRY": "true",
@@ -74,30 +74,34 @@ class MlflowRuns:
         known = trial.trial_id in self._runs
         run = self._run(trial.trial_id, trial.trial_id, {**trial.tags, "mlflow.parentRunId": self._parent})
         params = [Param(name, str(value)) for name, value in trial.params.items()]
-        for some in _parts(params):
+        for some in _parts(params, MOST):
             self._client.log_batch(run, params=some)
         return {one.step for one in self._client.get_metric_history(run, "epoch")} if known else ()
 
-    def report(self, trial_id: str, row: Row) -> None:
-        """Add a report: every report has its epoch, which says that it is there."""
-        time_ms = _milliseconds(row.get("time"))
-        self._log(self._runs[trial_id], {**scalars(row), "epoch": float(row["epoch"])}, row["step"], time_ms)
-        self._step[trial_id] = row["step"]
+    def report(self, trial_id: str, rows: Sequence[Row]) -> None:
+        """Add reports: every report has its epoch, which says that it is there."""
+        from mlflow.entities import Metric
+
+        metrics = [Metric(_key(name), value, _milliseconds(row.get("time")), row["step"]) for row in rows
+                   for name, value in {**scalars(row), "epoch": float(row["epoch"])}.items()]
+        for some in _parts(metrics, MOST_METRICS):
+            self._client.log_batch(self._runs[trial_id], metrics=some)
+        self._step[trial_id] = rows[-1]["step"]
 
     def end(self, trial_id: str, row: Row, pictures: Mapping[str, bytes]) -> None:
         """Add how a trial ended; then its pictures."""
-        run, (numbers, words) = self._runs[trial_id], ending_of(row)
-        ended_ms = _milliseconds(row.get("ended_at"))
-        self._log(run, numbers, self._step.pop(trial_id, 0), ended_ms, words)
+        run, ended_ms = self._runs[trial_id], _milliseconds(row.get("ended_at"))
+        self._log(run, *ending_of(row), self._step.get(trial_id, 0), ended_ms)
         self._client.set_terminated(run, STATUS[row["status"]], end_time=ended_ms)
         self._attach(run, {f"{PICTURES}/{name}.png": png for name, png in pictures.items()})
         self._status[trial_id] = STATUS[row["status"]]
+        self._step.pop(trial_id, None)
 
     def close(self, how: Ending, text: str, verdict: Verdict | None) -> None:
         """Add the answer to the sweep's run, with `verdict.json`."""
         numbers, words = ({}, {"headline": text}) if verdict is None else answer_of(verdict)
-        self._log(self._parent, numbers, 0, _milliseconds(None), {"ending": how, **words})
-        self._client.set_tag(self._parent, "mlflow.note.content", words["headline"])  # shown as its description
+        words |= {"ending": how, "mlflow.note.content": words["headline"]}  # shown as its description
+        self._log(self._parent, numbers, words, 0, _milliseconds(None))
         if verdict is not None:
             self._attach(self._parent, {VERDICT: json.dumps(verdict.to_json(), indent=2).encode()})
         for trial_id, status in self._status.items():
@@ -141,17 +145,14 @@ class MlflowRuns:
                 break
         self._doubtful = False
 
-    def _log(
-        self, run: str, numbers: Mapping[str, float], step: int, time_ms: int, words: Mapping[str, str] | None = None
-    ) -> None:
+    def _log(self, run: str, numbers: Mapping[str, float], words: Mapping[str, str], step: int, time_ms: int) -> None:
         from mlflow.entities import Metric, RunTag
 
-        metrics = [Metric(_key(name), value, time_ms, step) for name, value in numbers.items()]
-        tags = [RunTag(name, value) for name, value in _words(words or {}).items()]
-        for some in _parts(metrics):
-            self._client.log_batch(run, metrics=some)
-        for some in _parts(tags):
+        tags = [RunTag(name, value) for name, value in _words(words).items()]
+        for some in _parts(tags, MOST):
             self._client.log_batch(run, tags=some)
+        for more in _parts([Metric(_key(name), value, time_ms, step) for name, value in numbers.items()], MOST_METRICS):
+            self._client.log_batch(run, metrics=more)
 
     def _attach(self, run: str, files: Mapping[str, bytes]) -> None:
         """Upload files, which may go to another service than the rest: a tag says why they are not there."""
@@ -167,8 +168,8 @@ class MlflowRuns:
             self._client.set_tag(run, "not_uploaded", redacted(one_line(failure))[:1000])
 
 
-def _parts(items: list[Any]) -> Iterable[list[Any]]:
-    return (items[start:start + MOST] for start in range(0, len(items), MOST))
+def _parts(items: list[Any], most: int) -> Iterable[list[Any]]:
+    return (items[start:start + most] for start in range(0, len(items), most))
 
 
 def _key(name: str) -> str:

@@ -12,6 +12,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Protocol
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from raymae.search.messages import Message
 
 MOST_WAITING = 20_000  # reports and ends that wait for a service which does not answer: some 20 MB
+MOST_AT_ONCE = 200  # of them
 PATIENCE_S = 10.0  # that the end of a sweep waits for all recorders together
 FIRST_PAUSE_S, LONGEST_PAUSE_S = 1.0, 30.0  # between two tries
 
@@ -52,8 +54,8 @@ class Recorder(Protocol):
     def begin(self, trial: RecordedTrial) -> Collection[int]:
         """Begin or continue a trial's run; returns the steps of the reports that are there."""
 
-    def report(self, trial_id: str, row: Row) -> None:
-        """Add a report."""
+    def report(self, trial_id: str, rows: Sequence[Row]) -> None:
+        """Add reports, in their order; several where it was slower than the sweep."""
 
     def end(self, trial_id: str, row: Row, pictures: Mapping[str, bytes]) -> None:
         """Add how a trial ended, and what it does in pictures: PNGs by name."""
@@ -63,6 +65,13 @@ class Recorder(Protocol):
 
     def may_pass(self, failure: Exception) -> bool:
         """Whether the same call may do later."""
+
+
+@dataclass(frozen=True)
+class _Entry:
+    what: str
+    trial: RecordedTrial
+    row: Row
 
 
 class Recording:
@@ -84,25 +93,29 @@ class Recording:
         self._there: dict[str, set[int]] = {}
         self._ended: set[tuple[str, int]] = set()
         self._missing: Counter[str] = Counter()
+        self._last: Callable[[], None] = lambda: None
         self._guard = threading.Lock()
         self._over, self._given_up, self._failed = threading.Event(), False, False
-        self._waiting: queue.Queue[tuple[str, Callable[[], None]] | None] = queue.Queue(MOST_WAITING)
+        self._waiting: queue.Queue[_Entry | None] = queue.Queue(MOST_WAITING)
         self._thread = threading.Thread(target=self._work, name=f"record {to.title}", daemon=True)
         self._thread.start()
 
     def report(self, trial: RecordedTrial, row: Row) -> None:
         """Have a report recorded."""
-        self._put("report", partial(self._report, trial, row))
+        self._put(_Entry("report", trial, row))
 
     def end(self, trial: RecordedTrial, row: Row) -> None:
         """Have the end of a trial recorded."""
-        self._put("end of a trial", partial(self._end, trial, row))
+        self._put(_Entry("end", trial, row))
 
     def close(self, how: Ending, text: str, verdict: Verdict | None) -> None:
         """Have the end of the sweep recorded, and nothing after it."""
-        self._put("verdict", partial(self._to.close, how, text, verdict))
+        self._last = partial(self._to.close, how, text, verdict)
+        with self._guard:
+            self._missing["verdict"] += 1
         self._over.set()
-        self._put("", None)
+        with suppress(queue.Full):  # then it sees by itself that all is over
+            self._waiting.put_nowait(None)
 
     def wait(self, deadline: float) -> None:
         """Wait for all that to be done, and say what was not.
@@ -113,50 +126,69 @@ class Recording:
         self._thread.join(max(0.0, deadline - time.monotonic()))
         with self._guard:
             self._given_up = True
-            left = [f"{number} {what}{'s' if number > 1 else ''}" if what != "end of a trial" else
-                    f"the end{'s' if number > 1 else ''} of {number} trial{'s' if number > 1 else ''}"
-                    for what, number in sorted(self._missing.items()) if number]
+            left = [_said(what, number) for what, number in sorted(self._missing.items()) if number]
         if left:
             self._warn(f"{self._to.title} lacks what it did not take in time: {', '.join(left)}. The results folder "
                        "has all of it; the same command again records the trials that are missing or have no end there")
 
     # -- for whoever reports -------------------------------------------------------------------------------------------
 
-    def _put(self, what: str, action: Callable[[], None] | None) -> None:
+    def _put(self, entry: _Entry) -> None:
         with self._guard:
-            if what:
-                self._missing[what] += 1
+            self._missing[entry.what] += 1
             given_up = self._given_up
-        if given_up:
-            return
-        with suppress(queue.Full):  # it stays counted
-            self._waiting.put_nowait(None if action is None else (what, action))
+        if not given_up:
+            with suppress(queue.Full):  # it stays counted
+                self._waiting.put_nowait(entry)
 
     # -- in the thread -------------------------------------------------------------------------------------------------
 
     def _work(self) -> None:
         if self._try(self._open):
             for trial_id, row in self._ended_before().items():
-                self._one("end of a trial", partial(self._end, self._before[trial_id], row), new=True)
-            while not self._given_up:
-                try:
-                    found = self._waiting.get(timeout=1.0)
-                except queue.Empty:
-                    if self._over.is_set():  # its mark found no room
-                        break
-                    continue
-                if found is None:
-                    break
-                self._one(*found)
+                with self._guard:
+                    self._missing["end"] += 1
+                self._one("end", partial(self._end, self._before[trial_id], row))
+            while not self._given_up and (taken := self._take()) is not None:
+                self._record(taken)
+            self._one("verdict", self._last)
         with self._guard:
             self._given_up = True
 
-    def _one(self, what: str, action: Callable[[], None], *, new: bool = False) -> None:
-        with self._guard:
-            self._missing[what] += new
+    def _take(self) -> list[_Entry] | None:
+        """What waits, a little at least; None once there is nothing and never will be."""
+        taken: list[_Entry] = []
+        while len(taken) < MOST_AT_ONCE:
+            try:
+                entry = self._waiting.get(timeout=None if taken else 1.0, block=not taken)
+            except queue.Empty:
+                if taken:
+                    return taken
+                if self._over.is_set():
+                    return None
+                continue
+            if entry is None:
+                return taken or None
+            taken.append(entry)
+        return taken
+
+    def _record(self, entries: Sequence[_Entry]) -> None:
+        """Record some entries, those of one trial together."""
+        of: dict[str, list[_Entry]] = {}
+        for entry in entries:
+            of.setdefault(entry.trial.trial_id, []).append(entry)
+        for mine in of.values():
+            rows = [entry.row for entry in mine if entry.what == "report"]
+            if rows:
+                self._one("report", partial(self._report, mine[0].trial, rows), len(rows))
+            for entry in mine:
+                if entry.what != "report":
+                    self._one(entry.what, partial(self._end, entry.trial, entry.row))
+
+    def _one(self, what: str, action: Callable[[], None], number: int = 1) -> None:
         if self._try(action):
             with self._guard:
-                self._missing[what] -= 1
+                self._missing[what] -= number
 
     def _try(self, action: Callable[[], None]) -> bool:
         """Do something, again and again while that may help and the sweep goes on; returns whether it is done."""
@@ -197,18 +229,18 @@ class Recording:
         name = trial.trial_id
         if name not in self._there:
             self._there[name] = set(self._to.begin(trial))
-        for row in self._earlier.get(name, ()):
-            self._add(name, row)
+        self._add(name, self._earlier.get(name, ()))
         self._earlier.pop(name, None)
 
-    def _add(self, name: str, row: Row) -> None:
-        if row["step"] not in self._there[name]:
-            self._to.report(name, row)
-            self._there[name].add(row["step"])
+    def _add(self, name: str, rows: Sequence[Row]) -> None:
+        new = [row for row in rows if row["step"] not in self._there[name]]
+        if new:
+            self._to.report(name, new)
+            self._there[name].update(row["step"] for row in new)
 
-    def _report(self, trial: RecordedTrial, row: Row) -> None:
+    def _report(self, trial: RecordedTrial, rows: Sequence[Row]) -> None:
         self._begin(trial)
-        self._add(trial.trial_id, row)
+        self._add(trial.trial_id, rows)
 
     def _end(self, trial: RecordedTrial, row: Row) -> None:
         key = (trial.trial_id, int(row["attempt"]))
@@ -226,6 +258,13 @@ class Recording:
             return pictures_of(folder, row, folder.names(PICTURES))
         except OSError:  # they are for looks
             return {}
+
+
+def _said(what: str, number: int) -> str:
+    if what == "verdict":
+        return "the verdict"
+    many = "s" if number > 1 else ""
+    return f"{number} report{many}" if what == "report" else f"the end{many} of {number} trial{many}"
 
 
 class Recordings:

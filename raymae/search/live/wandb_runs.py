@@ -11,7 +11,7 @@ import io
 import json
 import os
 import shutil
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from hashlib import sha256
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -77,10 +77,11 @@ class WandbRuns:
             self._runs[name] = self._init(name, trial.tags["stage"], name, {**trial.params, **trial.tags}, tags)
         return range(self._runs[name].starting_step)
 
-    def report(self, trial_id: str, row: Row) -> None:
-        """Add a report."""
-        self._runs[trial_id].log({**scalars(row), "epoch": float(row["epoch"])}, step=row["step"])
-        self._step[trial_id] = row["step"]
+    def report(self, trial_id: str, rows: Sequence[Row]) -> None:
+        """Add reports."""
+        for row in rows:
+            self._runs[trial_id].log({**scalars(row), "epoch": float(row["epoch"])}, step=row["step"])
+            self._step[trial_id] = row["step"]
 
     def end(self, trial_id: str, row: Row, pictures: Mapping[str, bytes]) -> None:
         """Add how a trial ended."""
