@@ -14,6 +14,7 @@ import pytest
 from raymae.errors import BudgetSpentError, SpecError
 from raymae.search import run
 from raymae.search.live.news import MOST, News, receivers
+from raymae.spec.record import RecordSpec
 
 pytest.importorskip("apprise", reason="needs apprise: pip install 'raymae[notify]'")
 
@@ -132,7 +133,7 @@ def test_every_end_of_a_sweep_is_told(hook: Any, monkeypatch: pytest.MonkeyPatch
         raise failure
 
     monkeypatch.setattr(run, "_run", broken)
-    plan: Any = SimpleNamespace(spec=SimpleNamespace(name="ett", notify=[hook.url]))
+    plan: Any = SimpleNamespace(spec=SimpleNamespace(name="ett", notify=[hook.url], record=RecordSpec()))
     with pytest.raises(type(failure)):
         run.run_sweep(plan)
     assert [told for told, _ in hook.heard] == [title]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
-from raymae.errors import SpecError
+from raymae.errors import BudgetSpentError, InterruptedSweepError, SpecError
+from raymae.search import run
+from raymae.search.dry_run import describe
 from raymae.search.live import recording
 from raymae.search.live.recorders import recorders
 from raymae.search.live.recording import Recordings
@@ -223,6 +226,29 @@ def test_a_package_that_is_not_installed_is_named_with_its_line_of_pip(
         recorders(RecordSpec.model_validate(["mlflow", "wandb"]))
     assert "record.mlflow: mlflow is not installed: pip install 'raymae[mlflow]'" in str(refused.value)
     assert "pip install 'raymae[wandb]'" in str(refused.value)
+
+
+def test_a_dry_run_refuses_it_before_it_reads_any_data(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("raymae.search.live.recorders.find_spec", lambda name: None)
+    plan: Any = SimpleNamespace(spec=SimpleNamespace(notify=[], record=RecordSpec.model_validate(["mlflow"])))
+    with pytest.raises(SpecError, match="pip install 'raymae\\[mlflow\\]'"):
+        describe(plan)
+
+
+def test_the_end_of_a_sweep_is_recorded_whatever_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[Any] = []
+    monkeypatch.setattr(run, "recorders", lambda spec: [])
+    monkeypatch.setattr(Recordings, "over", lambda self, *how: told.append(how))
+    plan: Any = SimpleNamespace(spec=SimpleNamespace(name="ett", notify=[], record=RecordSpec()))
+    for failure, how in ((BudgetSpentError("spent"), "budget spent"), (RuntimeError("boom"), "failed"),
+                         (InterruptedSweepError("ctrl-c"), "interrupted"), (KeyboardInterrupt("x"), "interrupted")):
+        def broken(*_: Any, failure: BaseException = failure, **__: Any) -> None:
+            raise failure
+
+        monkeypatch.setattr(run, "_run", broken)
+        with pytest.raises(type(failure)):
+            run.run_sweep(plan)
+        assert told.pop() == (how, str(failure))
 
 
 class SpecWithOrigin:
