@@ -26,7 +26,7 @@ def load(more: str) -> SweepSpec:
     ("", {}), ("record: []", {}), ("record: {}", {}),
     ("record: [mlflow]", {"mlflow": {"uri": None, "experiment": None}}),
     ("record: {mlflow: }", {"mlflow": {"uri": None, "experiment": None}}),
-    ("record: {mlflow: {uri: 'http://h:5000', experiment: e}}", {"mlflow": {"uri": "http://h:5000", "experiment": "e"}}),
+    ("record: {mlflow: {uri: 'http://h:1', experiment: e}}", {"mlflow": {"uri": "http://h:1", "experiment": "e"}}),
     ("record: {mlflow: {uri: '${MY_URI}'}}", {"mlflow": {"uri": "${MY_URI}", "experiment": None}}),
     ("record: [wandb]", {"wandb": {"project": None, "entity": None, "mode": None}}),
     ("record: {wandb: {mode: offline}}", {"wandb": {"project": None, "entity": None, "mode": "offline"}}),

@@ -90,6 +90,7 @@ class Recording:
         self._to, self._sweep, self._warn = to, sweep, warn
         self._before = {trial.trial_id: trial for trial in before}
         self._earlier: dict[str, list[Row]] = {}
+        self._ends: list[Row] = []
         self._there: dict[str, set[int]] = {}
         self._ended: set[tuple[str, int]] = set()
         self._missing: Counter[str] = Counter()
@@ -145,10 +146,10 @@ class Recording:
 
     def _work(self) -> None:
         if self._try(self._open):
-            for trial_id, row in self._ended_before().items():
+            for row in self._ends:
                 with self._guard:
                     self._missing["end"] += 1
-                self._one("end", partial(self._end, self._before[trial_id], row))
+                self._one("end", partial(self._end, self._before[row["trial_id"]], row))
             while not self._given_up and (taken := self._take()) is not None:
                 self._record(taken)
             self._one("verdict", self._last)
@@ -213,17 +214,13 @@ class Recording:
         done = self._to.open(self._sweep, lambda text: self._warn(redacted(text)))
         self._before = {name: trial for name, trial in self._before.items() if name not in done}
         if self._before:
-            reports = Store.open(self._sweep.location).reports()
+            store = Store.open(self._sweep.location)
+            ended, reports = plain_rows(last_attempts(store.trials())), store.reports()
+            self._ends = [row for row in ended if row["trial_id"] in self._before]
             reports = reports[reports["trial_id"].isin([*self._before])]
             reports = reports.drop_duplicates(["trial_id", "step"], keep="last")
             self._earlier = {str(name): plain_rows(mine.sort_values("step"))
                              for name, mine in reports.groupby("trial_id", sort=False)}
-
-    def _ended_before(self) -> dict[str, Row]:
-        if not self._before:
-            return {}
-        rows = plain_rows(last_attempts(Store.open(self._sweep.location).trials()))
-        return {row["trial_id"]: row for row in rows if row["trial_id"] in self._before}
 
     def _begin(self, trial: RecordedTrial) -> None:
         name = trial.trial_id
@@ -294,13 +291,15 @@ class Recordings:
 
     def reported(self, row: Row, message: Message) -> None:
         """Have a report recorded."""
+        trial = self._trial_of(row["trial_id"])
         for one in self._all:
-            one.report(self._trial_of(row["trial_id"]), row)
+            one.report(trial, row)
 
     def ended(self, row: Row, progress: Progress) -> None:
         """Have the end of a trial recorded."""
+        trial = self._trial_of(row["trial_id"])
         for one in self._all:
-            one.end(self._trial_of(row["trial_id"]), row)
+            one.end(trial, row)
 
     def beat(self, progress: Progress) -> None:
         """Record nothing."""
