@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from raymae.results.verdict.verdict import Verdict
 
 WHOLE = "raymae.json"  # a file in a run's folder that says which trial is recorded there to its end
-LONGEST_ID = 64
+LONGEST_ID = 58  # of the 64 that are allowed
 QUIET: dict[str, Any] = {
     # a sweep has its own terminal, a run per trial, and its own record of the machine
     "silent": True, "console": "off", "disable_git": True, "disable_code": True, "x_disable_stats": True,
@@ -121,32 +121,36 @@ class WandbRuns:
     ) -> Any:
         import wandb
 
-        def start() -> Any:
+        def start(run_id: str) -> Any:
             if self._mode == "offline":
-                self._forget(trial_id)
+                self._forget(run_id)
             return wandb.init(
-                project=self._project, entity=self._entity, id=self._id(trial_id), name=name,
-                group=self._sweep.sweep_id, job_type=job_type, config={**config}, tags=tags, mode=self._mode,
-                dir=str(self._folder), reinit="create_new", settings=wandb.Settings(**QUIET),
+                project=self._project, entity=self._entity, id=run_id, name=name, group=self._sweep.sweep_id,
+                job_type=job_type, config={**config}, tags=tags, mode=self._mode, dir=str(self._folder),
+                reinit="create_new", settings=wandb.Settings(**QUIET),
                 resume="allow" if self._mode == "online" else None)
 
+        run_id = self._id(trial_id)
         try:
-            return start()
+            return start(run_id)
         except Exception as failure:  # no network, no such team, a wrong key
             if self._mode == "offline":
                 raise
             self._mode = "offline"
             self._say(f"{self.title} does not answer: {one_line(failure)}; runs are written below "
                       f"{self._folder / WANDB} from now on, and `wandb sync` sends them")
-            return start()
+            if self._parent is None:
+                wandb.teardown()  # or the id that failed counts as in use
+                return start(run_id)
+            return start(f"{run_id}-again")  # runs that are open go on
 
     def _id(self, trial_id: str) -> str:
         """A run's id: the sweep's, with the trial's behind it."""
         found = f"{self._sweep.sweep_id}-{trial_id}" if trial_id else self._sweep.sweep_id
         return found if len(found) <= LONGEST_ID else sha256(found.encode()).hexdigest()[:LONGEST_ID]
 
-    def _forget(self, trial_id: str) -> None:
+    def _forget(self, run_id: str) -> None:
         """Delete what an earlier run of the sweep has written of a trial and nobody has sent: it is written anew."""
-        for folder in (self._folder / WANDB).glob(f"offline-run-*-{self._id(trial_id)}"):
+        for folder in (self._folder / WANDB).glob(f"offline-run-*-{run_id}"):
             if not any(folder.glob("*.synced")):
                 shutil.rmtree(folder, ignore_errors=True)

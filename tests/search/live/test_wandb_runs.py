@@ -113,6 +113,9 @@ def test_a_sweep_that_goes_on_has_the_same_runs_and_no_point_twice(tmp_path: Pat
 
     with pytest.raises(Killed):
         sweep(tmp_path / "r", [WandbRuns("p", None, "offline")], before_report=die)
+    import wandb
+
+    wandb.teardown()  # its service ends with the process
     store, said = sweep(tmp_path / "r", [WandbRuns("p", None, "offline")])
     assert said == []
     check_whole(store)
