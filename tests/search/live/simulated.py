@@ -54,7 +54,14 @@ def sweep(
             told(*arguments)
 
         made.on_report = on_report  # type: ignore[method-assign]
-        run(made, clock)
+        try:
+            run(made, clock)
+        except Killed:
+            for one in recordings._all:  # its threads die with a process
+                one._given_up = True
+                one._over.set()
+                one._thread.join(30)
+            raise
         made.close()
         verdict = conclude(store, searched=True)
     recordings.over("finished", headline(verdict), verdict)
