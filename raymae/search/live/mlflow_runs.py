@@ -99,7 +99,10 @@ class MlflowRuns:
 
     def close(self, how: Ending, text: str, verdict: Verdict | None) -> None:
         """Add the answer to the sweep's run, with `verdict.json`."""
-        numbers, words = ({}, {"headline": text}) if verdict is None else answer_of(verdict)
+        numbers: dict[str, float] = {}
+        words = {"headline": text}
+        if verdict is not None:
+            numbers, words = answer_of(verdict)
         words |= {"ending": how, "mlflow.note.content": words["headline"]}  # shown as its description
         self._log(self._parent, numbers, words, 0, _milliseconds(None))
         if verdict is not None:

@@ -104,7 +104,10 @@ class WandbRuns:
             run.mark_preempting()
             run.finish(exit_code=1)
         self._runs.clear()
-        numbers, words = ({}, {"headline": text}) if verdict is None else answer_of(verdict)
+        numbers: dict[str, float] = {}
+        words = {"headline": text}
+        if verdict is not None:
+            numbers, words = answer_of(verdict)
         self._parent.summary.update({**numbers, **words, "ending": how})
         if verdict is not None:
             file = Path(self._parent.dir, VERDICT)
