@@ -22,6 +22,7 @@ from raymae.results.store.folder import Folder
 from raymae.results.store.layout import PICTURES
 from raymae.results.store.store import Store
 from raymae.results.views.tensorboard import pictures_of, plain_rows
+from raymae.search.decide.trials import ENDED
 from raymae.search.live.recorded import Ending, RecordedSweep, RecordedTrial, sweep_of, trial_of
 from raymae.search.live.variables import redacted
 from raymae.spec.trial import VALIDATED
@@ -80,19 +81,20 @@ class Recording:
     Args:
         to: The recorder.
         sweep: The sweep.
-        before: The trials of an earlier run of the sweep: what is missing of them is recorded first.
+        before: The trials of an earlier run of the sweep: what is missing of them is recorded, too.
+        ended: Those of them that had ended by then.
         warn: Told once that something fails, and at the end what was not recorded.
     """
 
     def __init__(
-        self, to: Recorder, sweep: RecordedSweep, before: Sequence[RecordedTrial], warn: Callable[[str], None]
+        self, to: Recorder, sweep: RecordedSweep, before: Sequence[RecordedTrial], ended: Collection[str],
+        warn: Callable[[str], None],
     ) -> None:
-        self._to, self._sweep, self._warn = to, sweep, warn
+        self._to, self._sweep, self._warn, self._ended = to, sweep, warn, ended
         self._before = {trial.trial_id: trial for trial in before}
         self._earlier: dict[str, list[Row]] = {}
         self._ends: list[Row] = []
         self._there: dict[str, set[int]] = {}
-        self._ended: set[tuple[str, int]] = set()
         self._missing: Counter[str] = Counter()
         self._last: Callable[[], None] = lambda: None
         self._guard = threading.Lock()
@@ -216,7 +218,8 @@ class Recording:
         if self._before:
             store = Store.open(self._sweep.location)
             ended, reports = plain_rows(last_attempts(store.trials())), store.reports()
-            self._ends = [row for row in ended if row["trial_id"] in self._before]
+            # of the others, which go on, the end may be there by now: it is on its way here, too
+            self._ends = [row for row in ended if row["trial_id"] in self._before and row["trial_id"] in self._ended]
             reports = reports[reports["trial_id"].isin([*self._before])]
             reports = reports.drop_duplicates(["trial_id", "step"], keep="last")
             self._earlier = {str(name): plain_rows(mine.sort_values("step"))
@@ -240,12 +243,9 @@ class Recording:
         self._add(trial.trial_id, rows)
 
     def _end(self, trial: RecordedTrial, row: Row) -> None:
-        key = (trial.trial_id, int(row["attempt"]))
-        if key not in self._ended:
-            self._begin(trial)
-            self._to.end(trial.trial_id, row, self._pictures(row))
-            del self._there[trial.trial_id]
-            self._ended.add(key)
+        self._begin(trial)
+        self._to.end(trial.trial_id, row, self._pictures(row))
+        del self._there[trial.trial_id]
 
     def _pictures(self, row: Row) -> dict[str, bytes]:
         if row["stage"] in VALIDATED:
@@ -283,7 +283,8 @@ class Recordings:
         sweep = sweep_of(conductor)
         before = [trial_of(trial, sweep) for trial in conductor.trials]
         self._trial_of = lambda trial_id: trial_of(conductor.trials[trial_id], sweep)
-        self._all = tuple(Recording(one, sweep, before, conductor.warn) for one in self._recorders)
+        ended = {trial.trial_id for trial in conductor.trials if trial.status in ENDED}
+        self._all = tuple(Recording(one, sweep, before, ended, conductor.warn) for one in self._recorders)
         conductor.add_observer(self)
 
     def warned(self, text: str) -> None:

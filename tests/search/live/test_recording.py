@@ -162,6 +162,31 @@ def test_a_sweep_that_goes_on_is_recorded_once(tmp_path: Path, alone: Any) -> No
     assert set(book.ended) == set(store.trials()["trial_id"])
 
 
+def test_a_trial_that_ends_before_its_recorder_is_there_is_recorded_once(tmp_path: Path) -> None:
+    """The recorder then finds the end in the store and is told of it as well."""
+    def die(number: int) -> None:
+        if number == 9:
+            raise Killed
+
+    class Slow(Book):
+        def open(self, sweep: Any, say: Any) -> Any:
+            time.sleep(2)  # the simulated sweep is through by then
+            return super().open(sweep, say)
+
+        def begin(self, trial: Any) -> Any:
+            assert trial.trial_id not in self.ended, "what has ended is not begun again"
+            return super().begin(trial)
+
+    book = Slow()
+    with pytest.raises(Killed):
+        sweep(tmp_path / "r", [book], before_report=die)
+    store, said = sweep(tmp_path / "r", [book])
+    assert said == []
+    assert set(book.ended) == set(store.trials()["trial_id"])
+    assert {name: sorted(steps) for name, steps in book.steps.items()} == {
+        name: sorted(mine["step"]) for name, mine in store.reports().groupby("trial_id")}
+
+
 def test_what_was_missing_is_recorded_by_the_next_run_of_the_same_sweep(tmp_path: Path) -> None:
     store, said = sweep(tmp_path / "r", [Faulty("refuses")])
     assert len(said) == 2
