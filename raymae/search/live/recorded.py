@@ -114,7 +114,7 @@ def answer_of(verdict: Verdict) -> tuple[dict[str, float], dict[str, str]]:
         behind = f"/{told(one.cell)}" if one.cell else ""
         for arm in one.arms:
             score = one.test(arm)
-            numbers[f"{verdict.objective.test}/{arm.arm}{behind}"] = score and score.mean
+            numbers[f"{verdict.objective.test}/{arm.arm}{behind}"] = None if score is None else score.mean
         if one.pairs:
             pair = one.pairs[0]
             low, high = pair.ci95 or (None, None)
