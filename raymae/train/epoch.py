@@ -16,7 +16,7 @@ from raymae.tasks.base import Batch, Loss, Source, Task
 from raymae.train.device import derive_seed, rank_and_world
 from raymae.train.gradients import Gradients, OneMessage, Overlapped, overlaps
 from raymae.train.optim import clip_gradients, cosine_lr, make_optimiser, set_lr, set_weight_decay
-from raymae.train.streams import Streams
+from raymae.train.streams import Streams, Within
 from raymae.train.units import UnitLog
 
 Between = Callable[[int], None]
@@ -101,7 +101,7 @@ class Learner:
             self.average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(ema_decay), use_buffers=True)
         self._streams: Streams | None = None  # of the epoch that is under way
         self._done, self._summed = 0, torch.zeros((), device=task.device)  # its batches, and their losses
-        self._entered: dict[str, Any] = {}  # where the next epoch goes on from
+        self._entered = Within()  # where the next epoch goes on from
         self._one_message = OneMessage(model)
         self._overlapped: tuple[bool, Overlapped] | None = None
 
@@ -183,20 +183,19 @@ class Learner:
 
     def _enter(self, streams: Streams) -> None:
         """Begin an epoch, or go on inside it."""
-        within, self._entered = self._entered, {}
+        within, self._entered = self._entered, Within()
         self._streams, self._done, self._summed = streams, 0, torch.zeros((), device=self.task.device)
         if within:
             self._done, self._summed = within["batches"], within["loss"].to(self.task.device, copy=True)
             streams.restore(within["streams"])
 
-    def within(self) -> dict[str, Any]:
-        """Where inside an epoch training is: batches done, the sum of their losses, all ranks' random streams. Empty
-        between epochs. Inside one, every rank has to ask."""
+    def within(self) -> Within:
+        """Where inside an epoch training is. Inside one, every rank has to ask."""
         if self._streams is None:
-            return dict(self._entered)
-        return {"batches": self._done, "loss": self._summed, "streams": self._streams.states()}
+            return self._entered.copy()
+        return Within(batches=self._done, loss=self._summed, streams=self._streams.states())
 
-    def go_on(self, within: dict[str, Any]) -> None:
+    def go_on(self, within: Within) -> None:
         """Let the next epoch go on where `within` was taken."""
         self._entered = within
 

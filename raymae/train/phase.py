@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from raymae.spec.trial import PhaseName, UnitTable
 from raymae.train.epoch import Between
+from raymae.train.streams import Within
 
 
 class Evaluation(NamedTuple):
@@ -55,7 +56,7 @@ class PhaseState:
     best_weights: dict[str, Tensor] = field(default_factory=dict)
     stale: int = 0
     stopped_early: bool = False
-    within: dict[str, Any] = field(default_factory=dict)
+    within: Within = field(default_factory=Within)
 
 
 class Phase(Protocol):

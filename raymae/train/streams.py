@@ -3,13 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import TypedDict
 
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
 from raymae.train.device import rank_and_world, seed_all
+
+
+class StreamStates(TypedDict):
+    """The states of all ranks' streams, and the kind of device that they are of."""
+
+    device: str
+    ranks: list[dict[str, Tensor]]
+
+
+class Within(TypedDict, total=False):
+    """Where inside an epoch training is: batches done, the sum of their losses, the streams. Empty between epochs."""
+
+    batches: int
+    loss: Tensor
+    streams: StreamStates
 
 
 class Streams:
@@ -29,7 +44,7 @@ class Streams:
         self.augment = Generator(device).manual_seed(seed(f"augment-{rank}"))
         self.masks = Generator(device).manual_seed(seed(f"mask-{rank}"))
 
-    def states(self) -> dict[str, Any]:
+    def states(self) -> StreamStates:
         """Those of every rank, for any of them to keep. Every rank has to ask."""
         own = {"torch": torch.get_rng_state(), "augment": self.augment.get_state(), "masks": self.masks.get_state()}
         if self.device.type == "cuda":
@@ -40,7 +55,7 @@ class Streams:
             dist.all_gather_object(ranks, own)
         return {"device": self.device.type, "ranks": ranks}
 
-    def restore(self, states: dict[str, Any]) -> None:
+    def restore(self, states: StreamStates) -> None:
         """Draw on where `states` was taken. On another number of ranks, or another kind of device, the epoch's draws
         are others anyway: there they begin anew."""
         rank, world = rank_and_world()

@@ -12,6 +12,7 @@ from raymae.errors import ResourceError
 from raymae.spec.limits import ResourceSpec
 
 Resources = Mapping[str, float]
+ClusterFile = Mapping[str, Any]  # as Ray's cluster launcher reads it
 
 
 @dataclass(frozen=True)
@@ -44,7 +45,7 @@ class Growth:
     most: int
 
 
-def growth_of(config: Mapping[str, Any]) -> Growth | None:
+def growth_of(config: ClusterFile) -> Growth | None:
     """What a cluster file, filled in by Ray, lets the autoscaler start; None if it does not say what the nodes have."""
     head, kinds = config.get("head_node_type"), config.get("available_node_types") or {}
     most = int(config.get("max_workers", 0))
@@ -55,7 +56,7 @@ def growth_of(config: Mapping[str, Any]) -> Growth | None:
     return Growth(types, most) if types else None
 
 
-def find_file(gcs_address: str) -> Mapping[str, Any] | None:
+def find_file(gcs_address: str) -> ClusterFile | None:
     """The file that the autoscaler of the cluster was started with; None where there is none, or not on this machine.
 
     Nothing in the cluster itself knows its limits, nor its machines: they are in that file, and the autoscaler runs on
@@ -81,7 +82,7 @@ def find_file(gcs_address: str) -> Mapping[str, Any] | None:
     return None
 
 
-def find_growth(file: Mapping[str, Any] | None) -> Growth | None:
+def find_growth(file: ClusterFile | None) -> Growth | None:
     """What the autoscaler of a cluster may start; None where it has none, or its file says nothing of it.
 
     Args:

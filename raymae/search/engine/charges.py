@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResourceError
 from raymae.search.background import repeatedly
-from raymae.search.engine.autoscaling import Resources
+from raymae.search.engine.autoscaling import ClusterFile, Resources
 from raymae.spec.limits import BudgetSpec
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 PERIOD_S = 5.0
 HEAD = "node:__internal_head__"  # a resource that the head alone has
-Prices = Callable[[Mapping[str, Any]], Mapping[str, float]]
+Prices = Callable[[ClusterFile], Mapping[str, float]]
 """From a cluster's file to the dollars that a node of each type costs for an hour."""
 
 
@@ -47,7 +47,7 @@ class NodePrices:
     """
 
     def __init__(
-        self, budget: BudgetSpec, file: Mapping[str, Any] | None = None, listed: Mapping[str, float] | None = None
+        self, budget: BudgetSpec, file: ClusterFile | None = None, listed: Mapping[str, float] | None = None
     ) -> None:
         given, self._file = budget.price_per_node_hour, file or {}
         self._each = given if isinstance(given, float) else None

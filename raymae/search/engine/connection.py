@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from raymae.errors import ResourceError, one_line
-from raymae.search.engine.autoscaling import Growth, find_file, find_growth, room, slots_when_grown
+from raymae.search.engine.autoscaling import ClusterFile, Growth, find_file, find_growth, room, slots_when_grown
 from raymae.search.engine.dashboard import LateDashboard
 from raymae.search.engine.interrupt import signals_kept
 from raymae.search.engine.patience import PATIENCE_S, WAITS, patient
@@ -88,7 +88,7 @@ class Cluster:
     driver: Mapping[str, float]
     growth: Growth | None = None
     late: LateDashboard | None = None
-    file: Mapping[str, Any] | None = None
+    file: ClusterFile | None = None
     gcs_address: str = ""
 
     def nodes(self, *, head_only: bool = False) -> list[Mapping[str, float]]:
