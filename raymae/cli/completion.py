@@ -148,7 +148,7 @@ class Key:
 
 def _keys(tasks: tuple[str, ...]) -> Key:
     """All keys of a sweep file of one of some tasks."""
-    models = _Models(PACKAGE / "spec" / "sweep.py", PACKAGE / "spec" / "limits.py", PACKAGE / "spec" / "task.py")
+    models = _Models(*(PACKAGE / "spec" / f"{name}.py" for name in ("sweep", "limits", "task", "record")))
     root = models.section("SweepSpec")
     params: dict[str, Key] = {}
     for task in tasks:

@@ -71,8 +71,8 @@ def test_it_is_readable_quiet_and_drawn(plain: str, chromium: Any, size: tuple[i
     plots = chromium.find_elements("css selector", ".plot")
     assert len(plots) == 5 + 4 + 5 + 2  # parameters; differences, arms, importance, parallel; the search; explained
     assert chromium.find_elements("css selector", ".plot.none") == []
-    for plot in plots:
-        assert plot.find_elements("css selector", ".trace path, .trace rect, .bars path"), plot.get_attribute("id")
+    for plot in plots:  # a figure is drawn in steps
+        until(lambda plot=plot: plot.find_elements("css selector", ".trace path, .trace rect, .bars path"))
     assert console(chromium) == []
     assert overflow(chromium) == 0
     assert low_contrast(chromium) == []
@@ -135,6 +135,7 @@ def test_links_land_on_their_sections(plain: str, chromium: Any, size: tuple[int
 def test_ticks_stand_beside_each_other(plain: str, chromium: Any, size: tuple[int, int]) -> None:
     show(chromium, plain, size)
     scroll_through(chromium)
+    until(lambda: len(chromium.find_elements("css selector", "#plot-response-2 .xtick, #response-2 .xtick")) > 1)
     axes = chromium.execute_script("""
         return [...document.querySelectorAll(".plot")].map((plot) => [plot.id,
             [...plot.querySelectorAll(".xtick text")].map((one) => [one.textContent, one.getBoundingClientRect().left,
@@ -233,6 +234,7 @@ def test_columns_are_chosen_from_the_keyboard(plain: str, chromium: Any) -> None
     def cells() -> int:
         return int(chromium.execute_script("return document.querySelector('#table tbody tr').cells.length"))
 
+    until(heads)
     before = heads()
     assert cells() == len(before)
     summary = chromium.find_element("css selector", "#columns summary")
