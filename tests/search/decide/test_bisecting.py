@@ -159,7 +159,7 @@ def test_a_narrow_bracket_is_not_halved(tmp_path):
 
 
 @pytest.mark.parametrize("at", [False, True])
-@pytest.mark.parametrize("ends", [3, 17, 26, 47])
+@pytest.mark.parametrize("ends", [17, *(pytest.param(number, marks=pytest.mark.slow) for number in (3, 26, 47))])
 def test_a_kill_in_mid_bisection_loses_nothing_and_repeats_nothing(tmp_path, ends, at):
     overrides = (AT,) if at else ()
     whole = Bisected(tmp_path / "whole", *overrides).run()
@@ -428,7 +428,7 @@ def kept_in(folder, cells, *overrides, low=0.02, **more):
     return world
 
 
-@pytest.mark.parametrize("most", [0, 7])
+@pytest.mark.parametrize("most", [pytest.param(0, marks=pytest.mark.slow), 7])
 def test_more_cells_go_on_from_the_bracket_and_are_looked_at_before(tmp_path, most):
     first = kept_in(tmp_path, 4).run()
     before, opened = conclude(first.store), first.store.manifest.opened
