@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Literal
 
-from raymae.search.engine.places import NodeStates, Slots
+from raymae.search.engine.places import NodeStates, Places
 from raymae.search.messages import HANDED_BACK, NOT_STARTED, Job, Message
 
 Reply = Literal["go on", "stop", "leave"]  # to a worker that has delivered a message
@@ -32,7 +32,7 @@ class Mailbox:
 
     def __init__(self, nodes: Callable[[], NodeStates] = lambda: NodeStates()) -> None:
         """`nodes` tells the state of the cluster's machines; asked when workers die and after reports."""
-        self._slots = Slots(nodes)
+        self._slots = Places(nodes)
         self._ending = False
 
     async def states(self) -> dict[str, str]:
@@ -114,6 +114,7 @@ class Mailbox:
         slot = self._slots[name]
         async with slot.changed:
             slot.closed, slot.error = True, slot.error or error
+            self._slots.release()
             slot.changed.notify_all()
 
     async def allow(self, groups: int | None) -> None:
@@ -125,7 +126,7 @@ class Mailbox:
         """Whether a group's workers may be started now: asked in its thread.
 
         Raises:
-            RuntimeError: They are not needed any more, and never came back.
+            RuntimeError: They have given their place back, and are not needed any more.
         """
         slot = self._slots[name]
         if slot.held and slot.closed:

@@ -48,7 +48,7 @@ class ClusterNodes:
 
 
 @dataclass
-class Slot:
+class Place:
     """One worker group's place in the mailbox.
 
     Attributes:
@@ -121,7 +121,7 @@ class Slot:
         self.changed.notify_all()
 
 
-class Slots:
+class Places:
     """All slots, and who of them has to give its place away.
 
     Args:
@@ -129,20 +129,20 @@ class Slots:
     """
 
     def __init__(self, nodes: Callable[[], NodeStates]) -> None:
-        self._slots: dict[str, Slot] = {}
+        self._slots: dict[str, Place] = {}
         self._nodes = nodes
         self._allowed: int | None = None
 
-    def __getitem__(self, name: str) -> Slot:
-        return self._slots.setdefault(name, Slot())
+    def __getitem__(self, name: str) -> Place:
+        return self._slots.setdefault(name, Place())
 
-    def all(self) -> list[Slot]:
+    def all(self) -> list[Place]:
         """Those that were named so far."""
         return list(self._slots.values())
 
     def doing(self) -> dict[str, str]:
         """What every slot is doing, in words."""
-        def state(slot: Slot) -> str:
+        def state(slot: Place) -> str:
             if slot.closed:
                 return "closed"
             if slot.held:
@@ -155,15 +155,19 @@ class Slots:
 
         return {name: state(slot) for name, slot in self._slots.items()}
 
-    def lost(self, slot: Slot) -> bool:
+    def lost(self, slot: Place) -> bool:
         """Whether a machine of a group is gone, or going."""
         return self._nodes().lost(slot.nodes)
 
     def allow(self, groups: int | None) -> None:
         """Let so many groups hold their places, or all."""
         self._allowed = groups
+        self.release()
+
+    def release(self) -> None:
+        """Let groups that are held back start while there is room for them: more may, or another has ended."""
         for slot in self._slots.values():
-            if slot.held and not self.too_many(1):
+            if slot.held and not slot.closed and not self.too_many(1):
                 slot.held = False
 
     def too_many(self, more: int = 0) -> bool:
@@ -171,11 +175,11 @@ class Slots:
         holding = sum(not (slot.closed or slot.held) for slot in self._slots.values())
         return self._allowed is not None and holding + more > self._allowed
 
-    def must_leave(self, slot: Slot) -> bool:
+    def must_leave(self, slot: Place) -> bool:
         """Whether a machine of a group will be taken away, or a group too many holds its place."""
         return bool(self._nodes().going & slot.nodes) or self.too_many()
 
-    def gives_back(self, slot: Slot) -> bool:
+    def gives_back(self, slot: Place) -> bool:
         """Whether a group whose job's state is saved gives its place back; the job then waits for its next
         incarnation."""
         leaves, slot.held = self.must_leave(slot), self.too_many()

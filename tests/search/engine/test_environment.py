@@ -31,3 +31,17 @@ def test_a_busy_machine_s_dashboard_is_waited_for() -> None:
 
 def test_what_the_user_has_set_wins() -> None:
     assert asked(RAY_DASHBOARD_STARTUP_TIMEOUT_S="30") == "30"
+
+
+def test_this_ray_knows_what_makes_it_patient() -> None:
+    """A name that it does not know would do nothing, and say nothing."""
+    import ray
+    from ray._private import node
+
+    from raymae.search.engine.connection import ENVIRONMENT
+    from raymae.search.engine.patience import WAITS
+
+    assert ENVIRONMENT["RAY_worker_niceness"] == "0", "at Ray's 15 a sweep stands still beside other work"
+    known = Path(ray.__file__).parent.joinpath("core/src/ray/raylet/raylet").read_bytes() + \
+        Path(node.__file__).read_bytes()
+    assert [name for name in (*WAITS, "RAY_worker_niceness") if name.encode() not in known] == []

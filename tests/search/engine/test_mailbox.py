@@ -170,6 +170,24 @@ def test_a_place_that_another_sweep_wants_is_given_back_after_a_report_and_taken
     asyncio.run(scene())
 
 
+def test_a_group_that_is_held_back_starts_where_another_ends():
+    async def scene():
+        mailbox = Mailbox()
+        for name in ("one", "idle", "other"):
+            await mailbox.hello(name, [])
+        await mailbox.assign("one", job("t"))
+        serial, _ = await mailbox.take("one", 1)
+        await mailbox.allow(2)
+        delivering = asyncio.create_task(mailbox.deliver("one", serial, message(0)))
+        await mailbox.collect("one")
+        assert await delivering == LEAVE
+        assert not mailbox.may_start("one")
+        await mailbox.close("idle")
+        assert mailbox.may_start("one"), "the place that is free is its own"
+
+    asyncio.run(scene())
+
+
 def test_a_group_that_is_held_back_and_closed_never_starts():
     async def scene():
         mailbox = Mailbox()
