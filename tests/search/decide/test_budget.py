@@ -104,3 +104,14 @@ def test_a_leader_under_way_is_reserved_for_and_an_arm_without_a_score_is_not_st
     made.on_report(scratch, message(scratch, 1, 0.5, final=False, seconds=60.0))
     assert made.must_stop(scratch), "three replicates of four minutes do not fit: no more is learned by going on"
     assert not made.must_stop(mae), "without a score there would be nothing to replicate"
+
+
+def test_a_sweep_that_gave_all_its_places_to_another_goes_on_with_its_budget():
+    made, _, clock = conductor("budget.gpu_hours=1", "resources.gpus_per_worker=1", "search.num_trials=4", slots=2)
+    made.use_slots(0)
+    clock.now = 60.0
+    assert made.next() is None, "no place"
+    assert made.budget.seconds_left() == 3600.0
+    assert not made.is_over()
+    made.use_slots(2)
+    assert made.next() is not None

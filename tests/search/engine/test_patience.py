@@ -21,7 +21,7 @@ class Raylet:
         return 1 if self.asked > self._ends_after else None
 
 
-def started(monkeypatch: pytest.MonkeyPatch, raylet: Raylet, known_after: int) -> int:
+def started(monkeypatch: pytest.MonkeyPatch, raylet: Raylet, known_after: int, seconds: float = 10.0) -> int:
     """Ray's node is started; how often the cluster was asked for it."""
     from ray._private import services
     from ray._private.node import Node
@@ -41,6 +41,7 @@ def started(monkeypatch: pytest.MonkeyPatch, raylet: Raylet, known_after: int) -
 
     monkeypatch.setattr(services, "get_node", get_node)
     monkeypatch.setattr(patience, "POLL_S", 0.001)
+    monkeypatch.setattr(patience, "PATIENCE_S", seconds)
     monkeypatch.setattr(Node, "start_ray_processes", start)
     with patience.patient():
         Node.start_ray_processes(node)
@@ -57,5 +58,4 @@ def test_a_raylet_that_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_nor_is_any_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(patience, "PATIENCE_S", 0.05)
-    assert started(monkeypatch, Raylet(float("inf")), known_after=1_000_000) > 1
+    assert started(monkeypatch, Raylet(float("inf")), known_after=1_000_000, seconds=0.05) > 1
