@@ -203,8 +203,12 @@ def test_version_says_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456, with changes)\n"
     monkeypatch.setenv(GIT, '{"commit": "0123456789abcdef", "dirty": false}')
     assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456)\n"
-    monkeypatch.setenv(GIT, "null")  # installed outside a checkout
-    assert run("--version").stdout == f"raymae, version {__version__}\n"
+    monkeypatch.setenv(GIT, "0123456789abcdef")  # an image, by the commit that it was built from
+    assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456)\n"
+    for nothing in ("null", ""):  # installed outside a checkout; an image that was not told its commit
+        monkeypatch.setenv(GIT, nothing)
+        monkeypatch.setenv("PATH", "")  # no git either
+        assert run("--version").stdout == f"raymae, version {__version__}\n"
 
 
 def test_the_commit_is_of_the_checkout_that_holds_the_code(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 from datetime import UTC, datetime
@@ -48,11 +49,14 @@ def versions(*names: str) -> dict[str, str | None]:
 def git_state() -> dict[str, Any] | None:
     """Commit of the checkout the code runs from, and whether it has changes; None where it was installed elsewhere.
 
-    A submitted job runs from a copy, and an image has no checkout: both are told in `$RAYMAE_GIT`, as JSON.
+    A submitted job runs from a copy, and an image has no checkout: both are told in `$RAYMAE_GIT`, a job as JSON, an
+    image as the commit alone.
     """
-    if os.environ.get(GIT):
-        told: dict[str, Any] | None = json.loads(os.environ[GIT])
-        return told
+    if told := os.environ.get(GIT):
+        if re.fullmatch(r"[0-9a-f]{7,40}", told):
+            return {"commit": told, "dirty": False}
+        state: dict[str, Any] | None = json.loads(told)
+        return state
     file = os.path.abspath(__file__)
 
     def git(*arguments: str) -> str | None:

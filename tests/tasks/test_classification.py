@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import itertools
 import math
+import shutil
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
@@ -15,7 +16,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.images import SPLITS, ImageSet
-from raymae.errors import DataError
+from raymae.errors import DataError, TrialError
 from raymae.spec import TrialConfig
 from raymae.spec.load import parse_sweep
 from raymae.spec.resolve import arm_plan
@@ -381,9 +382,15 @@ def test_every_arm_shows_what_it_takes_images_for(make_task: MakeTask, arm: str)
 def test_compiled_networks_keep_their_keys(make_task: MakeTask, monkeypatch: pytest.MonkeyPatch) -> None:
     compiled = []
     monkeypatch.setattr(nn.Module, "compile", lambda self: compiled.append(type(self).__name__))
+    monkeypatch.setattr(shutil, "which", lambda name: f"/usr/bin/{name}")
     plain, fast = make_task("mae"), make_task("mae", compile=True)
     assert fast.build().state_dict().keys() == plain.build().state_dict().keys()
     fast.pretraining().build()
+    assert compiled == ["PooledHead", "MaskedAutoencoder"]
+    monkeypatch.setattr(shutil, "which", lambda name: None)
+    monkeypatch.delenv("CC", raising=False)
+    with pytest.raises(TrialError, match=r"compile=true needs a C compiler .cc, gcc or .CC., not found on"):
+        fast.build()
     assert compiled == ["PooledHead", "MaskedAutoencoder"]
 
 

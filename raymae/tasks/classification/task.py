@@ -6,7 +6,11 @@ Shape suffixes: B batch, C channels, H and W pixels, N tokens, P values in a tok
 from __future__ import annotations
 
 import math
+import os
+import platform
+import shutil
 from collections.abc import Mapping
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -18,6 +22,7 @@ from raymae.data.find.corpora import located_corpora
 from raymae.data.find.locate import located
 from raymae.data.groups import counted
 from raymae.data.subsets import labelled_by_class
+from raymae.errors import TrialError
 from raymae.models.mae import MaskedAutoencoder
 from raymae.models.tokens import TokenGrid
 from raymae.spec.read import Tree
@@ -129,8 +134,16 @@ class Classification(Task):
         return {"classes": list(self.data.classes), "decoded_size": self.data.decoded_size}
 
     def _compiled(self, model: Model) -> Model:
-        if self.params.compile:
-            model.compile()
+        """Raises TrialError where this machine lacks what torch.compile needs."""
+        if not self.params.compile:
+            return model
+        compilers = (os.environ.get("CC"), shutil.which("cc"), shutil.which("gcc"))
+        here = {"a C compiler (cc, gcc or $CC)": any(compilers),
+                "Triton (pip install triton)": self.device.type != "cuda" or find_spec("triton") is not None}
+        if lacking := [what for what, found in here.items() if not found]:
+            raise TrialError(f"compile=true needs {' and '.join(lacking)}, not found on {platform.node()} (the images "
+                             "come without); install it there, or leave compile at false")
+        model.compile()
         return model
 
     # -- losses --------------------------------------------------------------------------------------------------------
