@@ -139,7 +139,8 @@ def test_a_sweep_in_containers_survives_a_worker_and_is_scraped(cpu: Rig) -> Non
     told = json.loads(rig.in_volume("results", "/home/raymae/results/contained", "--json"))
     print(json.dumps(told)[:1500])
     counted = json.loads(rig.in_volume(
-        "query", "/home/raymae/results/contained", "SELECT stage, status, count(*) AS n FROM trials GROUP BY stage, status",
+        "query", "/home/raymae/results/contained",
+        "SELECT stage, status, count(*) AS n FROM trials GROUP BY stage, status",
         "--json"))
     assert {row["status"] for row in counted} == {"completed"}
     assert sum(row["n"] for row in counted if row["stage"] == "search") == 13
