@@ -56,8 +56,8 @@ class Rig:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         self.tree = folder / "tree"
-        self.commit = self.run("git", "-C", str(ROOT), "rev-parse", "HEAD").strip()
         self.token = secrets.token_hex(32)
+        self.commit = self.run("git", "-C", str(ROOT), "rev-parse", "HEAD").strip()
 
     @property
     def environment(self) -> dict[str, str]:
@@ -69,7 +69,7 @@ class Rig:
 
     def run(self, *command: str, ok: bool = True) -> str:
         """What a command printed; raises AssertionError where it failed, unless that is expected."""
-        done = subprocess.run(command, env=self.environment if self.folder.exists() else None, cwd=self.folder,
+        done = subprocess.run(command, env=self.environment, cwd=self.folder,
                               capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0 or not ok, f"{command}\n{done.stdout[-4000:]}\n{done.stderr[-4000:]}"
         return done.stdout
@@ -85,11 +85,11 @@ class Rig:
         sources = "\n".join(path.read_text() for path in [
             Path("/etc/apt/sources.list"), *sorted(Path("/etc/apt/sources.list.d").glob("*"))] if path.is_file())
         suite = dict(re.findall(r"^(\w+)=\"?([^\"\n]*)", Path("/etc/os-release").read_text(), re.M))["VERSION_CODENAME"]
-        mirror = re.search(r"https?://\S+/debian(?=[\s/])/?", sources)
+        mirror = re.search(r"^[^#\n]*?(https?://\S+/debian)/?\s", sources, re.M)
         assert mirror is not None, "this machine's sources name no mirror of Debian"
         system = self.folder / "base"
         self.run("debootstrap", "--variant=minbase", "--include=python3,python3-venv,ca-certificates", suite,
-                 str(system), mirror[0])
+                 str(system), mirror[1])
         shutil.rmtree(system / "var/cache/apt", ignore_errors=True)
         (system / "usr/bin/python").symlink_to("python3")
         shutil.copy(CERTIFICATES, system / CERTIFICATES.relative_to("/"))
