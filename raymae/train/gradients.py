@@ -8,6 +8,7 @@ which a test holds to the first.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import Protocol
 
@@ -84,8 +85,10 @@ class Overlapped:
     """
 
     def __init__(self, model: nn.Module) -> None:
-        self._parallel = nn.parallel.DistributedDataParallel(
-            _Part(model), broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
+        with warnings.catch_warnings():  # from torch 2.14 on it has another name, which also sends buffers at first
+            warnings.filterwarnings("ignore", "`broadcast_buffers` is deprecated", FutureWarning)
+            self._parallel = nn.parallel.DistributedDataParallel(
+                _Part(model), broadcast_buffers=False, gradient_as_bucket_view=True, static_graph=True)
 
     def __call__(self, part: Callable[[], Loss] | None) -> Tensor:
         """See `Gradients`."""
