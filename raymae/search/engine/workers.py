@@ -201,10 +201,8 @@ def run_job(
         Reclaimed: See `Watch`.
         Exception: Anything unexpected, after its message, so that Ray Train replaces the group.
     """
-    import torch
-
     from raymae.search.environment import versions
-    from raymae.train.device import describe_device, isolated, pick_device
+    from raymae.train.device import describe_device, give_back, isolated, pick_device
 
     device = pick_device()
     files = files or TrialFiles(job.root, job.trial_id)
@@ -238,8 +236,7 @@ def run_job(
         raise
     finally:
         files.close()
-        if device.type == "cuda":
-            torch.cuda.empty_cache()
+        give_back(device)
 
 
 def _keep_model(job: Job, report: Report) -> str | None:
