@@ -24,10 +24,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from tests.ports import free_port
+
 ROOT = Path(__file__).parents[2]
 PROGRAMS = ("dockerd", "docker", "docker-compose", "buildah", "debootstrap", "iptables", "apt-get", "dpkg-deb")
 PATIENCE_S = 1800
-DASHBOARD = "http://127.0.0.1:8265"
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 CPU_WHEELS = ("2.14.1+cpu", "2.13.0+cpu")  # of PyTorch; the first that can be had here
 Row = dict[str, Any]
@@ -57,6 +58,7 @@ class Rig:
         self.folder = folder
         self.tree = folder / "tree"
         self.token = secrets.token_hex(32)
+        self.dashboard = f"http://127.0.0.1:{free_port()}"  # not 8265, which a Ray of this machine may have
         self.commit = self.run("git", "-C", str(ROOT), "rev-parse", "HEAD").strip()
 
     @property
@@ -145,10 +147,13 @@ class Rig:
     # -- the compose file ----------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """The compose file as it is shipped, but for `name`, which Debian's 1.29 does not know, and the secrets."""
+        """The compose file as it is shipped, but for `name`, which Debian's 1.29 does not know, and the port that it
+        publishes; and its secrets."""
         file = self.tree / "docker" / "compose.yaml"
         lines = [line for line in file.read_text().splitlines() if not line.startswith("name:")]
-        file.write_text("\n".join(lines) + "\n")
+        published = f"{self.dashboard.removeprefix('http://')}:8265"
+        assert any("127.0.0.1:8265:8265" in line for line in lines)
+        file.write_text("\n".join(lines).replace("127.0.0.1:8265:8265", published) + "\n")
         for name, value in (("auth_token", self.token), ("grafana_password", "x")):
             (self.tree / "docker" / name).write_text(value)
             (self.tree / "docker" / name).chmod(0o600)
@@ -170,7 +175,7 @@ class Rig:
 
     def status(self, path: str, token: str | None) -> int:
         """What the published job server answers."""
-        request = urllib.request.Request(DASHBOARD + path)
+        request = urllib.request.Request(self.dashboard + path)
         if token is not None:
             request.add_header("Authorization", f"Bearer {token}")
         try:

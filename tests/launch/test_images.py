@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from raymae import __version__
-from tests.launch.image_rig import DASHBOARD, PATIENCE_S, ROOT, Rig, cpu_wheel, docker, missing
+from tests.launch.image_rig import PATIENCE_S, ROOT, Rig, cpu_wheel, docker, missing
 
 SWEEP = """
 name: contained
@@ -112,7 +112,7 @@ def test_a_sweep_in_containers_survives_a_worker_and_is_scraped(cpu: Rig) -> Non
     log = rig.folder / "submit.log"
     with log.open("wb") as output:
         job = subprocess.Popen(
-            [sys.executable, "-m", "raymae.cli", "submit", "sweep.yaml", "--address", DASHBOARD, "--set",
+            [sys.executable, "-m", "raymae.cli", "submit", "sweep.yaml", "--address", rig.dashboard, "--set",
              "results=/home/raymae/results"], cwd=rig.folder, env=rig.environment, stdout=output, stderr=output)
     try:
         def completed() -> int:

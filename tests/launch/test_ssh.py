@@ -28,6 +28,7 @@ import pytest
 
 from raymae.errors import ResultsError
 from raymae.results.store.store import Store
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 SSHD = shutil.which("sshd") or ("/usr/sbin/sshd" if Path("/usr/sbin/sshd").exists() else None)
@@ -55,12 +56,6 @@ pytestmark = [
     pytest.mark.skipif(SSHD is None or not shutil.which("rsync") or not shutil.which("ssh"),
                        reason="needs sshd, ssh and rsync (Debian: openssh-server, rsync)"),
 ]
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @dataclass

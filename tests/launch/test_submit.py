@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -19,6 +18,7 @@ from click.testing import CliRunner
 from raymae.cli import main
 from raymae.launch.jobs import _copy_source
 from raymae.results.store.store import Store
+from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 TIMEOUT_S = 600
@@ -70,12 +70,6 @@ class Head:
         while not condition():
             assert time.monotonic() < deadline, "nothing happened"
             time.sleep(1)
-
-
-def free_port() -> int:
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 @pytest.fixture(scope="module")

@@ -18,13 +18,9 @@ from pathlib import Path
 
 import psutil
 
+from tests.ports import free_port
+
 MB = 1_000_000
-
-
-def _free_port() -> int:
-    with socket.socket() as free:
-        free.bind(("", 0))
-        return free.getsockname()[1]
 
 
 def _own_address() -> str:
@@ -82,7 +78,7 @@ class Autoscaled:
 def autoscaled(environment: Mapping[str, str], *, gpu_nodes: int, idle_s: float) -> Iterator[Autoscaled]:
     """Start a head that trains nothing, with an autoscaler for nodes of 1 CPU and 1 (pretended) GPU; end it all."""
     folder = Path(tempfile.mkdtemp(prefix="rm-"))  # short: Ray makes sockets below it
-    address = f"{_own_address()}:{_free_port()}"
+    address = f"{_own_address()}:{free_port('')}"
     host, port = address.rsplit(":", 1)
     config = {
         "cluster_name": "fake", "max_workers": gpu_nodes, "idle_timeout_minutes": idle_s / 60, "upscaling_speed": 10.0,
@@ -104,8 +100,8 @@ def autoscaled(environment: Mapping[str, str], *, gpu_nodes: int, idle_s: float)
         sys.executable, "-m", "ray.scripts.scripts", "start", "--head", "--block", f"--port={port}",
         f"--node-ip-address={host}", f"--temp-dir={folder / 'ray'}", f"--autoscaling-config={file}", "--num-cpus=0",
         "--num-gpus=0", '--resources={"trial_driver": 100}', f"--object-store-memory={100 * MB}",
-        "--dashboard-host=127.0.0.1", f"--dashboard-port={_free_port()}", "--disable-usage-stats",
-        f"--dashboard-agent-listen-port={_free_port()}", f"--ray-client-server-port={_free_port()}",
+        "--dashboard-host=127.0.0.1", f"--dashboard-port={free_port()}", "--disable-usage-stats",
+        f"--dashboard-agent-listen-port={free_port()}", f"--ray-client-server-port={free_port()}",
     ]
     more = {"RAY_FAKE_CLUSTER": "1", "AUTOSCALER_UPDATE_INTERVAL_S": "1", "RAY_enable_autoscaler_v2": "0",
             "AUTOSCALER_HEARTBEAT_TIMEOUT_S": "5", "RAY_TMPDIR": str(folder)}

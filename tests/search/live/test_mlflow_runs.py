@@ -20,6 +20,7 @@ import pytest
 from raymae.search.live import recording
 from raymae.search.live.mlflow_runs import QUIET, MlflowRuns
 from raymae.search.live.recorded import sweep_id
+from tests.ports import free_port
 from tests.search.live.simulated import Killed, digits, sweep
 
 pytest.importorskip("mlflow", reason="needs mlflow: pip install 'raymae[mlflow]'")
@@ -38,9 +39,7 @@ def environment(monkeypatch: pytest.MonkeyPatch) -> None:
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     """The address of an MLflow server with a database of its own."""
     folder = tmp_path_factory.mktemp("mlflow")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     with (folder / "log").open("wb") as log:
         process = subprocess.Popen(
             [sys.executable, "-m", "mlflow", "server", "--host", "127.0.0.1", "--port", str(port), "--workers", "1",
