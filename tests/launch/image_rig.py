@@ -31,6 +31,7 @@ PROGRAMS = ("dockerd", "docker", "docker-compose", "buildah", "debootstrap", "ip
 PATIENCE_S = 1800
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 CPU_WHEELS = ("2.14.1+cpu", "2.13.0+cpu")  # of PyTorch; the first that can be had here
+PIP = ("index-url", "extra-index-url", "find-links", "constraint", "default-timeout")
 Row = dict[str, Any]
 
 
@@ -95,10 +96,12 @@ class Rig:
         shutil.rmtree(system / "var/cache/apt", ignore_errors=True)
         (system / "usr/bin/python").symlink_to("python3")
         shutil.copy(CERTIFICATES, system / CERTIFICATES.relative_to("/"))
-        for config in (Path("/etc/pip.conf"), Path("/etc/xdg/pip/pip.conf"), Path("/etc/xdg/pip/constraints.txt")):
-            if config.exists():
-                (system / config.relative_to("/")).parent.mkdir(parents=True, exist_ok=True)
-                shutil.copy(config, system / config.relative_to("/"))
+        settings = {key: value for key, value in _of_pip().items() if key in PIP}
+        if "constraint" in settings:
+            shutil.copy(settings["constraint"], system / "etc" / "pip-constraints.txt")
+            settings["constraint"] = "/etc/pip-constraints.txt"
+        lines = [f"{key} = {value}" for key, value in {**settings, "cert": str(CERTIFICATES)}.items()]
+        (system / "etc" / "pip.conf").write_text("\n".join(["[global]", *lines]) + "\n")
         self.image(name, system)
 
     def prometheus(self, name: str) -> None:
@@ -210,11 +213,17 @@ class Rig:
                          for service in ("head", "worker") for row in self.containers(service))
 
 
-def _places_of_wheels() -> list[str]:
-    """Folders that this machine's pip looks into, where there are any."""
+def _of_pip() -> dict[str, str]:
+    """This machine's settings of pip by name, of its files and of the environment."""
     said = subprocess.run([sys.executable, "-m", "pip", "config", "list"], capture_output=True, text=True, check=False)
-    return sorted({str(Path(place).parent if place.endswith("/simple") else Path(place))
-                   for place in re.findall(r"(?:file://)?(/[^\s']+)", said.stdout)})
+    return dict(re.findall(r"^(?:global|:env:)\.([\w-]+)='(.*)'$", said.stdout, re.M))
+
+
+def _places_of_wheels() -> list[str]:
+    """Folders of this machine that its pip looks into, where there are any."""
+    named = " ".join(_of_pip().get(key, "") for key in ("find-links", "extra-index-url", "index-url"))
+    places = re.findall(r"(?:^|\s|file://)(/\S+)", named)
+    return sorted({str(Path(place).parent if place.endswith("/simple") else Path(place)) for place in places})
 
 
 def _bytes_of(size: str) -> float:
