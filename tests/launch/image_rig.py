@@ -27,11 +27,15 @@ from typing import Any
 from tests.ports import free_port
 
 ROOT = Path(__file__).parents[2]
-PROGRAMS = ("dockerd", "docker", "docker-compose", "buildah", "debootstrap", "iptables", "apt-get", "dpkg-deb")
+PROGRAMS = ("dockerd", "docker", "docker-compose", "buildah", "debootstrap", "iptables-save", "ip", "apt-get",
+            "dpkg-deb")
 PATIENCE_S = 1800
 CERTIFICATES = Path("/etc/ssl/certs/ca-certificates.crt")
 CPU_WHEELS = ("2.14.1+cpu", "2.13.0+cpu")  # of PyTorch; the first that can be had here
 PIP = ("index-url", "extra-index-url", "find-links", "constraint", "default-timeout")
+NO_RULES = "".join(f"*{table}\n{chains}COMMIT\n" for table, chains in {
+    "filter": ":INPUT ACCEPT\n:FORWARD ACCEPT\n:OUTPUT ACCEPT\n",
+    "nat": ":PREROUTING ACCEPT\n:INPUT ACCEPT\n:OUTPUT ACCEPT\n:POSTROUTING ACCEPT\n"}.items())
 Row = dict[str, Any]
 
 
@@ -40,7 +44,7 @@ def missing() -> str | None:
     absent = [name for name in PROGRAMS if shutil.which(name, path=_path()) is None]
     if absent:
         return (f"needs {', '.join(absent)} (Debian: apt-get install --no-install-recommends docker.io docker-compose "
-                "buildah debootstrap iptables)")
+                "buildah debootstrap iptables iproute2)")
     return "needs to be root: so is the daemon" if os.geteuid() else None
 
 
@@ -247,8 +251,9 @@ def cpu_wheel() -> list[str]:
 
 @contextmanager
 def docker(folder: Path) -> Iterator[Rig]:
-    """A daemon for the length of a `with` block, and what git tracks as `tree`."""
+    """A daemon for the length of a `with` block, and what git tracks as `tree`; then the network is as it was."""
     rig = Rig(folder)
+    rules, bridged = rig.run("iptables-save"), Path("/sys/class/net/docker0").exists()
     rig.tree.mkdir()
     rig.run("bash", "-c", f"git -C {ROOT} ls-files -z | (cd {ROOT} && tar --null -T - -c) | tar -x -C {rig.tree}")
     with (folder / "dockerd.log").open("wb") as log:
@@ -266,6 +271,7 @@ def docker(folder: Path) -> Iterator[Rig]:
     finally:
         for container in rig.run("docker", "ps", "--all", "--quiet", ok=False).split():
             rig.run("docker", "rm", "--force", "--volumes", container, ok=False)
+        rig.run("docker", "network", "prune", "--force", ok=False)
         daemon.send_signal(signal.SIGTERM)
         try:
             daemon.wait(60)
@@ -275,4 +281,7 @@ def docker(folder: Path) -> Iterator[Rig]:
         for mount in sorted((line.split()[1] for line in Path("/proc/mounts").read_text().splitlines()
                              if line.split()[1].startswith(str(folder))), reverse=True):
             subprocess.run(["umount", "--lazy", mount], check=False)
+        subprocess.run(["iptables-restore"], input=NO_RULES + rules, text=True, env=rig.environment, check=False)
+        if not bridged:
+            rig.run("ip", "link", "delete", "docker0", ok=False)
 
