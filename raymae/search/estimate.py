@@ -23,6 +23,7 @@ from raymae.spec.sweep import SweepSpec
 from raymae.train.device import describe_device, pick_device
 
 START_S = 30.0  # until the first workers train
+PATIENCE_S = 8.0  # of timing a phase of an arm: somebody waits, and there may be many
 LEFT_OUT = ("without early stopping; left out are references, reading the data, the test split, and how much trials at "
             "once slow each other down")
 
@@ -61,7 +62,7 @@ def estimate(plan: Plan) -> Estimate:
 
 def _seconds(plan: Plan, device: torch.device, lane: str, pretrain: float | None) -> EpochCost:
     config, threads = example_config(plan, lane), max(1, int(plan.spec.resources.cpus_per_worker))
-    return epoch_seconds(config, threads, plan.given.get(config.arm), pretrain, device, perf_counter)
+    return epoch_seconds(config, threads, plan.given.get(config.arm), pretrain, device, perf_counter, PATIENCE_S)
 
 
 def _num(spec: SweepSpec, lane: ArmPlan) -> tuple[int, int]:

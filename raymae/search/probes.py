@@ -10,7 +10,7 @@ from raymae.errors import TrialError, one_line
 from raymae.search.plan import Plan, example_config
 
 NUM_TIMED = 4  # of each, the first to warm up
-ENOUGH_S = 20.0  # what has been timed for so long is timed no more
+ENOUGH_S = 20.0  # of timing, before a search; see `shortest`
 
 
 class Probe:
@@ -43,7 +43,7 @@ class Probe:
             raise TrialError(one_line(error.cause or error, 0)) from None
 
 
-def shortest(runs: Sequence[Iterator[object]], clock: Callable[[], float]) -> list[float]:
+def shortest(runs: Sequence[Iterator[object]], clock: Callable[[], float], enough_s: float = ENOUGH_S) -> list[float]:
     """Seconds until each of several runs yields, the shortest of a few times.
 
     They take turns: other work on the machine can only add to a time, and what it adds in one turn it adds to all. The
@@ -52,10 +52,11 @@ def shortest(runs: Sequence[Iterator[object]], clock: Callable[[], float]) -> li
     Args:
         runs: Each does once what is timed whenever it is asked for its next value.
         clock: In seconds.
+        enough_s: What has been timed for so long is timed no more.
     """
     began, times = clock(), [[math.inf, math.inf] for _ in runs]  # warming up, and after it
     for index in range(NUM_TIMED):
-        if index and clock() - began > ENOUGH_S:
+        if index and clock() - began > enough_s:
             break
         for run, least in zip(runs, times, strict=True):
             at = clock()

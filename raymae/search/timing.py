@@ -17,7 +17,7 @@ from torch import Generator, Tensor
 from raymae.errors import TrialError
 from raymae.models.given import Given
 from raymae.search.plan import Plan, example_config
-from raymae.search.probes import NUM_TIMED, Probe, shortest
+from raymae.search.probes import ENOUGH_S, NUM_TIMED, Probe, shortest
 from raymae.spec.factors import cells
 from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Scalar
@@ -156,7 +156,7 @@ def lengthened(arms: Mapping[str, ArmPlan], found: Measured) -> dict[str, ArmPla
 
 def epoch_seconds(
     config: TrialConfig, threads: int, given: Given | None = None, pretrain: float | None = None,
-    device: torch.device | None = None, clock: Callable[[], float] | None = None,
+    device: torch.device | None = None, clock: Callable[[], float] | None = None, enough_s: float = ENOUGH_S,
 ) -> EpochCost:
     """Time an epoch of each phase.
 
@@ -167,6 +167,7 @@ def epoch_seconds(
         pretrain: What an epoch of pretraining is known to cost.
         device: Where it is trained; by default the best there is.
         clock: In seconds; by default what this process computes.
+        enough_s: Of timing a phase.
     """
     from raymae.train.phases import Finetune, Pretrain
 
@@ -175,12 +176,14 @@ def epoch_seconds(
     asked, clock = task_class(config.task)(config, device), clock or own_clock(device)
     if pretrain is None:
         pretrains = asked.pretraining() is not None and not config.adopts
-        pretrain = _epoch_s(asked, "pretrain", lambda task: Pretrain(task, given), clock) if pretrains else 0.0
+        pretrain = (_epoch_s(asked, "pretrain", lambda task: Pretrain(task, given), clock, enough_s) if pretrains
+                    else 0.0)
     # from random weights: what is trained costs the same
-    return EpochCost(pretrain, _epoch_s(asked, "finetune", Finetune, clock))
+    return EpochCost(pretrain, _epoch_s(asked, "finetune", Finetune, clock, enough_s))
 
 
-def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase], clock: Callable[[], float]) -> float:
+def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase], clock: Callable[[], float],
+             enough_s: float = ENOUGH_S) -> float:
     """Seconds of an epoch of a phase, with its share of an evaluation.
 
     Epochs of a few steps and of more are timed in turns: a whole epoch may be long enough for other work on the machine
@@ -191,6 +194,7 @@ def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase], cloc
         phase: Of which an epoch is timed.
         start: Makes the phase of a task.
         clock: In seconds.
+        enough_s: Of timing.
     """
     settings, keys = Steps.of(asked.params, phase), _KEYS[phase]
     steps = settings.of_an_epoch(len(asked.load("pretrain" if phase == "pretrain" else "train")))
@@ -211,8 +215,8 @@ def _epoch_s(asked: Task, phase: PhaseKind, start: Callable[[Task], Phase], cloc
 
     few, more = FEW_STEPS
     if steps <= more:
-        return shortest([epochs()], clock)[0] / every
-    one, other = shortest([epochs(few), epochs(more)], clock)
+        return shortest([epochs()], clock, enough_s)[0] / every
+    one, other = shortest([epochs(few), epochs(more)], clock, enough_s)
     step = max(other - one, 0.0) / (more - few)
     return steps * step + max(one - few * step, 0.0) / every
 

@@ -158,6 +158,10 @@ def test_the_shortest_of_epochs_in_turns_counts_and_not_the_one_that_warms_up():
 def test_a_phase_that_takes_long_is_timed_once():
     clock = Clock()
     assert shortest([epochs(clock, [30.0, 9.0]), epochs(clock, [80.0, 9.0])], clock) == [30.0, 80.0]
+    times = [2.0, 1.0, 0.5, 0.25]
+    assert shortest([epochs(clock, times)], clock) == [0.25]
+    assert shortest([epochs(clock, times)], clock, 1.9) == [2.0]
+    assert shortest([epochs(clock, times)], clock, 2.5) == [1.0]
 
 
 @pytest.mark.parametrize(("every", "steps", "evaluation"), [(1, 0.05, 0.3), (2, 0.05, 0.3), (3, 0.02, 0.0)])
