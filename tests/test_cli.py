@@ -205,6 +205,8 @@ def test_version_says_the_commit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456)\n"
     monkeypatch.setenv(GIT, "0123456789abcdef")  # an image, by the commit that it was built from
     assert run("--version").stdout == f"raymae, version {__version__} (commit 0123456)\n"
+    monkeypatch.setenv(GIT, "v1.2")  # or by a tag
+    assert run("--version").stdout == f"raymae, version {__version__} (commit v1.2)\n"
     for nothing in ("null", ""):  # installed outside a checkout; an image that was not told its commit
         monkeypatch.setenv(GIT, nothing)
         monkeypatch.setenv("PATH", "")  # no git either

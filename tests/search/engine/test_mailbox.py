@@ -200,8 +200,10 @@ def test_a_group_that_is_held_back_and_closed_never_starts():
         await mailbox.stop_waiting()  # the sweep's budget is spent
         assert (await mailbox.collect("slot")).failure == NOT_STARTED
         await mailbox.close("slot")
-        with pytest.raises(RuntimeError, match="not needed any more"):
-            mailbox.may_start("slot")
+        for allowed in (0, None):  # not even where there is room for all
+            await mailbox.allow(allowed)
+            with pytest.raises(RuntimeError, match="not needed any more"):
+                mailbox.may_start("slot")
 
     asyncio.run(scene())
 
