@@ -6,7 +6,7 @@ import numpy as np
 
 from raymae.results.report import svg
 from raymae.results.report.intervals import DARK, LIGHT, ticks
-from raymae.tasks.prediction import Curves
+from raymae.tasks.predictor import Curves
 
 HEIGHT, LEFT, TOP, BOTTOM, END = 320, 64, 78, 284, svg.WIDTH - svg.PAD
 NUM_DATES = 5

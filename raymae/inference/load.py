@@ -25,7 +25,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig
 from raymae.tasks import TASKS, task_class
 from raymae.tasks.base import Task
-from raymae.tasks.prediction import Predictor
+from raymae.tasks.predictor import Predictor
 from raymae.train.device import pick_device
 from raymae.train.epoch import evaluate
 

@@ -15,7 +15,7 @@ from raymae.errors import DataError, ModelError, RayMAEError, ResourceError, Res
 from raymae.inference.figure import figure as drawn
 from raymae.inference.load import KeptModel
 from raymae.results.report import svg
-from raymae.tasks.prediction import Predictor
+from raymae.tasks.predictor import Predictor
 
 
 class Failed(NamedTuple):

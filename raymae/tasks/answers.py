@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from raymae.errors import DataError
-from raymae.tasks.prediction import Item
+from raymae.tasks.predictor import Item
 
 ENDINGS = (".csv", ".csv.gz", ".parquet", ".pq")
 

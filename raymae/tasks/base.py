@@ -24,7 +24,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec, PretrainingSpec
 from raymae.spec.task import TaskSchema, untied
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.prediction import Predictor
+from raymae.tasks.predictor import Predictor
 
 Batch = dict[str, Tensor]
 

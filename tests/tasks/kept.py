@@ -12,7 +12,7 @@ from torch import nn
 from raymae.spec import TrialConfig
 from raymae.tasks import task_class
 from raymae.tasks.base import Task
-from raymae.tasks.prediction import Predictor
+from raymae.tasks.predictor import Predictor
 from raymae.train import evaluate, run_trial
 
 

@@ -12,7 +12,7 @@ from PIL import Image
 from sklearn.metrics import log_loss, top_k_accuracy_score
 
 from raymae.errors import DataError
-from raymae.tasks.prediction import Item
+from raymae.tasks.predictor import Item
 from tests.tasks.kept import Kept, MakeConfig, kept
 
 

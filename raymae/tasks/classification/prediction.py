@@ -24,7 +24,7 @@ from raymae.tasks.answers import TableWriter
 from raymae.tasks.classification.images import resized
 from raymae.tasks.classification.schema import SCHEMA
 from raymae.tasks.colours import standardise
-from raymae.tasks.prediction import Item, Predictor
+from raymae.tasks.predictor import Item, Predictor
 from raymae.tasks.transformer import encoder
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from raymae.data.series import Series
-from raymae.tasks.prediction import Curves
+from raymae.tasks.predictor import Curves
 
 if TYPE_CHECKING:
     import pandas as pd

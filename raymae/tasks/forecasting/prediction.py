@@ -28,7 +28,7 @@ from raymae.tasks.forecasting.features import Features, Scales
 from raymae.tasks.forecasting.networks import Forecasters
 from raymae.tasks.forecasting.schema import SCHEMA
 from raymae.tasks.forecasting.windows import ScaledSeries, SeriesInRow, Windows
-from raymae.tasks.prediction import Curves, Item, Predictor
+from raymae.tasks.predictor import Curves, Item, Predictor
 
 WINDOWS_AT_ONCE = 1024
 OURS = ("made_at", "step", "time", "forecast", "truth")  # columns of every table of forecasts

@@ -24,7 +24,7 @@ from raymae.tasks.imputation.filling import Filling, Learned
 from raymae.tasks.imputation.missingness import Odds
 from raymae.tasks.imputation.schema import SCHEMA
 from raymae.tasks.imputation.transport import Transport
-from raymae.tasks.prediction import Item, Predictor
+from raymae.tasks.predictor import Item, Predictor
 
 FITTED: dict[ScalerKind, tuple[str, ...]] = {  # what scikit-learn's scalers learn
     "minmax": ("scale_", "min_"), "standard": ("scale_", "mean_"), "quantile": ("quantiles_", "references_"),

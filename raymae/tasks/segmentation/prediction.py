@@ -25,7 +25,7 @@ from raymae.spec.task import Arm
 from raymae.tasks.answers import require_folder, write_table, write_whole
 from raymae.tasks.colours import standardise
 from raymae.tasks.pictures import palette
-from raymae.tasks.prediction import Item, Predictor
+from raymae.tasks.predictor import Item, Predictor
 from raymae.tasks.segmentation.crops import crops_of, sliding_window
 from raymae.tasks.segmentation.schema import ARMS, SCHEMA
 from raymae.tasks.transformer import encoder

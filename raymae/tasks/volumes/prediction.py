@@ -21,7 +21,7 @@ from raymae.data.volume_lists import CHANNEL, stem_of
 from raymae.errors import DataError
 from raymae.models.tokens import TokenGrid
 from raymae.tasks.answers import require_ending, write_whole
-from raymae.tasks.prediction import Item, Predictor
+from raymae.tasks.predictor import Item, Predictor
 from raymae.tasks.transformer import encoder
 from raymae.tasks.volumes.boxes import Preparation, back_onto_file, cut, transformed
 from raymae.tasks.volumes.schema import SCHEMA, box_of, spacing_of
