@@ -29,7 +29,7 @@ from raymae.spec.space import Scalar
 from raymae.spec.sweep import DataSpec
 from raymae.spec.task import applies, untied
 from raymae.spec.trial import TrialConfig, TrialData
-from raymae.tasks.imputation.cells import IncompleteTable
+from raymae.tasks.columns.cells import IncompleteTable
 from raymae.tasks.imputation.task import Imputation
 from raymae.train.epoch import evaluate
 from raymae.train.trial import Report, run_trial

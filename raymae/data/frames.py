@@ -98,7 +98,7 @@ def _written(path: Path, reading: Reading) -> Frame:
 
     cells = read_cells(path, reading, "table")
     if len(cells.names) == 1:
-        raise DataError(f"{path} holds one column, and imputing a cell takes others of its row; if cells are separated "
+        raise DataError(f"{path} holds one column, and a cell is told from others of its row; if cells are separated "
                         f"by something else than {', '.join(('`,`', '`;`', 'tabs'))} or `|`, set data.separator")
     frame = pd.DataFrame(dict(enumerate(column.to_pandas().astype(object) for column in cells.columns)))
     frame.columns = list(cells.names)

@@ -1,4 +1,4 @@
-"""Networks for the cells of a table: a masked autoencoder over columns, and two dense autoencoders.
+"""Networks for the cells of a table: a masked autoencoder over columns, a head on its encoder, dense autoencoders.
 
 Shape suffixes: B batch, C columns, N tokens (the class token, then the columns), F features of a number, D width,
 K bins or categories.
@@ -13,8 +13,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor, nn
 
-from raymae.models.heads import WITH_LAST_BLOCK, Layers
-from raymae.models.mae import Encoder, MaskedAutoencoder, take
+from raymae.models.heads import WITH_LAST_BLOCK, Layers, encoder_layers
+from raymae.models.mae import NORM_EPS, Encoder, MaskedAutoencoder, take
 
 
 class ColumnEmbedding(nn.Module):
@@ -126,6 +126,30 @@ class ColumnMeans(nn.Module):
         return Cells(log_chances_BCK, mean_BC + 0.1 * self.deviation_C * correction_BC)
 
 
+class ColumnAutoencoder(MaskedAutoencoder):
+    """A masked autoencoder over columns, of which the encoder is kept.
+
+    Args:
+        encoder: Over a `ColumnEmbedding`.
+        means: On decoded tokens and logits.
+        decoder_dim: Width of the decoder.
+        decoder_depth: Its blocks.
+        decoder_heads: Its attention heads.
+    """
+
+    def __init__(
+        self, encoder: Encoder, means: ColumnMeans, *, decoder_dim: int, decoder_depth: int, decoder_heads: int
+    ) -> None:
+        columns, bins = means.centres_CK.shape
+        super().__init__(encoder, (encoder.num_tokens,), decoder_dim=decoder_dim, decoder_depth=decoder_depth,
+                         decoder_heads=decoder_heads, predict=ColumnLogits(decoder_dim, (columns, bins)))
+        self.means = means
+
+    def cells(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Cells:
+        """Everything about all cells from the visible ones."""
+        return self.means(self(tokens_BN1, hidden_BN))
+
+
 class ColumnTransformer(nn.Module):
     """A masked autoencoder over columns, and the head on it.
 
@@ -159,6 +183,42 @@ class ColumnTransformer(nn.Module):
         top = r"^autoencoder\.(?:bridge|decoder|norm|predict|mask_token|encoder\.norm)"  # timm numbers what is captured
         return {"stem": r"^autoencoder\.encoder\.embedding",
                 "blocks": [(r"^autoencoder\.encoder\.blocks\.(\d+)", None), (top, WITH_LAST_BLOCK)]}
+
+
+def mean_visible(encoder: Encoder, tokens_BN1: Tensor, hidden_BN: Tensor) -> Tensor:
+    """The mean of the encoded visible tokens of every row, the class token among them: `[B, D]`."""
+    seen = encoder.visible(tokens_BN1, hidden_BN)
+    if seen.padded_BV is None:
+        return seen.features_BVD.mean(dim=1)
+    there_BV1 = (~seen.padded_BV)[..., None]
+    return (seen.features_BVD * there_BV1).sum(dim=1) / there_BV1.sum(dim=1)
+
+
+class PooledColumns(nn.Module):
+    """An encoder, the mean of a row's visible tokens, a norm and one linear layer.
+
+    Args:
+        encoder: Over a `ColumnEmbedding`, pretrained or fresh.
+        outputs: K, or 1.
+        dropout: Dropout before the linear layer.
+    """
+
+    def __init__(self, encoder: Encoder, outputs: int, *, dropout: float = 0.0) -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.norm = nn.LayerNorm(encoder.dim, eps=NORM_EPS)
+        self.dropout = nn.Dropout(dropout)
+        self.head = nn.Linear(encoder.dim, outputs)
+        nn.init.trunc_normal_(self.head.weight, std=0.01)
+        nn.init.zeros_(self.head.bias)
+
+    def forward(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Tensor:
+        """Everything about a row from its visible cells: `[B, K]`."""
+        return self.head(self.dropout(self.norm(mean_visible(self.encoder, tokens_BN1, hidden_BN))))
+
+    def group_matcher(self, coarse: bool = False) -> Layers:
+        """Describe the layers to timm, for layer-wise learning-rate decay."""
+        return encoder_layers()
 
 
 class DenseAutoencoder(nn.Module):

@@ -11,6 +11,7 @@ import torch
 from raymae.data.missing import hide_cells
 from raymae.data.tables import Table
 from raymae.spec import TrialConfig
+from raymae.tasks.columns.cells import IncompleteTable
 from raymae.tasks.imputation.adjust import (
     HIDINGS,
     Adjustment,
@@ -21,7 +22,6 @@ from raymae.tasks.imputation.adjust import (
     wanted_quantiles,
     ways,
 )
-from raymae.tasks.imputation.cells import IncompleteTable
 from raymae.tasks.imputation.missingness import Odds, fit_odds, odds_of
 from raymae.tasks.imputation.task import Imputation
 from raymae.tasks.imputation.transport import shares_within, transport

@@ -15,7 +15,7 @@ from raymae.data.shelf import WORKER
 from raymae.data.tables import Table
 from raymae.errors import DataError
 from raymae.spec import TrialConfig
-from raymae.tasks.imputation.cells import IncompleteTable, TableRows, mask_cells
+from raymae.tasks.columns.cells import IncompleteTable, TableRows, mask_cells
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.task import Imputation
 from raymae.tasks.imputation.transport import LEVELS, quantiles_of_weighted, transport
@@ -80,7 +80,7 @@ def test_no_arm_depends_on_the_truth_of_cells_taken_away(
         found = task.predict(model, batch).numpy()[:, :10]
         return torch.as_tensor(task.data.to_units(found))
 
-    import raymae.tasks.imputation.cells as cells
+    import raymae.tasks.columns.cells as cells
 
     WORKER.clear()
     clean = imputed()

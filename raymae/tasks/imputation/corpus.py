@@ -22,7 +22,7 @@ from raymae.errors import DataError
 from raymae.spec.sweep import Reading
 from raymae.spec.trial import TrialData
 from raymae.tasks.base import Batch
-from raymae.tasks.imputation.cells import IncompleteTable
+from raymae.tasks.columns.cells import IncompleteTable
 from raymae.tasks.imputation.imputing import Imputing
 
 

@@ -13,14 +13,13 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.models.columns import ColumnEmbedding, ColumnMeans, ColumnTransformer, DenseAutoencoder
+from raymae.models.columns import ColumnTransformer, DenseAutoencoder, mean_visible
 from raymae.tasks.base import Batch
+from raymae.tasks.columns.cells import OwnScales, ScalerKind
+from raymae.tasks.columns.network import rows_at_once, with_decoder
+from raymae.tasks.columns.schema import TOKEN_ARMS
 from raymae.tasks.imputation.adjust import Adjustment, Predicted
-from raymae.tasks.imputation.cells import OwnScales, ScalerKind
-from raymae.tasks.imputation.schema import DENSE_ARMS, TOKEN_ARMS
-from raymae.tasks.transformer import encoder_of
-
-ROWS_AT_ONCE, CELLS_AT_ONCE = 2048, 40_960  # a network's batch without gradients: of a wide table fewer rows
+from raymae.tasks.imputation.schema import DENSE_ARMS
 
 
 class Learned(NamedTuple):
@@ -45,6 +44,12 @@ class Filled(NamedTuple):
     chances: np.ndarray | None
 
 
+def scaler_of(arm: str, params: Any) -> ScalerKind:
+    """The scale that an arm works on."""
+    kind: ScalerKind = params.scaler if arm in (*TOKEN_ARMS, *DENSE_ARMS) else "minmax"
+    return kind
+
+
 class Filling:
     """Fills cells by networks of one arm.
 
@@ -64,9 +69,9 @@ class Filling:
         self.scales, self.learned, self.arm, self.params, self.seed = scales, learned, arm, params, seed
         self.device = scales.device
         self.columns = len(scales.num_categories)
-        self.rows_at_once = min(ROWS_AT_ONCE, max(CELLS_AT_ONCE // self.columns, 1))
+        self.rows_at_once = rows_at_once(self.columns)
         self.categorical = np.flatnonzero(scales.num_categories)
-        self.scaler: ScalerKind = params.scaler if arm in (*TOKEN_ARMS, *DENSE_ARMS) else "minmax"
+        self.scaler = scaler_of(arm, params)
 
     @property
     def centres_CK(self) -> Tensor:  # noqa: N802
@@ -84,12 +89,7 @@ class Filling:
 
     def transformer(self, p: Any, drop_path: float, dropout: float) -> ColumnTransformer:
         """The network of a token arm, freshly initialised."""
-        embedding = ColumnEmbedding(self.scales.num_categories, p.encoder_dim, frequencies=p.frequencies,
-                                    frequency_scale=p.frequency_scale)
-        encoder = encoder_of(p, embedding, drop_path=drop_path, dropout=dropout)
-        head = ColumnMeans(p.decoder_dim, self.centres_CK, self.scales.deviation_C)
-        return ColumnTransformer(encoder, head, decoder_dim=p.decoder_dim, decoder_depth=p.decoder_depth,
-                                 decoder_heads=p.decoder_heads)
+        return with_decoder(ColumnTransformer, p, self.scales, self.centres_CK, drop_path=drop_path, dropout=dropout)
 
     def dense(self, model: nn.Module, batch: Batch, hidden_BC: Tensor) -> Tensor:
         """Run a dense network on rows whose hidden cells are filled: `[B, C]`, on its scale."""
@@ -148,11 +148,7 @@ class Filling:
             filled_BC, visible_BC = self._row(batch, batch["missing"])
             row = [filled_BC, visible_BC.to(filled_BC.dtype)] if model.with_mask else [filled_BC]
             return model.encoder(torch.cat(row, dim=1))
-        seen = model.autoencoder.encoder.visible(batch["tokens"], F.pad(batch["missing"], (1, 0)))
-        if seen.padded_BV is None:
-            return seen.features_BVD.mean(dim=1)
-        there_BV1 = (~seen.padded_BV)[..., None]
-        return (seen.features_BVD * there_BV1).sum(dim=1) / there_BV1.sum(dim=1)
+        return mean_visible(model.autoencoder.encoder, batch["tokens"], F.pad(batch["missing"], (1, 0)))
 
     @torch.no_grad()
     def _predicted(self, model: nn.Module, tokens_BN1: Tensor, hidden_BC: Tensor) -> Predicted:

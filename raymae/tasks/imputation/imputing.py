@@ -15,12 +15,13 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from raymae.tasks.base import Batch
+from raymae.tasks.columns.cells import IncompleteTable, TableRows
+from raymae.tasks.columns.schema import TOKEN_ARMS
 from raymae.tasks.imputation import adjust as adjusting
 from raymae.tasks.imputation.adjust import Adjustment, Predicted
-from raymae.tasks.imputation.cells import IncompleteTable, TableRows
 from raymae.tasks.imputation.filling import Filled, Filling, Learned
 from raymae.tasks.imputation.references import impute_by, most_frequent
-from raymae.tasks.imputation.schema import DENSE_ARMS, TOKEN_ARMS
+from raymae.tasks.imputation.schema import DENSE_ARMS
 
 
 class Imputing(Filling):

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from raymae.tasks.base import Batch, Metrics, UnitScores
-from raymae.tasks.imputation.cells import IncompleteTable, ScalerKind
+from raymae.tasks.columns.cells import IncompleteTable, ScalerKind
 from raymae.tasks.imputation.schema import SCHEMA
 
 LOW, HIGH, STEP = -1.0, 2.0, 1 / 2048  # the reference scale is [0, 1]; some imputers leave it

@@ -5,8 +5,6 @@ Shape suffixes: R rows, C columns, K categories of all columns side by side, D w
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,35 +12,18 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from raymae.data.filled import GivenTable, given_table
-from raymae.data.inputs import TEXTS, files_of, is_table
+from raymae.data.filled import GivenTable
+from raymae.data.inputs import TEXTS
 from raymae.spec.read import Tree
 from raymae.tasks.answers import ENDINGS, require_ending, write_table, write_whole
+from raymae.tasks.columns.kept import array, plain, scales_of, scales_state
+from raymae.tasks.columns.predictor import TablePredictor
 from raymae.tasks.imputation.adjust import Adjustment
-from raymae.tasks.imputation.cells import OwnScales, ScalerKind, new_scaler
-from raymae.tasks.imputation.filling import Filling, Learned
+from raymae.tasks.imputation.filling import Filling, Learned, scaler_of
 from raymae.tasks.imputation.missingness import Odds
 from raymae.tasks.imputation.schema import SCHEMA
 from raymae.tasks.imputation.transport import Transport
-from raymae.tasks.predictor import Item, Predictor
-
-FITTED: dict[ScalerKind, tuple[str, ...]] = {  # what scikit-learn's scalers learn
-    "minmax": ("scale_", "min_"), "standard": ("scale_", "mean_"), "quantile": ("quantiles_", "references_"),
-}
-
-
-def _plain(values: Any) -> Any:
-    """Numbers as nested lists, None for NaN; None as it is."""
-    if values is None:
-        return None
-    array = np.asarray(values.cpu() if isinstance(values, Tensor) else values, dtype=np.float64)
-    plain = array.astype(object)
-    plain[np.isnan(array)] = None
-    return plain.tolist()
-
-
-def _array(values: Any) -> np.ndarray:
-    return np.array(values, dtype=np.float64)  # None becomes NaN
+from raymae.tasks.predictor import Item
 
 
 def kept_state(filling: Filling, adjustment: Adjustment) -> Tree:
@@ -52,23 +33,18 @@ def kept_state(filling: Filling, adjustment: Adjustment) -> Tree:
         filling: Of the network's arm.
         adjustment: Of the network.
     """
-    scales, learned = filling.scales, filling.learned
-    scaler = scales.scaler(filling.scaler)
+    learned = filling.learned
     return {
-        "columns": list(scales.columns),
-        "categories": [[value.item() if isinstance(value, np.generic) else value for value in names]
-                       for names in scales.categories],
-        "low": _plain(scales.own_low_C), "range": _plain(scales.own_range_C), "deviation": _plain(scales.deviation_C),
-        "scaler": {name: _plain(getattr(scaler, name)) for name in FITTED[filling.scaler]},
-        "centres": _plain(learned.centres_CK), "edges": _plain(learned.edges_CK2), "fill": _plain(learned.fill_C),
-        "odds": [odds and {"odds": _plain(odds.odds_K), "centres": _plain(odds.centres_K)} for odds in adjustment.odds],
-        "transports": [way and {"imputed": _plain(way.imputed), "wanted": _plain(way.wanted)}
+        **scales_state(filling.scales, filling.scaler),
+        "centres": plain(learned.centres_CK), "edges": plain(learned.edges_CK2), "fill": plain(learned.fill_C),
+        "odds": [odds and {"odds": plain(odds.odds_K), "centres": plain(odds.centres_K)} for odds in adjustment.odds],
+        "transports": [way and {"imputed": plain(way.imputed), "wanted": plain(way.wanted)}
                        for way in adjustment.transports],
-        "shares": _plain(adjustment.shares),
+        "shares": plain(adjustment.shares),
     }
 
 
-class ImputationPredictor(Predictor):
+class ImputationPredictor(TablePredictor):
     """A table in, the same table without missing cells out."""
 
     schema = SCHEMA
@@ -76,50 +52,25 @@ class ImputationPredictor(Predictor):
     def __init__(self, *args: Any) -> None:
         super().__init__(*args)
         state, config = self.state, self.config
-        scales = OwnScales(tuple(map(str, state["columns"])), state["categories"], self.device)
-        scales.own_low_C, scales.own_range_C = _array(state["low"]), _array(state["range"])
-        scales.deviation_C = self._tensor("deviation")
+        self.scales = scales_of(state, scaler_of(config.method, self.params), self.device)
         learned = Learned(*(None if state[name] is None else self._tensor(name)
                             for name in ("centres", "edges", "fill")))
-        self.filling = Filling(scales, learned, config.method, self.params, config.seed)
-        kind = self.filling.scaler
-        scaler = new_scaler(kind, len(state["scaler"]["references_"]) if kind == "quantile" else 1)
-        for name in FITTED[kind]:
-            setattr(scaler, name, _array(state["scaler"][name]))
-        scaler.n_features_in_ = len(scales.columns)
-        scales.scalers[kind] = scaler
+        self.filling = Filling(self.scales, learned, config.method, self.params, config.seed)
         self.adjustment = Adjustment(
-            [odds and Odds(0.0, _array(odds["odds"]), _array(odds["centres"]), np.empty(0)) for odds in state["odds"]],
-            [way and Transport(_array(way["imputed"]), _array(way["wanted"])) for way in state["transports"]],
-            _array(state["shares"]))
+            [odds and Odds(0.0, array(odds["odds"]), array(odds["centres"]), np.empty(0)) for odds in state["odds"]],
+            [way and Transport(array(way["imputed"]), array(way["wanted"])) for way in state["transports"]],
+            array(state["shares"]))
 
     def _tensor(self, name: str) -> Tensor:
-        return torch.tensor(_array(self.state[name]), dtype=torch.float32, device=self.device)
+        return torch.tensor(array(self.state[name]), dtype=torch.float32, device=self.device)
 
     def build(self) -> nn.Module:
         """The arm's network."""
         return self.filling.build(self.params)
 
-    def items(self, source: Path) -> Iterator[Item]:
-        """A CSV or Parquet file, or those of a folder."""
-        for name, path in files_of(source, is_table, "CSV or Parquet"):
-            yield Item(name, partial(self.prepare, path))
-
-    def prepare(self, inputs: Any, **options: bool) -> GivenTable:
-        """Read a table with the columns and types of training.
-
-        Args:
-            inputs: A path, a pandas frame, or what this has made of them.
-            **options: None are known.
-        """
-        if isinstance(inputs, GivenTable):
-            return inputs
-        scales = self.filling.scales
-        return given_table(inputs, scales.columns, scales.categories, self.config.data.where.reading())
-
     def scores(self, model: nn.Module, prepared: GivenTable) -> np.ndarray:
         """Values of all cells in the file's units, then chances of all categories: float64 `[R, C + K]`."""
-        counts, parts = self.filling.scales.num_categories, []
+        counts, parts = self.scales.num_categories, []
         for batch in self.filling.batches(prepared.units_RC):
             own_BC, chosen_BQ, chances_BCK = self.filling.fill(model, batch, self.adjustment)
             told = [self.filling.to_units(self.adjustment.move(own_BC))]
@@ -141,7 +92,7 @@ class ImputationPredictor(Predictor):
 
         Columns of integers get whole numbers. A category that was not met in training is kept, and tells nothing.
         """
-        scales = self.filling.scales
+        scales = self.scales
         columns = len(scales.columns)
         codes_RC, first = np.zeros((len(scores), columns)), columns
         for column in self.filling.categorical:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from raymae.tasks.imputation.cells import IncompleteTable
+from raymae.tasks.columns.cells import IncompleteTable
 from raymae.tasks.imputation.missforest import Forests, missforest
 from raymae.tasks.imputation.schema import ImputationParams
 

@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 from raymae.spec.sweep import SERIES_KEYS, Reading
-from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, TrainingParams, param
-from raymae.tasks.transformer import LEARNING, uneven_heads
+from raymae.spec.task import MAX_DEPTH, MAX_WIDTH, Arm, Objective, Published, TaskSchema, param
+from raymae.tasks.columns.schema import TOKEN_ARMS, ColumnParams
+from raymae.tasks.transformer import uneven_heads
 
-TOKEN_ARMS = ("mae", "scratch")
 DENSE_ARMS = ("report_mae", "autoencoder")
 MASKING_ARMS = (*TOKEN_ARMS, "report_mae")
 FOREST_ARMS = ("missforest", "extra_trees")
@@ -30,15 +30,9 @@ ARMS = {
 }
 
 
-class ImputationParams(TrainingParams):
-    """Parameters of imputation; those of every training loop are inherited."""
+class ImputationParams(ColumnParams):
+    """Parameters of imputation; those of the columns and of every training loop are inherited."""
 
-    categorical: str = param("", "columns of numbers that are categories, separated by commas; one with a comma in its "
-                             "name in double quotes, or a list")
-    numeric: str = param("", "columns that must be numbers, separated likewise")
-    drop: str = param("", "columns left out, separated likewise")
-    group: str = param("", "column that says which rows belong together, such as a household or a person: they are in "
-                           "one split; it is no input and is not imputed")
     protocol: Literal["transductive", "inductive"] = param(
         "transductive",
         "transductive: learn from the observed cells of all rows, select on the missing cells of a fifth of them, test "
@@ -70,45 +64,19 @@ class ImputationParams(TrainingParams):
     draw: Literal["mean", "median", "sample"] = param(
         "mean", "what is taken of a cell's predicted distribution", arms=TOKEN_ARMS, phase="finetune"
     )
-    scaler: Literal["minmax", "standard", "quantile"] = param(
-        "quantile", "scale of the network's inputs, and of a dense network's outputs; quantile makes every column "
-        "normal, which takes long tails in", kinds=LEARNING
-    )
     bins: int = param(64, "bins of a number's predicted distribution; 1 leaves a mean", arms=TOKEN_ARMS, ge=1)
     mean_weight: float = param(
         50.0, "weight of the mean's squared error, in squared ranges, beside the cross entropy over bins",
         arms=TOKEN_ARMS, ge=0,
-    )
-    frequencies: int = param(16, "learned sines and cosines by which a number is embedded", arms=TOKEN_ARMS, ge=0)
-    frequency_scale: float = param(
-        2.0, "deviation of their initial frequencies", unit="half-turns per unit", arms=TOKEN_ARMS, gt=0
     )
     mask_kind: Literal["fixed", "uniform", "pattern"] = param(
         "fixed", "observed cells are hidden with chance mask_ratio; with a chance drawn per row up to twice that; or "
         "where another row misses cells", arms=MASKING_ARMS,
     )
     mask_ratio: float = param(0.3, "share of observed cells hidden while training", arms=MASKING_ARMS, gt=0, lt=1)
-    visible_weight: float = param(
-        0.1, "weight of the pretraining loss on visible cells, beside 1 on hidden ones", kinds=("pretrained",),
-        phase="pretrain", ge=0,
-    )
-    encoder_dim: int = param(32, "width of the encoder", arms=TOKEN_ARMS, ge=4, le=MAX_WIDTH)
-    encoder_depth: int = param(1, "blocks of the encoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
-    encoder_heads: int = param(2, "attention heads of the encoder", arms=TOKEN_ARMS, ge=1)
     decoder_dim: int = param(32, "width of the decoder", arms=TOKEN_ARMS, ge=4, le=MAX_WIDTH)
     decoder_depth: int = param(2, "blocks of the decoder", arms=TOKEN_ARMS, ge=1, le=MAX_DEPTH)
     decoder_heads: int = param(2, "attention heads of the decoder", arms=TOKEN_ARMS, ge=1)
-    mlp_ratio: float = param(2.0, "width of each block's MLP, in encoder widths", arms=TOKEN_ARMS, gt=0)
-    drop_path: float = param(0.0, "stochastic depth of the last block", arms=TOKEN_ARMS, phase="finetune", ge=0, lt=1)
-    pretrain_drop_path: float = param(
-        0.0, "stochastic depth of the last block while pretraining", kinds=("pretrained",), phase="pretrain",
-        formerly="drop_path", ge=0, lt=1,
-    )
-    dropout: float = param(0.0, "dropout inside the network", kinds=LEARNING, phase="finetune", ge=0, lt=1)
-    pretrain_dropout: float = param(
-        0.0, "dropout inside the network while pretraining", kinds=("pretrained",), phase="pretrain",
-        formerly="dropout", ge=0, lt=1,
-    )
     hidden_dim: int = param(128, "width of the dense networks", arms=DENSE_ARMS, phase="finetune", ge=2)
     num_trees: int = param(100, "trees of every forest", arms=FOREST_ARMS, phase="finetune", ge=1)
     node_size: int = param(

@@ -32,13 +32,15 @@ from raymae.spec.read import Tree
 from raymae.spec.space import Scalar
 from raymae.spec.trial import TrialConfig, TrialData
 from raymae.tasks.base import Batch, Loss, Source, Task, Units, joined, split_of
-from raymae.tasks.imputation.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
+from raymae.tasks.columns.cells import IncompleteTable, TableRows, incomplete_table, mask_cells
+from raymae.tasks.columns.pretraining import cell_loss, weighted_mean
+from raymae.tasks.columns.schema import TOKEN_ARMS
 from raymae.tasks.imputation.corpus import MoreRows, RowsToPretrainOn, read_corpora, tensors_of
 from raymae.tasks.imputation.imputing import Imputing
 from raymae.tasks.imputation.metrics import ImputationMetrics
 from raymae.tasks.imputation.prediction import ImputationPredictor, kept_state
-from raymae.tasks.imputation.pretraining import CellPretraining
-from raymae.tasks.imputation.schema import SCHEMA, TOKEN_ARMS, ImputationParams
+from raymae.tasks.imputation.pretraining import ImputerPretraining
+from raymae.tasks.imputation.schema import SCHEMA, ImputationParams
 from raymae.tasks.pictures import histogram_panels
 
 
@@ -140,13 +142,13 @@ class Imputation(Task):
         """Columns, categories and scales, and how the network's imputations are adjusted."""
         return kept_state(self.imputing, self.imputing.adjustment(model))
 
-    def pretraining(self) -> CellPretraining | None:
+    def pretraining(self) -> ImputerPretraining | None:
         """Re-masked cells are predicted by the network that is fine-tuned: what fills cells in is its decoder."""
         if self.arm.kind != "pretrained":
             return None
         p = self.params
         make = partial(self.imputing.transformer, p, p.pretrain_drop_path, p.pretrain_dropout)
-        return CellPretraining(make, self._hide, self._loss, p.visible_weight, self.data)
+        return ImputerPretraining(make, self._hide, self._loss, p.visible_weight, self.data)
 
     def is_head(self, name: str) -> bool:
         """Whether a parameter is of no pretrained part."""
@@ -156,9 +158,7 @@ class Imputation(Task):
 
     def _loss(self, output: Cells, batch: Batch, weight_BC: Tensor) -> Loss:
         """Cross entropy over bins and squared error of the mean in units of the column's range, both weighted."""
-        chosen_BC = -output.log_chances_BCK.gather(-1, batch["bin"][..., None])[..., 0]
-        error_BC = ((output.mean_BC - batch["value"]) * self.imputing.span_C).square()
-        return _weighted_mean(chosen_BC + self.params.mean_weight * error_BC, weight_BC)
+        return cell_loss(output, batch, weight_BC, self.imputing.span_C, self.params.mean_weight)
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Over re-masked cells only: what imputation is scored on."""
@@ -168,7 +168,7 @@ class Imputation(Task):
             return self._loss(model(batch["tokens"], batch["mask"]), batch, (hidden_BC & observed_BC).float())
         counted_BC = observed_BC if self.config.method == "autoencoder" else hidden_BC & observed_BC
         output_BC = self.imputing.dense(model, batch, hidden_BC)
-        return _weighted_mean((output_BC.float() - batch["scaled"]).square(), counted_BC)
+        return weighted_mean((output_BC.float() - batch["scaled"]).square(), counted_BC)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """Every cell on the reference scale, then the chosen categories' codes: float64 `[B, C + Q]` on the CPU."""
@@ -194,11 +194,6 @@ class Imputation(Task):
             self.data.truth_RC[rows], torch.cat(imputed).numpy()[:, :columns], self.data.hidden_RC[rows],
             metrics.per_column(),
         )}
-
-
-def _weighted_mean(loss_BC: Tensor, weight_BC: Tensor) -> Loss:
-    weight = weight_BC.sum()
-    return Loss((loss_BC * weight_BC).sum() / torch.where(weight > 0, weight, 1), weight)
 
 
 def _table(data: TrialData, p: ImputationParams, device: torch.device) -> IncompleteTable:
