@@ -51,6 +51,7 @@ def predict(
       segmentation: images; a folder of masks/ and overlays/
       volumes: NIfTI; NIfTI labels on each input's own grid
       imputation: CSV or Parquet with gaps; the same table without gaps
+      prediction: CSV or Parquet; the same table with a predicted column
 
     A file that cannot be read is said, and the others go on; the exit code is 1 then. The input is never overwritten.
     """

@@ -99,7 +99,7 @@ def _reading(spec: SweepSpec, schema: TaskSchema) -> Iterator[Finding]:
         for key in section.given():
             if key not in schema.reads:
                 told = "forecasting how to read a series" if key in SERIES_KEYS else \
-                    "forecasting and imputation how to read a series or a table"
+                    "forecasting, imputation and prediction how to read a series or a table"
                 yield f"{place}.{key}", f"tells {told}, and the task {schema.name} does not read it; leave it out"
 
 

@@ -21,6 +21,7 @@ TASKS = {
     "classification": "raymae.tasks.classification:Classification",
     "forecasting": "raymae.tasks.forecasting:Forecasting",
     "imputation": "raymae.tasks.imputation:Imputation",
+    "prediction": "raymae.tasks.prediction:Prediction",
     "segmentation": "raymae.tasks.segmentation:Segmentation",
     "volumes": "raymae.tasks.volumes:Volumes",
 }

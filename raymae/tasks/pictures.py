@@ -17,6 +17,7 @@ TRUE, HIDDEN = (90, 98, 110), (226, 230, 236)  # of lines
 BAR = (188, 196, 208)  # a true distribution
 LINE_WIDTH, LINE_HEIGHT, LINE_MARGIN = 560, 170, 22
 BAR_WIDTH, BAR_HEIGHT, BAR_MARGIN, ACROSS, BINS = 240, 150, 18, 4, 40
+SQUARE = 320  # side of a scatter
 BEYOND = 0.15  # room above and below the truth of lines, as a share of its range
 SIDE = 192  # of a slice, about
 WIDE = 560  # a grid that is narrower is enlarged
@@ -115,6 +116,35 @@ def histogram_panels(
         steps = [(x, bottom - line[bin_] * scale) for bin_ in range(BINS) for x in xs[bin_:bin_ + 2]]
         pen.line(steps, fill=MODEL, width=2)
         pen.line((left, bottom, right, bottom), fill=INK)
+    return np.asarray(image)
+
+
+def scatter(truth_R: np.ndarray, said_R: np.ndarray, name: str) -> np.ndarray:
+    """A dot for every row, what was predicted over what is true; on the grey line they are equal.
+
+    Both axes reach over all but the outermost 0.5 % of the truth; what leaves them lies on the edge.
+
+    Args:
+        truth_R: In the file's units.
+        said_R: Likewise.
+        name: Of the column.
+
+    Returns:
+        RGB `[H, W, 3]`, uint8.
+    """
+    from PIL import Image, ImageDraw
+
+    low, high = np.quantile(truth_R, [0.005, 0.995])
+    high = high if high > low else low + 1
+    image = Image.new("RGB", (SQUARE + 2 * BAR_MARGIN, SQUARE + 3 * BAR_MARGIN), "white")
+    pen = ImageDraw.Draw(image, "RGBA")
+    left, top, right, bottom = BAR_MARGIN, 2 * BAR_MARGIN - 8, BAR_MARGIN + SQUARE, 2 * BAR_MARGIN - 8 + SQUARE
+    pen.text((left, 5), f"{name[:34]}: predicted (up) over true, {low:,.4g} to {high:,.4g}", fill=INK)
+    pen.rectangle((left, top, right, bottom), outline=HIDDEN)
+    pen.line((left, bottom, right, top), fill=TRUE)
+    x_R, y_R = (((values_R - low) / (high - low)).clip(0, 1) * SQUARE for values_R in (truth_R, said_R))
+    for x, y in zip(x_R[np.isfinite(y_R)], y_R[np.isfinite(y_R)], strict=True):
+        pen.ellipse((left + x - 1.5, bottom - y - 1.5, left + x + 1.5, bottom - y + 1.5), fill=(*MODEL, 70))
     return np.asarray(image)
 
 

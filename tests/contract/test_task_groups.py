@@ -29,6 +29,7 @@ CHANGES: dict[str, dict[str, Any]] = {
     "imputation": {"protocol": "inductive"},
     "classification": {"num_classes": 0, "per_class": 0},
 }
+TABLES = ("imputation", "prediction")
 MakeConfig = Callable[..., TrialConfig]
 
 
@@ -106,15 +107,15 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
                 volume = nibabel.Nifti1Image(np.full((4, 4, 4), value, kind), np.eye(4))
                 nibabel.save(volume, tmp_path / "own" / folder / f"{name}.nii.gz")
 
-    def imputation() -> None:
+    def table() -> None:
         lines = [f"{index},{index % 7},owner {index // 3}" for index in range(30)]
         (tmp_path / "own").mkdir()
         (tmp_path / "own" / "table.csv").write_text("a,b,owner\n" + "\n".join(lines) + "\n")
 
     def make(name: str) -> Path:
         {"classification": classification, "segmentation": segmentation, "volumes": volumes,
-         "imputation": imputation}[name]()
-        return tmp_path / "own" / "table.csv" if name == "imputation" else tmp_path / "own"
+         **dict.fromkeys(TABLES, table)}[name]()
+        return tmp_path / "own" / "table.csv" if name in TABLES else tmp_path / "own"
 
     return make
 
@@ -123,10 +124,12 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Path
 def test_a_users_groups_are_in_one_split(
     name: str, own: Callable[[str], Path], make_config: MakeConfig
 ) -> None:
-    group = "owner" if name == "imputation" else "^(owner[0-9]+)_"
+    group = "owner" if name in TABLES else "^(owner[0-9]+)_"
     data = {"name": "own", "source": "real", "path": str(own(name))}
     changes: dict[str, Any] = {"classification": {"image_size": 8, "patch_size": 4}}.get(name, {})
     changes = {**changes, **CHANGES.get(name, {}), "data": data}
+    if name == "prediction":
+        changes["target"] = "b"
     if name in ("segmentation", "volumes"):
         changes["unlabelled"] = True
     config = make_config(name, pretrained(name), **changes, group=group)
@@ -144,5 +147,5 @@ def test_a_users_groups_are_in_one_split(
     assert ungrouped.units("test").groups is None
     assert "no groups known: settings.group" in task_class(name).validate(config.data, make_config(
         name, pretrained(name), **changes).params)
-    if name != "imputation":
+    if name not in TABLES:
         assert schema_of(name).check(pretrained(name), {**config.params, "group": "(["})[0][0] == "group"

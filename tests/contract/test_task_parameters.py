@@ -22,10 +22,11 @@ ELSEWHERE = {*TrainingParams.model_fields, "group", "date_column", "categorical"
              "compile", "pretrain_classes"} - {"label_fraction", "layer_decay"}
 # Values of parameters that are texts, and of those that a debug trial needs in another size.
 OTHERS: dict[str, tuple[Scalar, ...]] = {
-    "target": ("HUFL",), "roi_size": ("16x16x16", "32x32x32"), "overlap": (0.75,),
+    "roi_size": ("16x16x16", "32x32x32"), "overlap": (0.75,),
     "max_rounds": (1,), "num_donors": (50,), "shrink": (2,),
     "patch_size": (4, 6, 8, 12, 16), "image_size": (24, 48, 64, 96), "crop_size": (24, 96), "pretrain_crop": (0.5, 24),
 }
+TARGETS: dict[str, tuple[Scalar, ...]] = {"forecasting": ("HUFL",), "prediction": ("median_income",)}
 # Parameters that matter only beside others.
 BESIDE: dict[str, dict[str, Scalar]] = {
     "match_to": {"match": 1.0}, "shrink": {"patch_size": 4}, "mechanism": {"missing_kind": "mnar"},
@@ -36,9 +37,10 @@ ARMS = [(name, arm) for name in TASKS for arm in schema_of(name).arms]
 
 def others(schema: TaskSchema, arm: str, params: Mapping[str, Scalar], name: str) -> Iterator[dict[str, Scalar]]:
     """An arm's parameters with another value of one of them, wherever that is possible."""
-    assert name in OTHERS or not isinstance(params[name], str) or get_origin(
+    known = TARGETS[schema.name] if name == "target" else OTHERS.get(name, ())
+    assert known or not isinstance(params[name], str) or get_origin(
         schema.params.model_fields[name].annotation) is Literal, f"say another value of {name} in OTHERS"
-    for value in other_values(schema, arm, params, name, OTHERS.get(name, ())):
+    for value in other_values(schema, arm, params, name, known):
         yield {**params, name: value}
 
 

@@ -15,7 +15,7 @@ from raymae.spec.load import parse_sweep
 from raymae.tasks import schema_of
 
 DATA = {"forecasting": "ETTh1", "classification": "tiny-imagenet-mini", "segmentation": "CamVid",
-        "volumes": "Hippocampus", "imputation": "california-housing"}
+        "volumes": "Hippocampus", "imputation": "california-housing", "prediction": "california-housing"}
 TEXT = """
 name: small
 task: {task}

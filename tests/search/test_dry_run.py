@@ -17,7 +17,7 @@ from raymae.spec import parse_sweep
 from raymae.tasks import TASKS, schema_of
 
 STAND_INS = {"forecasting": "ETTh1", "classification": "tiny-imagenet", "segmentation": "CamVid",
-             "imputation": "california-housing", "volumes": "Hippocampus"}
+             "imputation": "california-housing", "prediction": "california-housing", "volumes": "Hippocampus"}
 OWN = """
 import torch
 from raymae.errors import DataError

@@ -12,7 +12,7 @@ VALUES = {"separator": "\";\"", "decimal": "\",\"", "encoding": "latin-1", "miss
           "date_format": "\"%d.%m.%Y\"", "timezone": "Europe/Oslo", "fill": "last", "columns": "[a]", "drop": "[b]",
           "group": "shop"}
 ARMS = {"classification": "majority", "segmentation": "majority", "volumes": "atlas", "imputation": "mean",
-        "forecasting": "persistence"}
+        "forecasting": "persistence", "prediction": "mean"}
 
 
 def text(task: str) -> str:
@@ -27,12 +27,13 @@ def test_a_task_reads_a_key_or_refuses_it(load: Load, refuse: Refuse, task: str,
         assert load(text(task), override).data.given()
         return
     (said,) = refuse(text(task), override)
-    readers = [name for name in ("forecasting", "imputation") if key in schema_of(name).reads]
-    assert said.startswith(f"--set: data.{key}: tells {' and '.join(readers)} how to read a series")
+    readers = [name for name in ("forecasting", "imputation", "prediction") if key in schema_of(name).reads]
+    told = " and ".join(filter(None, [", ".join(readers[:-1]), readers[-1]]))
+    assert said.startswith(f"--set: data.{key}: tells {told} how to read a series")
     assert said.endswith(f", and the task {task} does not read it; leave it out")
 
 
 def test_every_key_is_read_by_the_tasks_that_the_message_names() -> None:
     readers = {key: [name for name in TASKS if key in schema_of(name).reads] for key in Reading.model_fields}
-    assert readers == {key: ["forecasting"] if key in SERIES_KEYS else ["forecasting", "imputation"]
+    assert readers == {key: ["forecasting"] if key in SERIES_KEYS else ["forecasting", "imputation", "prediction"]
                        for key in Reading.model_fields}
