@@ -46,6 +46,7 @@ class ColumnEmbedding(nn.Module):
         self.bias = nn.Parameter(0.1 * torch.randn(columns, dim))
         self.class_token = nn.Parameter(0.1 * torch.randn(dim))
         counts = torch.tensor(list(num_categories))
+        self.has_categories = any(num_categories)
         self.categories = nn.Embedding(int(counts.sum()) + 1, dim)  # never without a row
         self.register_buffer("offset_C", counts.cumsum(0) - counts, persistent=False)
         self.register_buffer("categorical_C", counts > 0, persistent=False)
@@ -56,10 +57,10 @@ class ColumnEmbedding(nn.Module):
         angle_BCF = value_BC[..., None] * self.frequency
         features_BCF = torch.cat([value_BC[..., None], angle_BCF.sin(), angle_BCF.cos()], dim=-1)
         x_BCD = torch.einsum("bcf,cfd->bcd", features_BCF, self.weight)
-        if bool(self.categorical_C.any()):
+        if self.has_categories:
             which_BC = self.offset_C + torch.where(self.categorical_C, value_BC, 0).long()
             x_BCD = torch.where(self.categorical_C[:, None], self.categories(which_BC), x_BCD)
-        x_BND = torch.cat([self.class_token.expand(len(value_BC), 1, -1), x_BCD + self.bias], dim=1)
+        x_BND = torch.cat([self.class_token.expand(value_BC.shape[0], 1, -1), x_BCD + self.bias], dim=1)
         return x_BND if index_BV is None else take(x_BND, index_BV)
 
 
@@ -185,15 +186,6 @@ class ColumnTransformer(nn.Module):
                 "blocks": [(r"^autoencoder\.encoder\.blocks\.(\d+)", None), (top, WITH_LAST_BLOCK)]}
 
 
-def mean_visible(encoder: Encoder, tokens_BN1: Tensor, hidden_BN: Tensor) -> Tensor:
-    """The mean of the encoded visible tokens of every row, the class token among them: `[B, D]`."""
-    seen = encoder.visible(tokens_BN1, hidden_BN)
-    if seen.padded_BV is None:
-        return seen.features_BVD.mean(dim=1)
-    there_BV1 = (~seen.padded_BV)[..., None]
-    return (seen.features_BVD * there_BV1).sum(dim=1) / there_BV1.sum(dim=1)
-
-
 class PooledColumns(nn.Module):
     """An encoder, the mean of a row's visible tokens, a norm and one linear layer.
 
@@ -214,7 +206,12 @@ class PooledColumns(nn.Module):
 
     def forward(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Tensor:
         """Everything about a row from its visible cells: `[B, K]`."""
-        return self.head(self.dropout(self.norm(mean_visible(self.encoder, tokens_BN1, hidden_BN))))
+        return self.head(self.dropout(self.norm(self.features(tokens_BN1, hidden_BN))))
+
+    def features(self, tokens_BN1: Tensor, hidden_BN: Tensor) -> Tensor:
+        """The mean of a row's visible tokens, the class token among them: `[B, D]`."""
+        there_BN1 = (~hidden_BN)[..., None]
+        return (self.encoder(tokens_BN1, hidden_BN) * there_BN1).sum(dim=1) / there_BN1.sum(dim=1)
 
     def group_matcher(self, coarse: bool = False) -> Layers:
         """Describe the layers to timm, for layer-wise learning-rate decay."""

@@ -164,11 +164,18 @@ class Encoder(nn.Module):
         self.norm = nn.LayerNorm(self.dim, eps=NORM_EPS)
         self.apply(init_weights)
 
-    def forward(self, tokens_BNP: Tensor) -> Tensor:
-        """All tokens: `[B, N, P]` → `[B, N, D]`."""
+    def forward(self, tokens_BNP: Tensor, hidden_BN: Tensor | None = None) -> Tensor:
+        """All tokens: `[B, N, P]` → `[B, N, D]`.
+
+        Args:
+            tokens_BNP: Their values.
+            hidden_BN: Tokens that no other sees, and whose own features say nothing; for rows that hide few, where
+                `visible` would sort them for little.
+        """
         x_BND = self.embedding(tokens_BNP)
+        mask = attention_bias(hidden_BN)
         for block in self.blocks:
-            x_BND = block(x_BND)
+            x_BND = block(x_BND, mask)
         return self.norm(x_BND)
 
     def intermediate(self, tokens_BNP: Tensor, at: tuple[int, ...]) -> list[Tensor]:

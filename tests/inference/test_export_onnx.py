@@ -22,12 +22,12 @@ def synthetic(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(("task", "holds"), [("forecasting", "prediction"), ("classification", "prediction"),
-                                            ("segmentation", "network")])
+                                            ("segmentation", "network"), ("prediction", "prediction")])
 def test_onnxruntime_computes_the_same(sweep_of, tmp_path, task, holds):
     store = sweep_of(task)
     done = export_onnx(store.location, tmp_path / "x.onnx")
     assert (done.holds, done.arm) == (holds, "mae")
-    assert done.max_difference < 1e-4
+    assert done.max_difference < (1e-4 if task != "prediction" else 0.1)  # dollars, of 200,000
     assert {shape[0] for shape in done.inputs.values()} == {"batch"}
     with pytest.raises(ResultsError, match="exists already"):
         export_onnx(store.location, tmp_path / "x.onnx")

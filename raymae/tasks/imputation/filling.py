@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from raymae.models.columns import ColumnTransformer, DenseAutoencoder, mean_visible
+from raymae.models.columns import ColumnTransformer, DenseAutoencoder
 from raymae.tasks.base import Batch
 from raymae.tasks.columns.cells import OwnScales, ScalerKind
 from raymae.tasks.columns.network import rows_at_once, with_decoder
@@ -148,7 +148,11 @@ class Filling:
             filled_BC, visible_BC = self._row(batch, batch["missing"])
             row = [filled_BC, visible_BC.to(filled_BC.dtype)] if model.with_mask else [filled_BC]
             return model.encoder(torch.cat(row, dim=1))
-        return mean_visible(model.autoencoder.encoder, batch["tokens"], F.pad(batch["missing"], (1, 0)))
+        seen = model.autoencoder.encoder.visible(batch["tokens"], F.pad(batch["missing"], (1, 0)))
+        if seen.padded_BV is None:
+            return seen.features_BVD.mean(dim=1)
+        there_BV1 = (~seen.padded_BV)[..., None]
+        return (seen.features_BVD * there_BV1).sum(dim=1) / there_BV1.sum(dim=1)
 
     @torch.no_grad()
     def _predicted(self, model: nn.Module, tokens_BN1: Tensor, hidden_BC: Tensor) -> Predicted:

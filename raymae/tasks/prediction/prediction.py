@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from raymae.data.filled import GivenTable
-from raymae.models.columns import PooledColumns, mean_visible
+from raymae.models.columns import PooledColumns
 from raymae.tasks.answers import TableWriter
 from raymae.tasks.columns.cells import OwnScales
 from raymae.tasks.columns.kept import scales_of
@@ -62,8 +62,8 @@ class PredictionPredictor(TablePredictor):
     @torch.no_grad()
     def encode(self, model: nn.Module, prepared: GivenTable) -> np.ndarray:
         """Features of rows `[R, D]`: the mean of the tokens of their observed cells."""
-        encoder: Any = model.get_submodule("encoder")
-        return torch.cat([mean_visible(encoder, *batch).float().cpu() for batch in self._batches(prepared)]).numpy()
+        assert isinstance(model, PooledColumns)
+        return torch.cat([model.features(*batch).float().cpu() for batch in self._batches(prepared)]).numpy()
 
     def answer(self, scores: np.ndarray, prepared: GivenTable) -> Any:
         """The table as a pandas frame with `predicted_<target>` at its end, and `p_<category>` of every category."""
