@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Literal
 
 from raymae.data.file_trees import folder_files
+from raymae.data.find.bundled import write_bundled
 from raymae.data.find.registry import Dataset, File
 from raymae.errors import DataError
 
@@ -50,18 +51,23 @@ def digest(path: Path, kind: Literal["md5", "sha256"]) -> str:
 
 
 def download_files(known: Dataset, root: Path) -> tuple[Path, ...]:
-    """Fetch every file into a root. One gets its name only when whole and checked, so two processes may do it at once.
+    """Fetch every file into a root, or write it from the library that has it. One gets its name only when whole and
+    checked, so two processes may do it at once.
 
     Raises:
         DataError: Why it failed.
     """
     import pooch
 
-    if any(file.url is None for file in known.files):
+    if any(file.url is None and not file.bundled for file in known.files):
         raise DataError(f"has to be had by hand: {known.manual}")
     paths = []
     for file in known.files:
         target = root / file.path
+        paths.append(target)
+        if file.url is None:
+            write_bundled(file.bundled, target)
+            continue
         try:
             target.parent.mkdir(parents=True, exist_ok=True)  # pooch's own mkdir fails if another process is quicker
             with _quiet_pooch():
@@ -71,7 +77,6 @@ def download_files(known: Dataset, root: Path) -> tuple[Path, ...]:
                 target.chmod(0o644)  # pooch leaves 600, which other users of a shared folder cannot read
         except (OSError, ValueError) as error:  # requests' errors are OSErrors, a wrong checksum is a ValueError
             raise DataError(f"{file.url}: {type(error).__name__}: {' '.join(str(error).split())[:300]}") from None
-        paths.append(target)
     return tuple(paths)
 
 

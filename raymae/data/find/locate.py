@@ -133,14 +133,15 @@ def _in_place(known: Dataset, place: _Place) -> tuple[Located, str, Path] | _Mis
 
 def _downloaded(known: Dataset, misses: list[_Miss], *, download: bool) -> Located | None:
     """Download into the cache, unless that is not wanted; adds why it failed."""
+    here = all(file.bundled for file in known.files)  # takes no network, and a moment
     offline = bool(os.environ.get("RAYMAE_OFFLINE"))
-    if offline or not download:
+    if (offline or not download) and not here:
         misses.append(_Miss(f"download: not tried{', $RAYMAE_OFFLINE is set' if offline else ''}"))
         return None
     try:
         files = download_files(known, cache_folder())
         found, _ = _located(known.name, known, files, cache_folder())
-        return _noted(found, *_surprises(misses), f"downloaded to {files[0].parent}")
+        return _noted(found, *_surprises(misses), "" if here else f"downloaded to {files[0].parent}")
     except DataError as error:
         misses.append(_Miss(f"download: {error}"))
         return None
@@ -357,7 +358,7 @@ def _synthetic_fingerprint(modality: Modality) -> str:
 
 def _advice(known: Dataset) -> str:
     ways = ["set $RAYMAE_DATA or data.root to a folder that holds it"]
-    if all(file.url for file in known.files):
+    if all(file.url or file.bundled for file in known.files):
         ways.append(f"run `raymae data fetch {known.name}` where there is a network")
     if known.manual:
         ways.append(known.manual)

@@ -20,6 +20,7 @@ class File:
         url: Where it is downloaded from; None where it cannot be.
         md5: Official checksum; None where there is none, as for a folder. A url needs one.
         num_bytes: Official size; None if not known.
+        bundled: The function of `sklearn.datasets` that has it, see `raymae.data.find.bundled`; "" where none does.
     """
 
     path: str
@@ -27,6 +28,7 @@ class File:
     url: str | None = None
     md5: str | None = None
     num_bytes: int | None = None
+    bundled: str = ""
 
     def __post_init__(self) -> None:
         if self.url is not None and self.md5 is None:
@@ -152,6 +154,27 @@ DATASETS: dict[str, Dataset] = {
         ),
         manual="take housing.csv (`California Housing Prices` on Kaggle, or datasets/housing in the repository of "
                "Hands-On Machine Learning) and put it there as california_housing/housing.csv",
+    ),
+    "diabetes": Dataset(
+        name="diabetes",
+        modality="tables",
+        about="442 patients, 10 measurements and how far their disease is a year later; comes with scikit-learn",
+        licence="none stated (Efron, Hastie, Johnstone and Tibshirani 2004)",
+        files=(File(path="sklearn/diabetes.csv", bundled="load_diabetes"),),
+    ),
+    "breast-cancer": Dataset(
+        name="breast-cancer",
+        modality="tables",
+        about="Breast Cancer Wisconsin, 569 tumours, 30 measurements and the diagnosis; comes with scikit-learn",
+        licence="CC BY 4.0 (UCI)",
+        files=(File(path="sklearn/breast_cancer.csv", bundled="load_breast_cancer"),),
+    ),
+    "wine": Dataset(
+        name="wine",
+        modality="tables",
+        about="178 wines, 13 chemical measurements and the cultivar; comes with scikit-learn",
+        licence="CC BY 4.0 (UCI)",
+        files=(File(path="sklearn/wine.csv", bundled="load_wine"),),
     ),
 }
 

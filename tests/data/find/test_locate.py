@@ -4,6 +4,7 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 from small_files import BODY, OTHER, fingerprint, md5, names_in, put
 
@@ -11,6 +12,7 @@ from raymae.data import DATASETS, Dataset, File, fetch, listing, locate, verify
 from raymae.data.find import locate as cache
 from raymae.data.find import registry
 from raymae.data.synthetic.series import synthetic_series
+from raymae.data.tables import read_table
 from raymae.errors import DataError
 from raymae.spec import DataSpec
 
@@ -233,9 +235,34 @@ def test_every_known_set_is_complete() -> None:
         assert dataset.about
         assert dataset.licence
         assert dataset.files
-        assert dataset.manual or all(file.url for file in dataset.files)
+        assert dataset.manual or all(file.url or file.bundled for file in dataset.files)
     with pytest.raises(ValueError, match="a file with a url needs an md5"):
         File("a.csv", url="https://example.org/a.csv")
+
+
+@pytest.mark.parametrize(("name", "rows", "columns", "target"), [
+    ("diabetes", 442, 11, "progression"), ("breast-cancer", 569, 31, "diagnosis"), ("wine", 178, 14, "cultivar")])
+def test_what_an_installed_library_has_takes_no_network(
+    name: str, rows: int, columns: int, target: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from sklearn import datasets
+
+    monkeypatch.setenv("RAYMAE_CACHE", str(tmp_path))
+    monkeypatch.setenv("RAYMAE_OFFLINE", "1")
+    monkeypatch.delenv("RAYMAE_DATA", raising=False)
+    found = locate(DataSpec(name=name))
+    assert found.path == tmp_path / "data" / DATASETS[name].files[0].path == fetch(name)
+    assert (found.source, found.note) == ("real", "")
+    assert locate(DataSpec(name=name)) == found
+    table = read_table(found.path)
+    assert (table.values_RC.shape, table.columns[-1]) == ((rows, columns), target)
+    assert not np.isnan(table.values_RC).any()
+    kept: Any = getattr(datasets, f"load_{name.replace('-', '_')}")(
+        **({"scaled": False} if name == "diabetes" else {}))
+    np.testing.assert_allclose(table.values_RC[:, :-1], kept.data)
+    names = table.categories[-1]
+    label = [str(kept.target_names[code]) for code in kept.target] if names else [*kept.target]
+    assert ([names[int(code)] for code in table.values_RC[:, -1]] if names else [*table.values_RC[:, -1]]) == label
 
 
 def test_the_real_etth1_is_the_official_one(real_etth1: Path) -> None:
