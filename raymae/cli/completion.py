@@ -152,7 +152,8 @@ def _keys(tasks: tuple[str, ...]) -> Key:
     root = models.section("SweepSpec")
     params: dict[str, Key] = {}
     for task in tasks:
-        own = _Models(PACKAGE / "spec" / "task.py", _schema_file(task))
+        file = _schema_file(task)
+        own = _Models(PACKAGE / "spec" / "task.py", *_schemas_of(file), file)
         for name in own.classes:
             if own.derives(name, "TrainingParams"):
                 params.update(own.section(name).below)
@@ -297,6 +298,13 @@ def _registry() -> dict[str, str]:
 
 def _schema_file(task: str) -> Path:
     return PACKAGE.parent.joinpath(*_registry()[task].partition(":")[0].split("."), "schema.py")
+
+
+def _schemas_of(path: Path) -> Iterator[Path]:
+    """The other schemas that one imports, such as the parameters that several tasks share."""
+    for statement in _body(path):
+        if isinstance(statement, ast.ImportFrom) and statement.module and statement.module.endswith(".schema"):
+            yield PACKAGE.parent.joinpath(*statement.module.split(".")).with_suffix(".py")
 
 
 def _keys_of(task: str, name: str) -> list[str]:
