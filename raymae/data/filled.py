@@ -117,7 +117,7 @@ def given_table(source: Any, columns: Sequence[str], categories: Categories, rea
             raise DataError(f"{origin}: {problem}; the network needs every column that it was trained on: "
                             f"{', '.join(columns)}")
     if not len(frame):
-        raise DataError(f"{origin}: holds no rows; there is nothing to fill")
+        raise DataError(f"{origin}: holds no rows")
     places = [names.index(name) for name in columns]
     chosen = frame.iloc[:, places].set_axis(list(columns), axis=1)
     numeric = tuple(name for name, known in zip(columns, categories, strict=True) if not known)

@@ -139,7 +139,8 @@ def scatter(truth_R: np.ndarray, said_R: np.ndarray, name: str) -> np.ndarray:
     image = Image.new("RGB", (SQUARE + 2 * BAR_MARGIN, SQUARE + 3 * BAR_MARGIN), "white")
     pen = ImageDraw.Draw(image, "RGBA")
     left, top, right, bottom = BAR_MARGIN, 2 * BAR_MARGIN - 8, BAR_MARGIN + SQUARE, 2 * BAR_MARGIN - 8 + SQUARE
-    pen.text((left, 5), f"{name[:34]}: predicted (up) over true, {low:,.4g} to {high:,.4g}", fill=INK)
+    ends = " to ".join(f"{end:,.0f}" if high - low > 100 else f"{end:.4g}" for end in (low, high))
+    pen.text((left, 5), f"{name[:34]}: predicted (up) over true, {ends}", fill=INK)
     pen.rectangle((left, top, right, bottom), outline=HIDDEN)
     pen.line((left, bottom, right, top), fill=TRUE)
     x_R, y_R = (((values_R - low) / (high - low)).clip(0, 1) * SQUARE for values_R in (truth_R, said_R))
