@@ -15,6 +15,7 @@ from typing import Any
 from raymae.errors import one_line
 from raymae.results.store.columns import Row
 from raymae.results.views.progress import Progress
+from raymae.search.engine.patience import impatient
 from raymae.search.messages import Message
 
 
@@ -36,7 +37,8 @@ class LateDashboard:
         real = Node.start_api_server
 
         def start(node: Any, options: dict[str, Any]) -> str:
-            real(node, **options)
+            with impatient():
+                real(node, **options)
             return str(node.webui_url)
 
         def later(node: Any, **options: Any) -> None:

@@ -5,6 +5,7 @@ Ray gives them 30 seconds, which beside other work, or under `nice`, they may ne
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,6 +23,20 @@ WAITS = {  # of the processes that Ray starts on this machine for each other
     "RAY_agent_register_timeout_ms": f"{1000 * PATIENCE_S}",
     "RAY_worker_register_timeout_seconds": f"{PATIENCE_S}",
 }
+
+
+@contextmanager
+def impatient() -> Iterator[None]:
+    """What is started in this `with` block waits as Ray does, not for `PATIENCE_S`.
+
+    For what comes late, when the others have long been there: of a driver that is killed meanwhile it would be left,
+    and wait for a Ray that is gone.
+    """
+    held = {name: os.environ.pop(name) for name, value in WAITS.items() if os.environ.get(name) == value}
+    try:
+        yield
+    finally:
+        os.environ.update(held)
 
 
 @contextmanager

@@ -21,6 +21,7 @@ from raymae.spec.task import Published
 from raymae.tasks import TASKS
 
 Make = Callable[..., Store]
+NOT_RUN = {"prediction"}  # tasks whose shipped sweeps nobody has run
 ROOT = Path(__file__).parents[3]
 
 
@@ -198,7 +199,7 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
                       arms["scratch"]["mean ± 95 %"], f"{word}; {unlearned}" if unlearned else word))
     lines = between("README.md", short=True)
     assert cells(lines[0]) == list(tables.SHORT)
-    assert {cells(line)[0] for line in lines[2:]} == set(TASKS)
+    assert {cells(line)[0] for line in lines[2:]} == {task for task, *_ in said} == {*TASKS} - NOT_RUN
     assert {tuple(cells(line)) for line in lines[2:]} <= said
 
 
