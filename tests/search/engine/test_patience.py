@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from types import SimpleNamespace
 from typing import Any
 
@@ -59,3 +60,14 @@ def test_a_raylet_that_ends_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -
 
 def test_nor_is_any_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
     assert started(monkeypatch, Raylet(float("inf")), known_after=1_000_000, seconds=0.05) > 1
+
+
+def test_what_comes_late_waits_as_ray_does(monkeypatch: pytest.MonkeyPatch) -> None:
+    own, *ours = patience.WAITS
+    monkeypatch.setenv(own, "7")  # somebody's, which stays
+    for name in ours:
+        monkeypatch.setenv(name, patience.WAITS[name])
+    with pytest.raises(ZeroDivisionError), patience.impatient():
+        assert [name for name in patience.WAITS if name in os.environ] == [own]
+        raise ZeroDivisionError
+    assert {name: os.environ[name] for name in patience.WAITS} == {**patience.WAITS, own: "7"}
