@@ -17,18 +17,6 @@ from tests.tasks.kept import Kept, MakeConfig, kept
 
 
 @pytest.fixture(scope="session")
-def housing(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three thousand lines of the real file."""
-    path = real_data / "california_housing" / "housing.csv"
-    if not path.exists():
-        pytest.skip(f"needs {path}")
-    some = tmp_path_factory.mktemp("housing") / "some.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    some.write_text("".join(lines[:1] + lines[1::7]))
-    return some
-
-
-@pytest.fixture(scope="session")
 def train(make_config: MakeConfig, housing: Path) -> Callable[..., Kept]:
     made: dict[str, Kept] = {}
 

@@ -264,18 +264,6 @@ def test_a_target_without_a_name_is_refused() -> None:
 # -- tables that no sweep has seen ------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def housing(real_data: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Three thousand lines of the real file."""
-    path = real_data / "california_housing" / "housing.csv"
-    if not path.exists():
-        pytest.skip(f"needs {path}")
-    some = tmp_path_factory.mktemp("housing") / "some.csv"
-    lines = path.read_text().splitlines(keepends=True)
-    some.write_text("".join(lines[:1] + lines[1::7]))
-    return some
-
-
 @pytest.mark.parametrize(("arm", "target"), [("mae", NUMBER), ("scratch", CATEGORY)])
 def test_a_real_table_has_the_recorded_score(
     make_config: MakeConfig, housing: Path, tmp_path: Path, arm: str, target: str
