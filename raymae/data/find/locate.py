@@ -358,7 +358,7 @@ def _synthetic_fingerprint(modality: Modality) -> str:
 
 def _advice(known: Dataset) -> str:
     ways = ["set $RAYMAE_DATA or data.root to a folder that holds it"]
-    if all(file.url or file.bundled for file in known.files):
+    if all(file.url for file in known.files):
         ways.append(f"run `raymae data fetch {known.name}` where there is a network")
     if known.manual:
         ways.append(known.manual)

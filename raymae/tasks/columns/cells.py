@@ -58,6 +58,11 @@ class OwnScales:
         self.deviation_C = torch.empty(0)
         self.scalers: dict[str, Any] = {}
 
+    @cached_property
+    def span_C(self) -> Tensor:  # noqa: N802
+        """Own units of a column in units of its range."""
+        return torch.tensor([1 / max(count - 1, 1) for count in self.num_categories], device=self.device)
+
     def scaler(self, kind: ScalerKind) -> Any:
         """scikit-learn's scaler of that kind."""
         return self.scalers[kind]

@@ -35,7 +35,6 @@ class Imputing(Filling):
 
     Attributes:
         tensors: What its network gets of every row, `[R, ...]` each.
-        span_C: Own units of a column in units of its range; of token arms only.
     """
 
     def __init__(self, data: IncompleteTable, arm: str, params: Any, seed: int) -> None:
@@ -46,7 +45,6 @@ class Imputing(Filling):
         if arm in TOKEN_ARMS:
             bins_RC, centres_CK, edges_CK2 = data.bins(params.bins)
             self.learned = Learned(centres_CK, edges_CK2)
-            self.span_C = torch.tensor([1 / max(count - 1, 1) for count in data.num_categories], device=self.device)
             tokens_RN1 = F.pad(data.scaled(self.scaler), (1, 0))[..., None]
             self.tensors |= {"tokens": tokens_RN1, "value": data.own_RC, "bin": bins_RC}
             if params.draw == "sample":
@@ -141,7 +139,7 @@ class Imputing(Filling):
                                          for odds in plain.odds])
             said_SC = plain.tilt(rehidden, self.centres_CK.cpu().numpy()).mean
             shares_C = adjusting.shares_by_cost(p.match_cost, imputed_RC, missing_RC, transports, said_SC,
-                                                own_RC[some_S], weight_SC, self.span_C.cpu().numpy())
+                                                own_RC[some_S], weight_SC, self.data.span_C.cpu().numpy())
         return plain._replace(transports=transports, shares=shares_C)
 
     def _rehidden(self, model: nn.Module, rows_S: np.ndarray, *, chances: bool) -> Predicted:

@@ -158,7 +158,7 @@ class Imputation(Task):
 
     def _loss(self, output: Cells, batch: Batch, weight_BC: Tensor) -> Loss:
         """Cross entropy over bins and squared error of the mean in units of the column's range, both weighted."""
-        return cell_loss(output, batch, weight_BC, self.imputing.span_C, self.params.mean_weight)
+        return cell_loss(output, batch, weight_BC, self.data.span_C, self.params.mean_weight)
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Over re-masked cells only: what imputation is scored on."""

@@ -17,9 +17,7 @@ from raymae.data.synthetic.tables import synthetic_table
 from raymae.data.tables import FOUND_OUT, Table, read_table, split_rows
 from raymae.errors import DataError, unknown
 from raymae.spec.sweep import Reading
-from raymae.tasks.columns.cells import IncompleteTable
-
-FRACTIONS = (0.7, 0.1, 0.2)
+from raymae.tasks.columns.cells import FRACTIONS, IncompleteTable
 
 
 @dataclass(frozen=True, eq=False)
@@ -94,7 +92,7 @@ def _rows(table: Table, label_R: np.ndarray, split_seed: int) -> dict[str, np.nd
     told, untold = np.flatnonzero(~np.isnan(label_R)), np.flatnonzero(np.isnan(label_R))
     groups = table.groups
     try:
-        parts = split_rows(len(told), FRACTIONS, split_seed,
+        parts = split_rows(len(told), FRACTIONS["inductive"], split_seed,
                            None if groups is None else tuple(groups[row] for row in told))
     except DataError as error:
         raise DataError(f"{table.origin}: of the rows with a label, {error}") from None

@@ -155,9 +155,7 @@ class Prediction(Task):
     # -- losses --------------------------------------------------------------------------------------------------------
 
     def _cell_loss(self, output: Cells, batch: Batch, weight_BC: Tensor) -> Loss:
-        counts = self.inputs.num_categories
-        span_C = torch.tensor([1 / max(count - 1, 1) for count in counts], device=self.device)
-        return cell_loss(output, batch, weight_BC, span_C, self.params.mean_weight)
+        return cell_loss(output, batch, weight_BC, self.inputs.span_C, self.params.mean_weight)
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
         """Squared error in deviations of the labels learned from, or cross entropy."""
