@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -28,6 +29,7 @@ from raymae.results.verdict.verdict import Verdict
 ROW, GAP = 26, 16
 MOST_CURVES = 4  # of a sweep with several factors
 LABEL_CHARACTERS, CHARACTER = 24, 7.2  # pixels of a character of 13 pixels, rather too many than too few
+LINE_CHARACTERS = 98
 
 
 def write_figure(store: Store, to: Path) -> None:
@@ -54,7 +56,7 @@ def figure(verdict: Verdict, task_arms: Sequence[str]) -> str:
     title = f"{verdict.sweep}: {verdict.task} on {verdict.data.name} ({verdict.data.source} data)"
     answer = headline(verdict)
     body, top = [], 36.0  # y of the last line so far
-    for line in textwrap.wrap(answer, 98):
+    for line in _lines(answer):
         top += 20
         body.append(svg.text(svg.PAD, top, line, "ink", size=14))
     top += GAP / 2
@@ -83,8 +85,9 @@ def curves_figure(verdict: Verdict, task_arms: Sequence[str]) -> str:
 
 def _draw(panel: Panel, place: Mapping[str, int], top: float) -> tuple[list[str], float]:
     """A panel's lines, and where it ends."""
-    lines = [svg.text(svg.PAD, top + 12, panel.title, "quiet")]
-    top += 24
+    titles = _lines(panel.title)
+    lines = [svg.text(svg.PAD, top + 12 + 18 * index, line, "quiet") for index, line in enumerate(titles)]
+    top += 6 + 18 * len(titles)
     if not panel.rows:
         return [*lines, svg.text(svg.PAD, top + 12, panel.missing, "ink")], top + 20
     left = svg.PAD + CHARACTER * max(len(_cut(row.label)) for row in panel.rows) + 12
@@ -131,6 +134,12 @@ def _band(top: float) -> str:
     """What lies under the row that the sweep is for."""
     return (f'<rect x="{svg.PAD - 8}" y="{top + 1:.1f}" width="{svg.WIDTH - 2 * svg.PAD + 16}" height="{ROW - 2}" '
             f'rx="4" {svg.fill("band")} class="band"/>')
+
+
+def _lines(text: str) -> list[str]:
+    """Text as lines that fit: a number and its unit, a duration, stay together."""
+    whole = re.sub(r"(?<=\d) (?=(?:h|min|s|%)(?!\w))|(?<=[hn]) (?=\d\d (?:min|s)\b)", "\N{NO-BREAK SPACE}", text)
+    return textwrap.wrap(whole, LINE_CHARACTERS)
 
 
 def _cut(label: str) -> str:

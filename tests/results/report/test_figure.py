@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import json
+import re
 import xml.etree.ElementTree as ElementTree
 from pathlib import Path
 from typing import Any
@@ -85,6 +86,16 @@ def test_a_far_reference_is_an_arrow_and_squeezes_nothing(verdict: dict[str, Any
     differences = differences_panel(Verdict.from_json(verdict))
     ends = figure(Verdict.from_json(verdict), ARMS).count("v10z")
     assert ends == sum(row.beyond != 0 for panel in (before, differences) for row in panel.rows) == 2
+
+
+@pytest.mark.parametrize("sweep", ["table-labels", "label-efficiency"])
+def test_no_line_of_a_sweep_with_cells_is_cut(sweep: str) -> None:
+    kept = json.loads((Path(__file__).resolve().parents[3] / "sweeps/results" / sweep / "verdict.json").read_text())
+    found = texts(figure(Verdict.from_json(kept), ARMS))
+    assert sum(text.startswith("Difference in test") for text in found) == 1
+    assert max(map(len, found)) <= 98
+    assert any(re.search(r"\d\xa0(min|h|%)", text) for text in found)
+    assert not [text for text in found if re.match(r"(h|min|s|%|0\d\s(min|s))\b", text)], "a duration is not broken"
 
 
 def test_an_unfinished_sweep_says_what_is_missing(verdict: dict[str, Any]) -> None:
