@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
 from raymae.errors import ResultsError
-from raymae.results.verdict.numbers import half_width, interval_decimals, p_value, significant, with_interval
+from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant, with_interval
 from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.verdict import Pair
 from raymae.results.views.compare import ComparedArm, ComparedSweep
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
 HEADER = ("arm", "mean ± 95 %", "seeds", "difference", "verdict", "published")
 CELLS = ("cell", "arms", "first", "second", "difference", "verdict")
+MOST_COLUMNS = 8  # cells beside each other: more of them are not read
 SHORT = ("task", "data", "MAE", "same network without pretraining", "verdict")
 
 
@@ -54,6 +55,12 @@ def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
             for cells in found:
                 each.add_row(*map(Text, cells))
             parts.append(each)
+        if found := list(arms_in_cells(sweep)):
+            arms = Table(*arms_header(sweep), box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0),
+                         show_edge=False)
+            for cells in found:
+                arms.add_row(*map(Text, cells))
+            parts.append(arms)
         parts += [*map(Text, details_of(sweep, len(sweeps))), ""]
     return Group(*parts[:-1])
 
@@ -71,6 +78,8 @@ def markdown(sweeps: Sequence[ComparedSweep]) -> str:
                   *_markdown_table(header_of(sweep), rows_of(sweep)), ""]
         if sweep.cells:
             lines += [*_markdown_table(CELLS, rows_of_cells(sweep)), ""]
+        if found := list(arms_in_cells(sweep)):
+            lines += [*_markdown_table(arms_header(sweep), found), ""]
         lines += [_escaped(" ".join(details_of(sweep, len(sweeps)))), ""]
     return "\n".join([*lines[:-1], end]) + "\n"
 
@@ -171,6 +180,28 @@ def rows_of_cells(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
                    with_interval(pair.difference, pair.ci95), f"{pair.verdict}, {p_value(pair.p_holm)}")
 
 
+def arms_header(sweep: ComparedSweep) -> tuple[str, ...]:
+    """The titles over `arms_in_cells`."""
+    beside = f"arm; {sweep.about} beside it" if sweep.about else "arm"
+    return beside, *(told(answer.cell) for answer in sweep.cells)
+
+
+def arms_in_cells(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
+    """Every arm's score in every cell of a sweep's factors, and what is said of the arm that the sweep is about beside
+    it, under `arms_header`. Nothing where there are too many cells to stand beside each other.
+    """
+    if not 1 < len(sweep.cells) <= MOST_COLUMNS:
+        return
+    metric = f"test_{sweep.metric}"
+    for name in (arm.arm for arm in sweep.arms):
+        row = []
+        for answer in sweep.cells:
+            score = next((arm.metrics.get(metric) for arm in answer.arms if arm.arm == name), None)
+            words = [pair.verdict for pair in answer.pairs if (pair.a, pair.b) == (sweep.about, name)]
+            row.append("; ".join([_mean(score.mean, score.ci95, None) if score else "–", *words]))
+        yield name, *row
+
+
 def details_of(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
     """Sentences about the primary comparison: over seeds alone, beside other sweeps, what it needs, and its rule; first
     where the answer changes along a factor."""
@@ -215,7 +246,7 @@ def _mean(mean: float | None, ci95: Interval | None, beside: Interval | None) ->
     if half is None or decimals is None:
         return significant(mean)
     decimals = max(decimals, (interval_decimals([beside]) if beside else None) or 0)
-    return f"{mean:.{decimals}f} ± {half:.{decimals}f}"
+    return f"{number(mean, decimals)} ± {number(half, decimals)}"
 
 
 def _reported(report: Published | None, sweep: ComparedSweep) -> str:

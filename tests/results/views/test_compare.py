@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 from collections.abc import Callable
 from dataclasses import replace
@@ -21,7 +22,6 @@ from raymae.spec.task import Published
 from raymae.tasks import TASKS
 
 Make = Callable[..., Store]
-NOT_RUN = {"prediction"}  # tasks whose shipped sweeps nobody has run
 ROOT = Path(__file__).parents[3]
 
 
@@ -188,7 +188,9 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
         assert about is not None, lines[number]
         assert (ROOT / about[1]).exists()
         header = cells(lines[number + 2])
-        rows = [cells(line) for line in lines[number + 4 : after] if line.startswith("|")]
+        first = itertools.takewhile(lambda line: line.startswith("|"), lines[number + 4 : after])  # cells come later
+        rows = [cells(line) for line in first]
+        assert rows
         assert all(len(row) == len(header) == len(tables.HEADER) for row in rows), lines[number]
         arms = {row[0]: dict(zip(header, row, strict=True)) for row in rows}
         arrow = {"less": "↓", "more": "↑"}[about[5]]
@@ -199,7 +201,7 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
                       arms["scratch"]["mean ± 95 %"], f"{word}; {unlearned}" if unlearned else word))
     lines = between("README.md", short=True)
     assert cells(lines[0]) == list(tables.SHORT)
-    assert {cells(line)[0] for line in lines[2:]} == {task for task, *_ in said} == {*TASKS} - NOT_RUN
+    assert {cells(line)[0] for line in lines[2:]} == {task for task, *_ in said} == {*TASKS}
     assert {tuple(cells(line)) for line in lines[2:]} <= said
 
 
@@ -243,3 +245,20 @@ def test_a_sweep_with_factors_has_its_cells_in_a_table_of_their_own(root: Path) 
     written = tables.markdown([with_cells])
     assert f"| {' | '.join(tables.CELLS)} |" in written
     assert f"| {' | '.join(tables.CELLS)} |" not in tables.markdown([sweep])
+
+
+def test_a_sweep_with_factors_has_every_arm_in_every_cell(root: Path) -> None:
+    (sweep,) = across.across([str(root / "first")])
+    verdict = verdict_now(Store.open(str(root / "first")))
+    other = tuple(replace(pair, verdict="undecided") for pair in verdict.pairs if "persistence" not in (pair.a, pair.b))
+    cells = (CellAnswer({"label_fraction": 0.1}, verdict.arms, verdict.pairs, True),
+             CellAnswer({"label_fraction": 1.0}, verdict.arms[:-1], other, True))
+    with_cells = replace(sweep, cells=cells)
+    assert tables.arms_header(with_cells) == ("arm; mae beside it", "label_fraction 0.1", "label_fraction 1")
+    assert list(tables.arms_in_cells(with_cells)) == [
+        ("mae", "0.110 ± 0.025", "0.110 ± 0.025"), ("scratch", "0.210 ± 0.025; helps", "0.210 ± 0.025; undecided"),
+        ("gru", "0.303 ± 0.014; helps", "0.303 ± 0.014; undecided"), ("persistence", "0.4000; helps", "–")]
+    assert "| gru | 0.303 ± 0.014; helps | 0.303 ± 0.014; undecided |" in tables.markdown([with_cells])
+    many = replace(sweep, cells=cells * 5)
+    assert list(tables.arms_in_cells(many)) == list(tables.arms_in_cells(sweep)) == []
+    assert "beside it |" not in tables.markdown([many])
