@@ -17,6 +17,7 @@ from raymae.errors import DataError
 from raymae.spec import TrialConfig
 from raymae.tasks.columns.cells import IncompleteTable, TableRows, mask_cells
 from raymae.tasks.imputation.metrics import ImputationMetrics
+from raymae.tasks.imputation.references import impute_by
 from raymae.tasks.imputation.task import Imputation
 from raymae.tasks.imputation.transport import LEVELS, quantiles_of_weighted, transport
 from raymae.train import evaluate
@@ -55,6 +56,20 @@ def test_bayesian_ridge_on_the_real_housing(real_data: Path, make_task: MakeTask
     scores = evaluate(task, task.build(), task.load("test"))
     assert scores["rmse"] == pytest.approx(0.1684, abs=0.01)  # differs from pattern to pattern
     assert scores["wasserstein"] == pytest.approx(0.150, abs=0.01)
+
+
+def test_boosting_reads_its_leaves_and_its_shrinkage(make_task: MakeTask) -> None:
+    def imputed(**changes: Any) -> np.ndarray:
+        task = make_task("hist_gradient", max_rounds=1, **changes)
+        return impute_by("hist_gradient", task.data, 0, task.params)
+
+    default = imputed()
+    assert np.array_equal(default, imputed(max_leaves=31, shrinkage=0.1)), "scikit-learn's own"
+    assert not np.allclose(default, imputed(max_leaves=4))
+    data = make_task("hist_gradient").data
+    own_RC, still_RC = (data.seen_RC - data.own_low_C) / data.own_range_C, imputed(shrinkage=1e-9)
+    means_RC = np.broadcast_to(np.nanmean(own_RC, axis=0), own_RC.shape)
+    np.testing.assert_allclose(still_RC[data.missing_RC], means_RC[data.missing_RC], atol=1e-6)  # trees add nothing
 
 
 def test_every_arm_and_seed_faces_the_same_cells(make_task: MakeTask) -> None:

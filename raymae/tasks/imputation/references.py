@@ -78,6 +78,7 @@ def _imputer(arm: str, seed: int, p: ImputationParams) -> Any:
         "iterative": lambda: BayesianRidge(),
         "extra_trees": lambda: ExtraTreesRegressor(
             n_estimators=p.num_trees, min_samples_leaf=p.min_leaf, random_state=seed),
-        "hist_gradient": lambda: HistGradientBoostingRegressor(early_stopping=False, random_state=seed),
+        "hist_gradient": lambda: HistGradientBoostingRegressor(
+            max_leaf_nodes=p.max_leaves, learning_rate=p.shrinkage, early_stopping=False, random_state=seed),
     }[arm]()
     return IterativeImputer(regressor, max_iter=p.max_rounds, random_state=seed)

@@ -87,6 +87,10 @@ class ImputationParams(ColumnParams):
         "sqrt", "among how many of the columns a split chooses", arms=("missforest",), phase="finetune"
     )
     min_leaf: int = param(5, "fewest cells in a leaf", arms=("extra_trees",), phase="finetune", ge=1)
+    max_leaves: int = param(31, "most leaves of a tree", arms=("hist_gradient",), phase="finetune", ge=2)
+    shrinkage: float = param(
+        0.1, "share of a tree's answer that is added", arms=("hist_gradient",), phase="finetune", gt=0, le=1
+    )
     num_donors: int = param(
         0, "rows among which neighbours are looked for, drawn by the seed; 0 is all", unit="rows", arms=("knn",),
         phase="finetune", ge=0,
@@ -118,6 +122,11 @@ SCHEMA = TaskSchema(
         "laptop": {"epochs": 12, "pretrain_epochs": 32, "pretrain_lr": 4e-3, "lr": 2e-3, "batch_size": 256,
                    "pretrain_batch_size": 256, "warmup_epochs": 0.5, "pretrain_warmup_epochs": 0.5, "ema_decay": 0.99,
                    "eval_every": 4, "pretrain_eval_every": 4, "num_trees": 50, "num_donors": 5000},
+        # of hundreds of rows: numbers enter by themselves, since sines of them fit single rows; the published forests
+        "laptop-few": {"epochs": 30, "pretrain_epochs": 300, "pretrain_lr": 2e-3, "lr": 1e-3, "batch_size": 64,
+                       "pretrain_batch_size": 64, "warmup_epochs": 3.0, "pretrain_warmup_epochs": 10.0,
+                       "ema_decay": 0.99, "eval_every": 5, "pretrain_eval_every": 50, "frequencies": 0, "dropout": 0.1,
+                       "pretrain_dropout": 0.1},
         "small": {},
         "large": {"encoder_dim": 64, "encoder_depth": 4, "decoder_dim": 64, "decoder_depth": 2, "hidden_dim": 256},
     },
