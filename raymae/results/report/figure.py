@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import re
 import textwrap
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -103,7 +104,7 @@ def _draw(panel: Panel, place: Mapping[str, int], top: float) -> tuple[list[str]
         top += 20
     bottom = top + ROW * len(panel.rows)
     lines += [_band(top + ROW * index) for index, row in enumerate(panel.rows) if row.primary]
-    for value, text in ticks(low, high):
+    for value, text in _apart(low, high, right - left):
         lines += [svg.line(x(value), top, x(value), bottom, "line"),
                   svg.text(x(value), bottom + 16, text, "quiet", anchor="middle", size=12)]
     if panel.left:
@@ -134,6 +135,16 @@ def _band(top: float) -> str:
     """What lies under the row that the sweep is for."""
     return (f'<rect x="{svg.PAD - 8}" y="{top + 1:.1f}" width="{svg.WIDTH - 2 * svg.PAD + 16}" height="{ROW - 2}" '
             f'rx="4" {svg.fill("band")} class="band"/>')
+
+
+def _apart(low: float, high: float, width: float) -> list[tuple[float, str]]:
+    """As many ticks between two ends as stand apart over so many pixels, at least those that three would be."""
+    for most in (6, 5, 4):
+        found = ticks(low, high, most)
+        needed = CHARACTER * (2 + max((len(text) for _, text in found), default=0))
+        if all((b - a) / (high - low) * width > needed for (a, _), (b, _) in itertools.pairwise(found)):
+            return found
+    return ticks(low, high, 3)
 
 
 def _lines(text: str) -> list[str]:

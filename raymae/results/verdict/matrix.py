@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from raymae.results.verdict.arms_table import mean_cells
-from raymae.results.verdict.headline import worded
+from raymae.results.verdict.headline import unlearned_text
 from raymae.results.verdict.numbers import interval_decimals, number, p_cell
 from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.verdict import Pair, Verdict
@@ -27,8 +27,8 @@ class MatrixRow:
         difference: The first minus the second.
         interval: Its 95 % interval from end to end, or "".
         p: p-value, adjusted for all comparisons in all cells.
-        word: What is said of it, with what has to be said beside it.
-        plain: The word alone; "" where there is no comparison yet.
+        plain: What is said of it; "" where there is no comparison yet.
+        remark: What has to be said beside that, or "".
         skill: Mean skill of the first arm's pretraining, or "".
         shown: Whether it is the cell that everything else is about.
         beside: Whether the answer changes beside it, along a factor that is bisected.
@@ -40,11 +40,16 @@ class MatrixRow:
     difference: str
     interval: str
     p: str
-    word: str
     plain: str
+    remark: str
     skill: str
     shown: bool
     beside: bool = False
+
+    @property
+    def word(self) -> str:
+        """What is said of it, with what has to be said beside it."""
+        return "; ".join(filter(None, (self.plain or "no comparison yet", self.remark)))
 
     def named(self) -> tuple[str, ...]:
         """Its values in the table; a mark where the answer changes beside it."""
@@ -91,8 +96,8 @@ def matrix(verdict: Verdict) -> Matrix | None:
     common = interval_decimals(pair.ci95 if pair else None for pair in pairs)
     bracket = verdict.place.bracket if verdict.place is not None else None
     rows = [MatrixRow(tuple(map(said, (one.cell or {}).values())), mean_a, mean_b, *_difference(pair, common),
-                      p_cell(pair.p_holm) if pair else "–", worded(pair, one) if pair else "no comparison yet",
-                      pair.verdict if pair else "", _skill(one, a), one.cell == verdict.cell,
+                      p_cell(pair.p_holm) if pair else "–", pair.verdict if pair else "",
+                      unlearned_text(pair, one) if pair else "", _skill(one, a), one.cell == verdict.cell,
                       bracket is not None and verdict.place is not None
                       and (one.cell or {})[verdict.place.factor] in bracket)
             for one, pair, mean_a, mean_b in zip(each, pairs, *means, strict=True)]

@@ -198,7 +198,8 @@ def arms_in_cells(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
         for answer in sweep.cells:
             score = next((arm.metrics.get(metric) for arm in answer.arms if arm.arm == name), None)
             words = [pair.verdict for pair in answer.pairs if (pair.a, pair.b) == (sweep.about, name)]
-            row.append("; ".join([_mean(score.mean, score.ci95, None) if score else "–", *words]))
+            beside = next((pair.ci95 for pair in answer.pairs if pair.primary), None)
+            row.append("; ".join([_mean(score.mean, score.ci95, beside) if score else "–", *words]))
         yield name, *row
 
 

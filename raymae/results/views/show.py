@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from raymae.errors import ModelError
 from raymae.results.store.store import Store
 from raymae.results.verdict.arms_table import arms_table, mean_cells
-from raymae.results.verdict.headline import headline, synthetic, worded
+from raymae.results.verdict.headline import headline, synthetic, unlearned_text
 from raymae.results.verdict.judge import verdict_now
 from raymae.results.verdict.matrix import matrix
 from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell, p_value
@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 _COLORS = {"helps": "green", "hurts": "red", "practically equal": "cyan", "undecided": "yellow"}
 _METRICS_PER_TABLE = 3
+_MARKS = "†‡§¶"
 
 
 @dataclass(frozen=True)
@@ -132,14 +133,16 @@ def cells(verdict: Verdict) -> RenderableType | None:
     skilled = any(row.skill for row in found.rows)
     if skilled:
         table.add_column("skill", justify="right", no_wrap=True)
+    remarks = Remarks()
     for row in found.rows:
-        word = f"[{_COLORS[row.plain]}]{row.word}[/]" if row.plain else row.word
+        word = f"[{_COLORS[row.plain]}]{row.plain}[/]{remarks.mark(row.remark)}" if row.plain else row.word
         table.add_row(*map(_escaped, row.named()), row.a, row.b, row.difference, row.interval, row.p, word,
                       *([row.skill] if skilled else []))
     shown = "; ".join(told(verdict.cell or {}).split(", "))
     note = f"{found.note}; " if found.note else ""
-    table.caption = _escaped(f"{note}p-values are adjusted for all comparisons in all cells; what follows is of "
-                             f"{shown}, and `raymae query` has every cell's arms")
+    told_of = (f"{note}p-values are adjusted for all comparisons in all cells; what follows is of {shown}, and `raymae "
+               "query` has every cell's arms")
+    table.caption = _escaped("\n".join([*remarks.notes(), told_of]))
     table.caption_justify = "left"
     return _titled(f"Test {verdict.objective.metric} in every cell", table, verdict)
 
@@ -197,16 +200,17 @@ def pairs(verdict: Verdict) -> RenderableType | None:
     for title in titles:
         table.add_column(title, justify="right")
     table.add_column("verdict")
-    common = interval_decimals(pair.ci95 for pair in verdict.pairs)
+    common, remarks = interval_decimals(pair.ci95 for pair in verdict.pairs), Remarks()
     for pair in verdict.pairs:
         decimals = interval_decimals([pair.ci95]) if common is None else common
         intervals = ["–" if interval is None else " to ".join(number(end, decimals) for end in interval)
                      for interval in (pair.ci95, *([pair.ci95_seeds] if over_units else []))]
         table.add_row(
             _escaped(f"{pair.a} − {pair.b}") + (" *" if pair.primary else ""), number(pair.difference, decimals),
-            *intervals, p_cell(pair.p), p_cell(pair.p_holm), f"[{_COLORS[pair.verdict]}]{worded(pair, verdict)}[/]",
+            *intervals, p_cell(pair.p), p_cell(pair.p_holm),
+            f"[{_COLORS[pair.verdict]}]{pair.verdict}[/]{remarks.mark(unlearned_text(pair, verdict))}",
         )
-    notes = [f"{pair.a} − {pair.b}: {pair.note}" for pair in verdict.pairs if pair.note]
+    notes = [*remarks.notes(), *(f"{pair.a} − {pair.b}: {pair.note}" for pair in verdict.pairs if pair.note)]
     first = verdict.pairs[0]
     if first.p_otherwise is not None and verdict.rule is not None:
         other = "independent" if verdict.rule.compare == "paired" else "paired by seed"
@@ -216,6 +220,24 @@ def pairs(verdict: Verdict) -> RenderableType | None:
     table.caption = _escaped("\n".join(notes)) or None
     table.caption_justify = "left"
     return _titled(f"Differences in {verdict.objective.test}, first arm minus second", table, verdict)
+
+
+class Remarks:
+    """What has to be said beside words of a table, once below it: each has a mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    def mark(self, remark: str) -> str:
+        """What stands behind the word, such as ` †`; nothing without a remark."""
+        if not remark:
+            return ""
+        number = len(self._marks)
+        return f" {self._marks.setdefault(remark, _MARKS[number % len(_MARKS)] * (number // len(_MARKS) + 1))}"
+
+    def notes(self) -> list[str]:
+        """A line for each remark."""
+        return [f"{mark} {remark}" for remark, mark in self._marks.items()]
 
 
 def _table() -> Table:

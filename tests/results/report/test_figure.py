@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 import json
 import re
 import xml.etree.ElementTree as ElementTree
@@ -88,7 +89,19 @@ def test_a_far_reference_is_an_arrow_and_squeezes_nothing(verdict: dict[str, Any
     assert ends == sum(row.beyond != 0 for panel in (before, differences) for row in panel.rows) == 2
 
 
-@pytest.mark.parametrize("sweep", ["table-labels", "label-efficiency"])
+def test_numbers_under_an_axis_stand_apart() -> None:
+    kept = json.loads((Path(__file__).resolve().parents[3] / "sweeps/results/series-labels/verdict.json").read_text())
+    drawn = ElementTree.fromstring(figure(Verdict.from_json(kept), ARMS))
+    under = [node for node in drawn.iter(f"{SVG}text")
+             if node.get("text-anchor") == "middle" and (node.text or "").strip("−0.125") == ""]
+    rows = itertools.groupby(under, lambda node: node.get("y"))
+    for y, nodes in rows:
+        ends = [(float(node.get("x", 0)), 3.5 * len(node.text or "") + 3) for node in nodes]
+        assert all(b - a > half_a + half_b for (a, half_a), (b, half_b) in itertools.pairwise(ends)), y
+    assert len(under) > 2
+
+
+@pytest.mark.parametrize("sweep", ["table-labels", "label-efficiency", "series-labels"])
 def test_no_line_of_a_sweep_with_cells_is_cut(sweep: str) -> None:
     kept = json.loads((Path(__file__).resolve().parents[3] / "sweeps/results" / sweep / "verdict.json").read_text())
     found = texts(figure(Verdict.from_json(kept), ARMS))

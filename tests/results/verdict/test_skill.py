@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 
 import pytest
 from rich.console import Console
@@ -13,8 +14,10 @@ from raymae.results import Store, headline, query, render, summary, verdict_of
 from raymae.results.report.content import collect
 from raymae.results.report.figure import figure
 from raymae.results.report.report import markdown_of, page_of
+from raymae.results.verdict.verdict import CellAnswer
 from raymae.results.views.compare import across
 from raymae.results.views.compare_text import markdown, short
+from raymae.results.views.show import Remarks, cells
 
 UNLEARNED = "the pretraining of mae did not learn (skill −0.20)"
 IN_PART = "the pretraining of mae did not learn in 2 of 3 replicates (skill −0.30 at worst)"
@@ -55,6 +58,28 @@ def surfaces(store: Store) -> dict[str, str]:
 def test_it_is_said_on_every_surface(swept: Callable[[list[float]], Store], skills: list[float], said: str) -> None:
     for name, text in surfaces(swept(skills)).items():
         assert (said.removeprefix("the pretraining of mae ") if name == "short" else said) in text, name
+
+
+def test_in_the_terminal_it_stands_once_below_the_table_and_a_mark_beside_each_word(
+    swept: Callable[[list[float]], Store],
+) -> None:
+    results, console = surfaces(swept([-0.1, -0.2, -0.3]))["results"], Console(width=250)
+    assert "helps †" in results
+    assert results.count(f"† {UNLEARNED}") == 1
+    verdict = verdict_of(swept([-0.1, -0.2, -0.3]))
+    both = tuple(CellAnswer({"label_fraction": share}, verdict.arms, verdict.pairs, True) for share in (0.1, 1.0))
+    with console.capture() as written:
+        console.print(cells(replace(verdict, cells=both, cell=both[0].cell)))
+    table = " ".join(written.get().split())
+    assert table.count("helps †") == 2
+    assert table.count(f"† {UNLEARNED}") == 1
+
+
+def test_different_remarks_have_different_marks() -> None:
+    remarks = Remarks()
+    said = [remarks.mark(text) for text in ("a", "", "b", "a", "c", "d", "e")]
+    assert said == [" †", "", " ‡", " †", " §", " ¶", " ††"]
+    assert remarks.notes() == ["† a", "‡ b", "§ c", "¶ d", "†† e"]
 
 
 def test_it_is_said_nowhere_of_a_pretraining_that_learned(swept: Callable[[list[float]], Store]) -> None:
