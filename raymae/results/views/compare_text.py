@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from raymae.errors import ResultsError
 from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant, with_interval
 from raymae.results.verdict.statistics import Interval
-from raymae.results.verdict.verdict import Pair
+from raymae.results.verdict.verdict import CellAnswer, Pair
 from raymae.results.views.compare import ComparedArm, ComparedSweep
 from raymae.spec.factors import told
 from raymae.spec.task import Published
@@ -95,18 +96,21 @@ def short(sweeps: Sequence[ComparedSweep]) -> str:
         if sweep.pair and (key not in chosen or len(sweep.changed) < len(chosen[key][0].changed)):
             chosen[key] = (sweep, sweep.pair)
     rows = []
-    names = [(sweep.task, data_of(sweep)) for sweep, _ in chosen.values()]
+    names = [(sweep.task, _problem_of(sweep)) for sweep, _ in chosen.values()]
     for sweep, pair in chosen.values():
         arms = {arm.arm: arm for arm in sweep.arms}
-        alike = names.count((sweep.task, data_of(sweep))) > 1
+        alike = names.count((sweep.task, _problem_of(sweep))) > 1
         task = f"{sweep.task} ({sweep.sweep})" if alike else sweep.task
         arrow = "↓" if sweep.mode == "min" else "↑"
         state = "" if sweep.complete else ", unfinished"
         unlearned = arms[pair.b].unlearned.removeprefix(f"the pretraining of {pair.a} ")  # whose it is, the column says
-        rows.append((task, f"{data_of(sweep)}: {sweep.metric} {arrow}",
-                     _score(arms[pair.a], sweep), _score(arms[pair.b], sweep),
-                     f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}{state}"
-                     + (f"; {unlearned}" if unlearned else "")))
+        if sweep.cells:
+            scores, word = [_over_cells(sweep, name) for name in (pair.a, pair.b)], _words_of_cells(sweep)
+        else:
+            scores = [_score(arms[name], sweep) for name in (pair.a, pair.b)]
+            word = f"{sweep.word_all or pair.verdict}, {p_value(sweep.p_all)}"
+        rows.append((task, f"{_problem_of(sweep)}: {sweep.metric} {arrow}", *scores,
+                     word + state + (f"; {unlearned}" if unlearned else "")))
     start, end = markers(short=True)
     return "\n".join([start, *_markdown_table(SHORT, rows), end]) + "\n"
 
@@ -192,15 +196,10 @@ def arms_in_cells(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
     """
     if not 1 < len(sweep.cells) <= MOST_COLUMNS:
         return
-    metric = f"test_{sweep.metric}"
     for name in (arm.arm for arm in sweep.arms):
-        row = []
-        for answer in sweep.cells:
-            score = next((arm.metrics.get(metric) for arm in answer.arms if arm.arm == name), None)
-            words = [pair.verdict for pair in answer.pairs if (pair.a, pair.b) == (sweep.about, name)]
-            beside = next((pair.ci95 for pair in answer.pairs if pair.primary), None)
-            row.append("; ".join([_mean(score.mean, score.ci95, beside) if score else "–", *words]))
-        yield name, *row
+        yield name, *("; ".join([_in_cell(sweep, answer, name), *(
+            pair.verdict for pair in answer.pairs if (pair.a, pair.b) == (sweep.about, name))])
+            for answer in sweep.cells)
 
 
 def details_of(sweep: ComparedSweep, num_sweeps: int) -> list[str]:
@@ -230,6 +229,32 @@ def data_of(sweep: ComparedSweep) -> str:
     """The data of a sweep, and the settings that make it another problem."""
     name = sweep.data.name + (" (SYNTHETIC)" if sweep.data.source == "synthetic" else "")
     return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
+
+
+def _problem_of(sweep: ComparedSweep) -> str:
+    """Likewise of all cells of a sweep, with the factors they are of in place of one cell's values."""
+    factors = tuple(sweep.cells[0].cell) if sweep.cells else ()
+    changed = {key: value for key, value in sweep.changed.items() if key not in factors}
+    return data_of(replace(sweep, changed=changed)) + (f" by {', '.join(factors)}" if factors else "")
+
+
+def _over_cells(sweep: ComparedSweep, name: str) -> str:
+    """An arm's scores from the first cell to the last, such as `0.41 to 0.84`."""
+    return " to ".join(_in_cell(sweep, answer, name).split(" ± ")[0] for answer in (sweep.cells[0], sweep.cells[-1]))
+
+
+def _in_cell(sweep: ComparedSweep, answer: CellAnswer, name: str) -> str:
+    """An arm's score in a cell."""
+    score = next((arm.metrics.get(f"test_{sweep.metric}") for arm in answer.arms if arm.arm == name), None)
+    beside = next((pair.ci95 for pair in answer.pairs if pair.primary), None)
+    return _mean(score.mean, score.ci95, beside) if score else "–"
+
+
+def _words_of_cells(sweep: ComparedSweep) -> str:
+    """In how many cells which word is said: `helps in 3, undecided in 1 of 4 cells`."""
+    words = [pair.verdict for answer in sweep.cells for pair in answer.pairs if pair.primary]
+    found = ", ".join(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
+    return f"{found} of {len(sweep.cells)} cells" if found else "no comparison yet"
 
 
 def _score(arm: ComparedArm, sweep: ComparedSweep) -> str:

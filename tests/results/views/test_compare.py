@@ -172,6 +172,21 @@ def test_a_number_is_published_for_a_metric_and_settings(make_store: Make) -> No
     assert task.published_for("scratch", {}) is None
 
 
+def cells_of(lines: list[str]) -> tuple[str, str, dict[str, str]] | None:
+    """Of a sweep's part of the page, if it has factors: the factor, in how many cells which word is said of mae beside
+    scratch, and each arm's scores in the first cell and the last."""
+    start = next((number for number, line in enumerate(lines) if "beside it |" in line), None)
+    if start is None:
+        return None
+    named = cells(lines[start])[1:]
+    rows = {cells(line)[0]: cells(line)[1:]
+            for line in itertools.takewhile(lambda line: line.startswith("|"), lines[start + 2:])}
+    words = [cell.partition("; ")[2] for cell in rows["scratch"]]
+    told = ", ".join(f"{word} in {words.count(word)}" for word in dict.fromkeys(words))
+    ends = {arm: f"{scores[0].split(' ±')[0]} to {scores[-1].split(' ±')[0]}" for arm, scores in rows.items()}
+    return named[0].split()[0], f"{told} of {len(named)} cells", ends
+
+
 def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
     """Each line of the README's short table says what the long tables say of a sweep."""
     def between(page: str, short: bool) -> list[str]:
@@ -196,6 +211,12 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
         arrow = {"less": "↓", "more": "↑"}[about[5]]
         adjusted = re.findall(r"Adjusted for the \d+ sweeps here: (.+?)\.(?= |$)", " ".join(lines[number:after]))
         verdict, _, unlearned = arms.get("scratch", {}).get("verdict", "").partition("; the pretraining of mae ")
+        if found := cells_of(lines[number:after]):
+            factor, words, scores = found
+            remark = f"; {unlearned}" if unlearned else ""
+            said.add((about[2], f"{about[3].split(', ')[0]} by {factor}: {about[4]} {arrow}", scores["mae"],
+                      scores["scratch"], words + remark))
+            continue
         for word in (*adjusted, verdict) if verdict else ():
             said.add((about[2], f"{about[3]}: {about[4]} {arrow}", arms["mae"]["mean ± 95 %"],
                       arms["scratch"]["mean ± 95 %"], f"{word}; {unlearned}" if unlearned else word))
@@ -251,14 +272,17 @@ def test_a_sweep_with_factors_has_every_arm_in_every_cell(root: Path) -> None:
     (sweep,) = across.across([str(root / "first")])
     verdict = verdict_now(Store.open(str(root / "first")))
     other = tuple(replace(pair, verdict="undecided") for pair in verdict.pairs if "persistence" not in (pair.a, pair.b))
-    cells = (CellAnswer({"label_fraction": 0.1}, verdict.arms, verdict.pairs, True),
-             CellAnswer({"label_fraction": 1.0}, verdict.arms[:-1], other, True))
-    with_cells = replace(sweep, cells=cells)
+    both = (CellAnswer({"label_fraction": 0.1}, verdict.arms, verdict.pairs, True),
+            CellAnswer({"label_fraction": 1.0}, verdict.arms[:-1], other, True))
+    with_cells = replace(sweep, cells=both)
     assert tables.arms_header(with_cells) == ("arm; mae beside it", "label_fraction 0.1", "label_fraction 1")
     assert list(tables.arms_in_cells(with_cells)) == [
         ("mae", "0.110 ± 0.025", "0.110 ± 0.025"), ("scratch", "0.210 ± 0.025; helps", "0.210 ± 0.025; undecided"),
         ("gru", "0.303 ± 0.014; helps", "0.303 ± 0.014; undecided"), ("persistence", "0.4000; helps", "–")]
     assert "| gru | 0.303 ± 0.014; helps | 0.303 ± 0.014; undecided |" in tables.markdown([with_cells])
-    many = replace(sweep, cells=cells * 5)
+    many = replace(sweep, cells=both * 5)
     assert list(tables.arms_in_cells(many)) == list(tables.arms_in_cells(sweep)) == []
     assert "beside it |" not in tables.markdown([many])
+    line = tables.short([with_cells]).splitlines()[3]
+    assert cells(line) == ["forecasting", "etth1 by label_fraction: mse ↓", "0.110 to 0.110", "0.210 to 0.210",
+                              "helps in 1, undecided in 1 of 2 cells"]
