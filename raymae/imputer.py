@@ -38,6 +38,9 @@ ARM = "mae"
 DEFAULTS: dict[str, Scalar] = {
     "pretrain_lr": 4e-3, "lr": 2e-3, "weight_decay": 0.01, "warmup_epochs": 0.5, "match_cost": 0.01,
 }
+# of at most so many rows: sines of a number fit single rows, and more is hidden of each
+FEW_ROWS = 1_000
+OF_FEW: dict[str, Scalar] = {"frequencies": 0, "dropout": 0.1, "pretrain_dropout": 0.1, "mask_ratio": 0.5}
 PASSES = {"pretrain_epochs": 12, "epochs": 8}  # over MANY cells; a smaller table is passed over more often
 MANY, MOST = 200_000, 5  # with 20 times the passes the 442 rows of diabetes have r2 .15 in place of .22
 NARROW, LEAST = 10, 0.25  # fewer columns count as so many; a larger table has fewer passes, down to this share of them
@@ -61,8 +64,8 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
 
     Args:
         settings: Parameters of the task `imputation` under the arm `mae`, as in a sweep file; what is not named is
-            `DEFAULTS` and `PASSES`, then the task's own default; of pretraining (`pretrain_batch_size`), what holds for
-            fine-tuning.
+            `DEFAULTS` and `PASSES`, of few rows `OF_FEW`, then the task's own default; of pretraining
+            (`pretrain_batch_size`), what holds for fine-tuning.
         categorical: Columns of numbers that are categories, by name.
         held_out: Share of the observed cells that are kept aside while training, to choose the weights by;
             `scores_["rmse"]` is the error on them. 0 holds none out: weights and scores then go by what is seen.
@@ -216,7 +219,8 @@ class MAEImputer(OneToOneFeatureMixin, TransformerMixin, BaseEstimator):
         often = min(MANY // cells, MOST) if cells <= MANY else max(MANY / cells, LEAST)
         passes: dict[str, Scalar] = {name: round(often * count) for name, count in PASSES.items()}
         rows_a_step = max(ROWS * NARROW // max(columns, NARROW), FEWEST_ROWS)
-        given = {**DEFAULTS, **passes, "patience": PATIENCE, "batch_size": rows_a_step, **(self.settings or {})}
+        given = {**DEFAULTS, **passes, **(OF_FEW if rows <= FEW_ROWS else {}), "patience": PATIENCE,
+                 "batch_size": rows_a_step, **(self.settings or {})}
         epochs = given["epochs"]
         given.setdefault("eval_every", max(epochs // LOOKS, 1) if isinstance(epochs, int) else 1)
         unknown = [name for name in given if name not in Imputation.schema.params.model_fields]

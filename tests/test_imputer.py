@@ -14,12 +14,15 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sklearn.base import clone
+from sklearn.datasets import load_diabetes
+from sklearn.metrics import r2_score
 from sklearn.utils.estimator_checks import parametrize_with_checks
 
 from raymae import MAEImputer
+from raymae.data.missing import hide_cells
 from raymae.data.synthetic.tables import synthetic_table
 from raymae.errors import DataError, ModelError, ResultsError
-from raymae.imputer import NoBetterThanMeanWarning
+from raymae.imputer import FEW_ROWS, OF_FEW, NoBetterThanMeanWarning
 from raymae.results import Store
 from raymae.spec import DataSpec, SweepSpec, TrialConfig, TrialData
 from raymae.tasks import schema_of
@@ -182,6 +185,25 @@ def test_the_more_cells_the_fewer_passes_and_the_more_columns_the_fewer_rows_a_s
 ) -> None:
     params = MAEImputer()._params(rows, columns)
     assert (params["pretrain_epochs"], params["epochs"], params["batch_size"]) == (*passes, batch)
+
+
+def test_a_table_of_few_rows_is_learned_without_sines_and_its_settings_still_hold() -> None:
+    few, many = MAEImputer()._params(FEW_ROWS, 10), MAEImputer()._params(FEW_ROWS + 1, 10)
+    assert {name: few[name] for name in OF_FEW} == OF_FEW
+    assert all(many[name] != OF_FEW[name] for name in OF_FEW)
+    assert MAEImputer({"frequencies": 4, "mask_ratio": 0.2})._params(100, 10)["frequencies"] == 4
+
+
+def test_real_tables_of_few_rows_are_filled_better_than_by_the_settings_of_many() -> None:
+    table = load_diabetes(as_frame=True).data
+    hidden_RC = hide_cells(table.to_numpy(), "mcar", 0.3, 5)
+    of_many = {"frequencies": 16, "dropout": 0.0, "pretrain_dropout": 0.0, "mask_ratio": 0.3}
+    scores = []
+    for chosen in (None, of_many):
+        done = MAEImputer(chosen).fit_transform(table.mask(hidden_RC)).to_numpy()
+        scores.append(np.mean([r2_score(table.to_numpy()[cells, column], done[cells, column])
+                               for column, cells in enumerate(hidden_RC.T)]))
+    assert scores[0] > scores[1] + 0.05
 
 
 def test_it_says_how_far_it_is_where_it_is_asked(capsys: pytest.CaptureFixture[str]) -> None:
