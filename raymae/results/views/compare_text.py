@@ -7,7 +7,7 @@ markers in a page.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -16,6 +16,7 @@ from raymae.results.verdict.numbers import half_width, interval_decimals, number
 from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.verdict import CellAnswer, Pair
 from raymae.results.views.compare import ComparedArm, ComparedSweep
+from raymae.results.views.terminal_table import Remarks
 from raymae.spec.factors import told
 from raymae.spec.task import Published
 
@@ -48,8 +49,10 @@ def table(sweeps: Sequence[ComparedSweep]) -> RenderableType:
         drawn = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
         for title, width in zip(header_of(sweep), (14, 24, 5, 26, 20, 22), strict=True):
             drawn.add_column(title, width=width, justify="left" if title in ("arm", "verdict") else "right")
-        for cells in rows_of(sweep):
+        remarks = Remarks()
+        for cells in rows_of(sweep, remarks.mark):
             drawn.add_row(*map(Text, cells))
+        drawn.caption, drawn.caption_justify = Text("\n".join(remarks.notes())), "left"
         parts += [Text.assemble((sweep.sweep, "bold"), about), drawn]
         if found := list(rows_of_cells(sweep)):
             each = Table(*CELLS, box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0), show_edge=False)
@@ -159,12 +162,20 @@ def header_of(sweep: ComparedSweep) -> tuple[str, ...]:
     return tuple(difference if title == "difference" else title for title in HEADER)
 
 
-def rows_of(sweep: ComparedSweep) -> Iterator[tuple[str, ...]]:
-    """The cells of each arm, under `header_of`."""
+def _in_full(remark: str) -> str:
+    return f"; {remark}" if remark else ""
+
+
+def rows_of(sweep: ComparedSweep, mark: Callable[[str], str] = _in_full) -> Iterator[tuple[str, ...]]:
+    """The cells of each arm, under `header_of`.
+
+    Args:
+        sweep: The sweep.
+        mark: What stands behind a word of which something has to be said: that itself, or a mark.
+    """
     for arm in sweep.arms:
         pair = arm.pair
-        verdict = f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else ""
-        verdict += f"; {arm.unlearned}" if arm.unlearned else ""
+        verdict = (f"{pair.verdict}, {p_value(pair.p_holm)}" if pair else "") + mark(arm.unlearned)
         yield (arm.arm, _score(arm, sweep), str(arm.n),
                with_interval(pair.difference, pair.ci95) if pair else "", verdict,
                _reported(arm.report, sweep))

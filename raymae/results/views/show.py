@@ -16,6 +16,7 @@ from raymae.results.verdict.matrix import matrix
 from raymae.results.verdict.numbers import column, duration, interval_decimals, number, p_cell, p_value
 from raymae.results.verdict.verdict import TrialCounts, Verdict
 from raymae.results.views.models import Models, models_of
+from raymae.results.views.terminal_table import Remarks
 from raymae.spec.factors import told
 
 if TYPE_CHECKING:
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
 _COLORS = {"helps": "green", "hurts": "red", "practically equal": "cyan", "undecided": "yellow"}
 _METRICS_PER_TABLE = 3
-_MARKS = "†‡§¶"
 
 
 @dataclass(frozen=True)
@@ -220,24 +220,6 @@ def pairs(verdict: Verdict) -> RenderableType | None:
     table.caption = _escaped("\n".join(notes)) or None
     table.caption_justify = "left"
     return _titled(f"Differences in {verdict.objective.test}, first arm minus second", table, verdict)
-
-
-class Remarks:
-    """What has to be said beside words of a table, once below it: each has a mark."""
-
-    def __init__(self) -> None:
-        self._marks: dict[str, str] = {}
-
-    def mark(self, remark: str) -> str:
-        """What stands behind the word, such as ` †`; nothing without a remark."""
-        if not remark:
-            return ""
-        number = len(self._marks)
-        return f" {self._marks.setdefault(remark, _MARKS[number % len(_MARKS)] * (number // len(_MARKS) + 1))}"
-
-    def notes(self) -> list[str]:
-        """A line for each remark."""
-        return [f"{mark} {remark}" for remark, mark in self._marks.items()]
 
 
 def _table() -> Table:

@@ -1,4 +1,4 @@
-"""Rows as a table no wider than a terminal: whole, turned on its side, or in blocks of columns."""
+"""Rows as a table no wider than a terminal: whole, turned on its side, or in blocks of columns. Remarks below one."""
 
 from __future__ import annotations
 
@@ -11,6 +11,25 @@ from raymae.errors import printable
 _WIDEST = 60  # a longer cell goes on in the next line
 _GAP = 2
 _DIGITS = (7, 9, 12, 15)  # 32-bit floats have 7
+_MARKS = "†‡§¶"
+
+
+class Remarks:
+    """What has to be said beside words of a table, once below it: each has a mark."""
+
+    def __init__(self) -> None:
+        self._marks: dict[str, str] = {}
+
+    def mark(self, remark: str) -> str:
+        """What stands behind the word, such as ` †`; nothing without a remark."""
+        if not remark:
+            return ""
+        number = len(self._marks)
+        return f" {self._marks.setdefault(remark, _MARKS[number % len(_MARKS)] * (number // len(_MARKS) + 1))}"
+
+    def notes(self) -> list[str]:
+        """A line for each remark."""
+        return [f"{mark} {remark}" for remark, mark in self._marks.items()]
 
 
 def text_table(names: Sequence[str], columns: Sequence[Sequence[Any]], width: int) -> str:

@@ -16,8 +16,9 @@ from raymae.results.report.figure import figure
 from raymae.results.report.report import markdown_of, page_of
 from raymae.results.verdict.verdict import CellAnswer
 from raymae.results.views.compare import across
-from raymae.results.views.compare_text import markdown, short
-from raymae.results.views.show import Remarks, cells
+from raymae.results.views.compare_text import markdown, short, table
+from raymae.results.views.show import cells
+from raymae.results.views.terminal_table import Remarks
 
 UNLEARNED = "the pretraining of mae did not learn (skill −0.20)"
 IN_PART = "the pretraining of mae did not learn in 2 of 3 replicates (skill −0.30 at worst)"
@@ -46,8 +47,11 @@ def surfaces(store: Store) -> dict[str, str]:
     verdict, content, sweeps, console = verdict_of(store), collect(store), across([store.root]), Console(width=250)
     with console.capture() as terminal:
         console.print(render(summary(store)))
+    with console.capture() as compared:
+        console.print(table(sweeps))
     shown = {
-        "headline": headline(verdict), "results": terminal.get(), "compare": markdown(sweeps), "short": short(sweeps),
+        "headline": headline(verdict), "results": terminal.get(), "compared": compared.get(),
+        "compare": markdown(sweeps), "short": short(sweeps),
         "page": page_of(content), "markdown": markdown_of(content),
         "figure": " ".join(re.findall(r"<text[^>]*>([^<]*)", figure(verdict, ["mae", "scratch"]))),
     }
@@ -63,16 +67,17 @@ def test_it_is_said_on_every_surface(swept: Callable[[list[float]], Store], skil
 def test_in_the_terminal_it_stands_once_below_the_table_and_a_mark_beside_each_word(
     swept: Callable[[list[float]], Store],
 ) -> None:
-    results, console = surfaces(swept([-0.1, -0.2, -0.3]))["results"], Console(width=250)
-    assert "helps †" in results
-    assert results.count(f"† {UNLEARNED}") == 1
+    shown, console = surfaces(swept([-0.1, -0.2, -0.3])), Console(width=250)
+    for name in ("results", "compared"):
+        assert re.search(r"helps(, p \S+ \S+)? †", shown[name])
+        assert shown[name].count(f"† {UNLEARNED}") == 1
     verdict = verdict_of(swept([-0.1, -0.2, -0.3]))
     both = tuple(CellAnswer({"label_fraction": share}, verdict.arms, verdict.pairs, True) for share in (0.1, 1.0))
     with console.capture() as written:
         console.print(cells(replace(verdict, cells=both, cell=both[0].cell)))
-    table = " ".join(written.get().split())
-    assert table.count("helps †") == 2
-    assert table.count(f"† {UNLEARNED}") == 1
+    found = " ".join(written.get().split())
+    assert found.count("helps †") == 2
+    assert found.count(f"† {UNLEARNED}") == 1
 
 
 def test_different_remarks_have_different_marks() -> None:
@@ -86,7 +91,7 @@ def test_it_is_said_nowhere_of_a_pretraining_that_learned(swept: Callable[[list[
     store = swept([0.1, 0.2, 0.3])
     for name, text in surfaces(store).items():
         assert "did not learn" not in text, name
-        assert name in ("headline", "compare", "short", "figure") or "0.20" in text, "the skill is a column"
+        assert name in ("headline", "compared", "compare", "short", "figure") or "0.20" in text, "the skill is a column"
     arms = query(store.root, "SELECT arm, skill FROM arms").set_index("arm")["skill"]
     assert arms["mae"] == pytest.approx(0.2)
     assert arms.isna()["scratch"]
