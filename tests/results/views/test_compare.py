@@ -270,19 +270,19 @@ def test_a_sweep_with_factors_has_its_cells_in_a_table_of_their_own(root: Path) 
 
 def test_a_sweep_with_factors_has_every_arm_in_every_cell(root: Path) -> None:
     (sweep,) = across.across([str(root / "first")])
-    verdict = verdict_now(Store.open(str(root / "first")))
-    other = tuple(replace(pair, verdict="undecided") for pair in verdict.pairs if "persistence" not in (pair.a, pair.b))
+    verdict, later = (verdict_now(Store.open(str(root / name))) for name in ("first", "second"))
+    other = tuple(replace(pair, verdict="undecided") for pair in later.pairs if "persistence" not in (pair.a, pair.b))
     both = (CellAnswer({"label_fraction": 0.1}, verdict.arms, verdict.pairs, True),
-            CellAnswer({"label_fraction": 1.0}, verdict.arms[:-1], other, True))
+            CellAnswer({"label_fraction": 1.0}, later.arms[:-1], other, True))
     with_cells = replace(sweep, cells=both)
     assert tables.arms_header(with_cells) == ("arm; mae beside it", "label_fraction 0.1", "label_fraction 1")
     assert list(tables.arms_in_cells(with_cells)) == [
-        ("mae", "0.110 ± 0.025", "0.110 ± 0.025"), ("scratch", "0.210 ± 0.025; helps", "0.210 ± 0.025; undecided"),
+        ("mae", "0.110 ± 0.025", "0.110 ± 0.025"), ("scratch", "0.210 ± 0.025; helps", "0.17 ± 0.20; undecided"),
         ("gru", "0.303 ± 0.014; helps", "0.303 ± 0.014; undecided"), ("persistence", "0.4000; helps", "–")]
     assert "| gru | 0.303 ± 0.014; helps | 0.303 ± 0.014; undecided |" in tables.markdown([with_cells])
     many = replace(sweep, cells=both * 5)
     assert list(tables.arms_in_cells(many)) == list(tables.arms_in_cells(sweep)) == []
     assert "beside it |" not in tables.markdown([many])
     line = tables.short([with_cells]).splitlines()[3]
-    assert cells(line) == ["forecasting", "etth1 by label_fraction: mse ↓", "0.110 to 0.110", "0.210 to 0.210",
+    assert cells(line) == ["forecasting", "etth1 by label_fraction: mse ↓", "0.110 to 0.110", "0.210 to 0.17",
                               "helps in 1, undecided in 1 of 2 cells"]
