@@ -198,16 +198,17 @@ def _settings(spec: SweepSpec) -> dict[str, Scalar]:
 
 
 def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | None, dict[str, Scalar]]:
-    """The file of the same task and data with the fewest other settings and arms, and the settings that differ."""
+    """The file of the same task and data that has the sweep's name, or else the fewest other settings and arms; and the
+    settings that differ."""
     ours = _settings(spec)
-    best: tuple[int, str | None, dict[str, Scalar]] = (0, None, ours)
+    best: tuple[tuple[bool, int], str | None, dict[str, Scalar]] = ((True, 0), None, ours)
     for path, other in files.items():
         if (other.task, other.data.name) != (spec.task, spec.data.name):
             continue
         theirs = _settings(other)
         changed = {key: ours.get(key, "default") for key in {**theirs, **ours}
                    if key not in ours or key not in theirs or ours[key] != theirs[key]}
-        distance = len(changed) + len(set(spec.arms) ^ set(other.arms))
+        distance = other.name != spec.name, len(changed) + len(set(spec.arms) ^ set(other.arms))
         if best[1] is None or distance < best[0]:
             best = (distance, path, changed)
     return best[1], best[2]

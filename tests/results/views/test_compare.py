@@ -163,6 +163,15 @@ def test_other_data_and_other_protocols_say_so(make_store: Make, tmp_path: Path)
     assert "0.7712 (dice on BTCV)" in text
 
 
+def test_a_sweep_is_of_the_file_that_has_its_name_whatever_is_nearer(root: Path) -> None:
+    own = tiny_spec(name="first", task="forecasting", replicates=3, training={"label_fraction": 0.5})
+    nearer = tiny_spec(name="other", task="forecasting", replicates=3)
+    for files in ({"a.yaml": own, "b.yaml": nearer}, {"b.yaml": nearer, "a.yaml": own}):
+        first, second = across.across([str(root / "first"), str(root / "second")], files)
+        assert (first.file, dict(first.changed)) == ("a.yaml", {"label_fraction": "default"})
+        assert (second.file, dict(second.changed)) == ("b.yaml", {})
+
+
 def test_a_number_is_published_for_a_metric_and_settings(make_store: Make) -> None:
     numbers = (Published("dice", 0.77, "BTCV"), Published("mse", 0.1, "ETTh1", settings={"horizon": 1}))
     task = make_store(schema=tiny_schema(published={"mae": numbers})).manifest.task
@@ -214,7 +223,8 @@ def test_the_readmes_tables_are_such_as_compare_makes_and_agree() -> None:
         if found := cells_of(lines[number:after]):
             factor, words, scores = found
             remark = f"; {unlearned}" if unlearned else ""
-            said.add((about[2], f"{about[3].split(', ')[0]} by {factor}: {about[4]} {arrow}", scores["mae"],
+            problem = ", ".join(part for part in about[3].split(", ") if not part.startswith(f"{factor}="))
+            said.add((about[2], f"{problem} by {factor}: {about[4]} {arrow}", scores["mae"],
                       scores["scratch"], words + remark))
             continue
         for word in (*adjusted, verdict) if verdict else ():
