@@ -9,7 +9,6 @@ import contextlib
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from raymae.errors import ResultsError, SpecError
 from raymae.results.store.folder import Folder
@@ -24,8 +23,7 @@ from raymae.spec import SweepSpec, load_sweep
 from raymae.spec.space import Scalar
 from raymae.spec.task import ArmKind, Mode, Published
 
-if TYPE_CHECKING:
-    pass
+OTHER_DATA = "data.name"  # the setting that differs where a sweep is on other data than its file
 
 
 def sweep_files(folder: str | Path = "sweeps") -> dict[str, SweepSpec]:
@@ -198,17 +196,23 @@ def _settings(spec: SweepSpec) -> dict[str, Scalar]:
 
 
 def _nearest(spec: SweepSpec, files: Mapping[str, SweepSpec]) -> tuple[str | None, dict[str, Scalar]]:
-    """The file of the same task and data that has the sweep's name, or else the fewest other settings and arms; and the
-    settings that differ."""
+    """The file that a sweep is of, and the settings that differ from it.
+
+    It is of the same task and data, or else of another data set and the sweep's name begins with its: `few-wine` is of
+    `few`. Of several it is the one that has the sweep's name, or else the fewest other settings and arms.
+    """
     ours = _settings(spec)
-    best: tuple[tuple[bool, int], str | None, dict[str, Scalar]] = ((True, 0), None, ours)
+    best: tuple[tuple[bool, bool, int], str | None, dict[str, Scalar]] = ((True, True, 0), None, ours)
     for path, other in files.items():
-        if (other.task, other.data.name) != (spec.task, spec.data.name):
+        elsewhere = other.data.name != spec.data.name
+        if other.task != spec.task or (elsewhere and not f"{spec.name}-".startswith(f"{other.name}-")):
             continue
         theirs = _settings(other)
         changed = {key: ours.get(key, "default") for key in {**theirs, **ours}
                    if key not in ours or key not in theirs or ours[key] != theirs[key]}
-        distance = other.name != spec.name, len(changed) + len(set(spec.arms) ^ set(other.arms))
+        if elsewhere:
+            changed[OTHER_DATA] = spec.data.name
+        distance = other.name != spec.name, elsewhere, len(changed) + len(set(spec.arms) ^ set(other.arms))
         if best[1] is None or distance < best[0]:
             best = (distance, path, changed)
     return best[1], best[2]

@@ -15,7 +15,7 @@ from raymae.errors import ResultsError
 from raymae.results.verdict.numbers import half_width, interval_decimals, number, p_value, significant, with_interval
 from raymae.results.verdict.statistics import Interval
 from raymae.results.verdict.verdict import CellAnswer, Pair
-from raymae.results.views.compare import ComparedArm, ComparedSweep
+from raymae.results.views.compare import OTHER_DATA, ComparedArm, ComparedSweep
 from raymae.results.views.terminal_table import Remarks
 from raymae.spec.factors import told
 from raymae.spec.task import Published
@@ -239,7 +239,8 @@ def _markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> lis
 def data_of(sweep: ComparedSweep) -> str:
     """The data of a sweep, and the settings that make it another problem."""
     name = sweep.data.name + (" (SYNTHETIC)" if sweep.data.source == "synthetic" else "")
-    return ", ".join([name, *(f"{key}={value}" for key, value in sweep.changed.items())])
+    changed = {key: value for key, value in sweep.changed.items() if key != OTHER_DATA}  # the name says it
+    return ", ".join([name, *(f"{key}={value}" for key, value in changed.items())])
 
 
 def _problem_of(sweep: ComparedSweep) -> str:

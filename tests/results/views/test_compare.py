@@ -108,7 +108,7 @@ def test_settings_are_those_that_differ_from_the_sweep_file(make_store: Make, tm
     make_store(spec=tiny_spec(settings={"depth": 3, "patch_size": 8}, size="debug"))
     near = tiny_spec(settings={"depth": 3, "patch_size": 16}, training={"label_fraction": 0.5})
     files = {"near.yaml": near, "far.yaml": tiny_spec(arms=["mae", "scratch"]),
-             "other.yaml": tiny_spec(data={"name": "other"})}
+             "other.yaml": tiny_spec(name="far", data={"name": "other"})}
     root = str(tmp_path / "ett")
     (sweep,) = across.across([root], files)
     assert sweep.file == "near.yaml"
@@ -170,6 +170,23 @@ def test_a_sweep_is_of_the_file_that_has_its_name_whatever_is_nearer(root: Path)
         first, second = across.across([str(root / "first"), str(root / "second")], files)
         assert (first.file, dict(first.changed)) == ("a.yaml", {"label_fraction": "default"})
         assert (second.file, dict(second.changed)) == ("b.yaml", {})
+
+
+def test_a_sweep_on_other_data_is_of_the_file_whose_name_its_name_begins_with(root: Path) -> None:
+    file = tiny_spec(name="first", task="forecasting", replicates=3)
+    elsewhere = file.model_copy(update={"data": file.data.model_copy(update={"name": "other"})})
+    (second,) = across.across([str(root / "second")], {"first.yaml": elsewhere})
+    assert (second.file, dict(second.changed)) == (None, second.settings)
+    beginning = elsewhere.model_copy(update={"name": "sec"})
+    (second,) = across.across([str(root / "second")], {"sec.yaml": beginning})
+    assert second.file is None  # a part of a word is not a name
+    (first,) = across.across([str(root / "first")], {"first.yaml": elsewhere})
+    assert (first.file, dict(first.changed)) == ("first.yaml", {"data.name": "etth1"})
+    assert "of `first.yaml`: forecasting on etth1; test mse" in tables.markdown([first])
+    own, more = replace(first, changed={}, sweep="own"), replace(first, sweep="own-etth1")
+    assert tables.short([more, own]) == tables.short([own])  # the file's own data stand for it
+    for near in ({"a.yaml": elsewhere, "b.yaml": file}, {"b.yaml": file, "a.yaml": elsewhere}):
+        assert across.across([str(root / "first")], near)[0].file == "b.yaml"
 
 
 def test_a_number_is_published_for_a_metric_and_settings(make_store: Make) -> None:
