@@ -157,6 +157,11 @@ SCHEMA = TaskSchema(
                  "patch_size": 4, "overlap": 0.0, "boxes_per_epoch": 120, "warmup_epochs": 2.0,
                  "pretrain_warmup_epochs": 2.0, "eval_every": 2, "pretrain_eval_every": 2,
                  "lr": 4e-3},
+        # as `lite`, with overlapping windows, a wider decoder and a lower rate, for as long as it takes
+        "laptop": {"epochs": 24, "pretrain_epochs": 100, "batch_size": 4, "pretrain_batch_size": 4,
+                   "roi_size": "32x48x32", "shrink": 2, "patch_size": 4, "feature_size": 16, "overlap": 0.5,
+                   "boxes_per_epoch": 120, "warmup_epochs": 2.0, "pretrain_warmup_epochs": 2.0, "eval_every": 2,
+                   "pretrain_eval_every": 10, "lr": 2e-3, "pretrain_lr": 2e-3},
         "small": {"encoder_dim": 384, "encoder_depth": 8, "encoder_heads": 6, "feature_size": 16,
                   "decoder_dim": 192, "decoder_depth": 2, "roi_size": "96x96x96", "patch_size": 16},
         "base": {"encoder_dim": 768, "encoder_depth": 12, "encoder_heads": 12, "feature_size": 16,
