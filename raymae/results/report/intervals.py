@@ -76,16 +76,16 @@ def differences_panel(verdict: Verdict) -> Panel:
     """The differences between arms, the primary one first, around 0."""
     objective, pairs = verdict.objective, verdict.pairs
     rows = []
-    for pair in pairs:
-        share = per_cent(pair, verdict)
-        text = number(pair.difference, interval_decimals([pair.ci95])) if share is None else share
+    shares = [per_cent(pair, verdict) for pair in pairs]
+    for pair, share in zip(pairs, shares, strict=True):
+        text = _plainly(pair) if share is None else share
         rows.append(Row(f"{pair.a} − {pair.b}", pair.a, pair.difference, pair.ci95, text,
                         primary=pair.primary, note=pair.note))
     first = {pair.a for pair in pairs}
     subject = first.pop() if len(first) == 1 and max(map(len, first)) <= SHORT else "first arm"
     sides = (f"{subject} better", f"{subject} worse")
     left, right = sides if objective.mode == "min" else sides[::-1]
-    title = f"Difference in test {objective.metric} with its 95 % interval, and in % of the other arm's mean"
+    title = f"Difference in test {objective.metric} with its 95 % interval{_in_per_cent(shares)}"
     return _panel(title, rows, rows[:1], zero=True, left=left, right=right,
                   missing="No difference yet: it takes the test scores of two arms.")
 
@@ -97,11 +97,11 @@ def cells_panel(verdict: Verdict, *, words: bool = True) -> Panel:
         verdict: What was found.
         words: Say of each cell what is said of it.
     """
-    objective, rows = verdict.objective, []
+    objective, rows, shares = verdict.objective, [], []
     for one in verdict.each():
         for pair in one.pairs[:1]:
-            share = per_cent(pair, one)
-            text = number(pair.difference, interval_decimals([pair.ci95])) if share is None else share
+            shares.append(per_cent(pair, one))
+            text = shares[-1] or _plainly(pair)
             label = ", ".join(map(said, (one.cell or {}).values()))
             # every cell is the comparison that the sweep is for; those that are shown to differ stand out
             rows.append(Row(label, pair.a, pair.difference, pair.ci95, f"{text}  {pair.verdict}" if words else text,
@@ -113,22 +113,38 @@ def cells_panel(verdict: Verdict, *, words: bool = True) -> Panel:
     left, right = sides if objective.mode == "min" else sides[::-1]
     names = ", ".join(verdict.cells[0].cell) if verdict.cells else ""
     other = " or ".join(sorted(against)) or "another arm"
-    title = (f"Difference in test {objective.metric} to {other} by {names}, with its 95 % interval, and in % of the "
-             "other arm's mean")
+    title = (f"Difference in test {objective.metric} to {other} by {names}, with its 95 % interval"
+             f"{_in_per_cent(shares)}")
     return _panel(title, rows, rows, zero=True, left=left, right=right,
                   missing="No difference yet: it takes the test scores of two arms in a cell.")
 
 
 def per_cent(pair: Pair, verdict: Verdict) -> str | None:
-    """A difference and its interval in per cent of the other arm's mean; None where that mean is 0."""
-    (mean,) = (arm.metrics[pair.metric].mean for arm in verdict.arms if arm.arm == pair.b)
-    if not mean:
+    """A difference and its interval in per cent of the other arm's mean; None where that mean is not clearly above 0.
+
+    R² has no scale of its own: beside a mean of −0.12 a difference of −0.41 is no 346 %.
+    """
+    (other,) = (arm.metrics[pair.metric] for arm in verdict.arms if arm.arm == pair.b)
+    mean = other.mean
+    if mean <= 0 or (other.ci95 is not None and other.ci95[0] <= 0):
         return None
     shares = [100 * value / abs(mean) for value in (pair.difference, *(pair.ci95 or ()))]
     half = (shares[2] - shares[1]) / 2 if len(shares) == 3 else abs(shares[0])
     decimals = 1 if not half else max(0, min(6, 1 - math.floor(math.log10(half))))
     difference, *interval = (("+" if share > 0 else "") + number(share, decimals) for share in shares)
     return f"{difference} %" + (f" ({' to '.join(interval)})" if interval else "")
+
+
+def _plainly(pair: Pair) -> str:
+    return number(pair.difference, interval_decimals([pair.ci95]))
+
+
+def _in_per_cent(shares: Sequence[str | None]) -> str:
+    """What a title says of the numbers on the right, some of which may be plain differences."""
+    if shares and not any(shares):
+        return ""
+    where = " where that is clearly above 0" if None in shares else ""
+    return f", and in % of the other arm's mean{where}"
 
 
 def _panel(

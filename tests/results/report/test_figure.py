@@ -75,8 +75,17 @@ def test_differences_are_in_per_cent_of_the_other_arm(verdict: dict[str, Any]) -
     assert differences_panel(Verdict.from_json(verdict)).rows[0].text == "−2.0 % (−5.0 to +1.0)"
     pair["ci95"] = None
     assert differences_panel(Verdict.from_json(verdict)).rows[0].text == "−2.0 %"
-    other["metrics"]["test_mse"]["mean"] = 0.0
-    assert "%" not in differences_panel(Verdict.from_json(verdict)).rows[0].text
+    other["metrics"]["test_mse"] |= {"mean": 0.5, "ci95": [0.1, 0.9]}
+    assert differences_panel(Verdict.from_json(verdict)).title.endswith("and in % of the other arm's mean")
+    for near_0 in ({"mean": 0.0}, {"mean": -0.5}, {"mean": 0.5, "ci95": [-0.1, 1.1]}):
+        other["metrics"]["test_mse"] |= near_0
+        panel = differences_panel(Verdict.from_json(verdict))
+        assert "%" not in panel.rows[0].text
+        assert "%" in panel.rows[1].text
+        assert panel.title.endswith("and in % of the other arm's mean where that is clearly above 0")
+    for arm in verdict["arms"]:
+        arm["metrics"]["test_mse"]["mean"] = -1.0
+    assert differences_panel(Verdict.from_json(verdict)).title.endswith("with its 95 % interval")
 
 
 def test_a_far_reference_is_an_arrow_and_squeezes_nothing(verdict: dict[str, Any]) -> None:
