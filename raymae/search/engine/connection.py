@@ -27,6 +27,7 @@ from raymae.spec.limits import ResourceSpec
 TRIAL_DRIVER = "trial_driver"
 MAX_DRIVERS = 10_000
 LOCK = "in-use"  # held by the driver of the sweep whose scratch folder it lies in
+START_LOGS = "ray-start"  # beside a sweep's log: what Ray's processes wrote when they did not come up
 LATE_S = 60.0  # a dashboard that is just starting is waited for at the end of a sweep
 CLUSTER_PATIENCE_S = "86400"  # for a node to boot, or for another sweep's end; the sweep's own end cuts it short
 
@@ -206,7 +207,7 @@ def connected(
             # Ray takes SIGTERM for itself when it connects, in Python and in C: without our handler a `kill` would
             # abort the process instead of ending the sweep with its verdict so far
             with signals_kept():
-                context = (_embedded(scratch, about or {}, late) if late is not None
+                context = (_embedded(scratch, about or {}, late, log_file) if late is not None
                            else _joined(str(address), environment or {}, about or {}))
             _protect_token()
             total = ray.cluster_resources()
@@ -227,7 +228,7 @@ def connected(
             os.close(claim)
 
 
-def _embedded(scratch: Path, about: Mapping[str, str], late: LateDashboard) -> Any:
+def _embedded(scratch: Path, about: Mapping[str, str], late: LateDashboard, log_file: Path | None) -> Any:
     """Start Ray as it starts where it knows no clusters (macOS, Windows): this machine's address is 127.0.0.1.
 
     `ray.init(_node_ip_address="127.0.0.1")` would put the address of the network in its place.
@@ -248,12 +249,30 @@ def _embedded(scratch: Path, about: Mapping[str, str], late: LateDashboard) -> A
                 runtime_env=_quoted_interpreter(), job_config=JobConfig(metadata=dict(about)),
             )
     except Exception as error:  # Ray raises just that where a process of its own is not up in time
+        logs = _kept_logs(scratch, log_file)
         raise ResourceError(
             f"Ray could not be started on this machine: {one_line(error)}. Where other work has most of the processors "
             "or of the memory, start the sweep again later"
+            + (f"; what Ray's processes wrote is in {logs}" if logs else "")
         ) from error
     finally:
         ray_constants.ENABLE_RAY_CLUSTER = before
+
+
+def _kept_logs(scratch: Path, log_file: Path | None) -> Path | None:
+    """Copy what Ray's processes wrote beside `log_file`, before the folder that they wrote in goes; None if nothing."""
+    found = [path for path in scratch.glob("ray/session_*/logs/*") if path.is_file() and not path.is_symlink()]
+    if log_file is None or not found:
+        return None
+    to = log_file.with_name(START_LOGS)
+    shutil.rmtree(to, ignore_errors=True)
+    try:
+        to.mkdir(parents=True)
+        for path in found:
+            shutil.copyfile(path, to / path.name)
+    except OSError:  # a full disk, say, which may be why Ray does not start: that is the error to tell of
+        return None
+    return to
 
 
 def _joined(address: str, environment: Mapping[str, str], about: Mapping[str, str]) -> Any:

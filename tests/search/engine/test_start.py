@@ -53,5 +53,29 @@ def test_a_ray_that_does_not_start_is_a_sentence(monkeypatch: pytest.MonkeyPatch
 
     monkeypatch.setattr(ray, "init", init)
     with pytest.raises(ResourceError, match=r"Ray could not be started on this machine: The last 20 lines of "
-                                            r"dashboard\.log:\. Where other work has most"), connected():
+                                            r"dashboard\.log:\. Where other work has most.*later$"), connected():
+        pass
+
+
+def test_what_rays_processes_wrote_outlives_a_start_that_failed(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path,
+) -> None:
+    def init(**options: Any) -> Any:
+        logs = Path(options["_temp_dir"]) / "session_x" / "logs"
+        (logs / "old").mkdir(parents=True)
+        (logs / "raylet.out").write_text("no room")
+        (logs / "gone").symlink_to("nowhere")
+        raise RuntimeError("no raylet")
+
+    monkeypatch.setattr(ray, "init", init)
+    log, kept = tmp_path / "logs" / "driver.log", tmp_path / "logs" / "ray-start"
+    log.parent.mkdir()
+    for _ in range(2):  # of a second failure, what that wrote
+        with pytest.raises(ResourceError, match=r"later; what Ray's processes wrote is in ") as failed, connected(log):
+            pass
+        assert str(failed.value).endswith(str(kept))
+        assert [path.name for path in kept.iterdir()] == ["raylet.out"]
+        assert (kept / "raylet.out").read_text() == "no room"
+        (kept / "more").touch()
+    with pytest.raises(ResourceError, match=r"later$"), connected():
         pass
