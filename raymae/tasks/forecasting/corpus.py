@@ -123,7 +123,7 @@ def read_corpora(
         found: Where they are.
         where: How they and the series that is forecast are read.
         path: The file of that; None where it is generated.
-        params: `target`, `date_column`, `protocol`, `horizon`, `lookback` and `covariates`.
+        params: `target`, `date_column`, `protocol`, `lookback` and `covariates`.
         data: It.
 
     Raises:
@@ -134,9 +134,9 @@ def read_corpora(
     if p.covariates == "all" and len(data.values_CT) > 1:
         raise DataError(f"pretraining.data: with covariates=all the network sees the {len(data.values_CT)} channels of "
                         f"{data.name} at once, which other series do not have; set settings.covariates to time or none")
-    own = path, where.where.reading(), p.target, p.date_column, p.protocol
+    own = path, where.where.reading(), p.target, p.date_column, p.protocol, data.horizon
     missing = data.observed_CT is not None
-    corpora = tuple(_read(one.name, str(place.path), one.reading(), *own, p.horizon, p.lookback, missing, data.device)
+    corpora = tuple(_read(one.name, str(place.path), one.reading(), *own, p.lookback, missing, data.device)
                     for place, one in zip(found, where.pretraining.data, strict=True))
     if not where.pretraining.own and not sum(len(corpus.starts) for corpus in corpora):
         raise DataError(f"{data.name}: nothing is left to pretrain on: " + " and ".join(one.note for one in corpora))

@@ -35,7 +35,7 @@ class ForecastingParams(TrainingParams):
         "report: 70/20/10 % in time, scaled to [-1, 1] by the training range; field: 12/4/4 months of hours, "
         "standardised by the training part",
     )
-    horizon: int = param(1, "steps forecast", unit="steps", ge=1)
+    horizon: int = param(1, "steps forecast", unit="steps", phase="finetune", ge=1)
     lookback: int = param(96, "steps of context", unit="steps", kinds=LEARNING, ge=2)
     covariates: Literal["none", "time", "all"] = param(
         "all", "inputs beside the channel itself: hour and weekday, or those and all other channels",
@@ -130,7 +130,8 @@ SCHEMA = TaskSchema(
         # of any hidden tokens: pretraining goes on until it beats straight lines, mostly
         "laptop-masked": {**LAPTOP, "pretrain_epochs": 40, "pretrain_lr": 2e-3},
         # of hundreds of hours ahead
-        "laptop-long": {**LAPTOP, "epochs": 9, "mlp_ratio": 4.0, "weight_decay": 0.01, "pretrain_weight_decay": 0.01},
+        "laptop-long": {**LAPTOP, "epochs": 9, "pretrain_epochs": 60, "pretrain_lr": 2e-3, "pretrain_eval_every": 10,
+                        "mlp_ratio": 4.0, "weight_decay": 0.01, "pretrain_weight_decay": 0.01},
         "small": {},
         "large": {"encoder_dim": 128, "encoder_depth": 3, "encoder_heads": 8, "decoder_dim": 64, "rnn_dim": 128},
     },

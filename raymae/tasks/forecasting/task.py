@@ -34,6 +34,7 @@ from raymae.tasks.pictures import Panel, line_panels
 from raymae.tasks.transformer import autoencoder
 
 NUM_PICTURED, SHOWN_STEPS = 3, 168
+PRETRAIN_HORIZON = 1  # steps that must follow a window to be pretrained on, whatever is forecast later
 SPLITS = ("train", "val", "test")
 
 
@@ -48,6 +49,7 @@ class Forecasting(Task):
         p = self.params
         self.data = _series(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
+        self.seen = _seen(config.data, p, device)
         self.networks = Forecasters(config.method, p, Scales.of(self.data, p.lookback))
         self.features = self.networks.features
 
@@ -79,29 +81,31 @@ class Forecasting(Task):
         if not data.pretraining.data:
             return ""
         p: Any = cls.schema.params.model_validate(dict(params))
-        series = _series(data, p, torch.device("cpu"))
+        series = _seen(data, p, torch.device("cpu"))
         own = [f"{len(series.splits(p.lookback)['train']):,} training windows"] if data.pretraining.own else []
         return " and ".join([*own, *(corpus.note for corpus in _corpora(data, p, series))])
 
     def load(self, split: str) -> Source:
         """Windows of a split; but for pretraining, those with something to forecast."""
-        corpora = _corpora(self.config.data, self.params, self.data) if split == "pretrain" else ()
+        corpora = _corpora(self.config.data, self.params, self.seen) if split == "pretrain" else ()
         if corpora:
             own = self._windows(split) if self.config.data.pretraining.own else None
-            return CorpusWindows(own, self.data, corpora, self.params.lookback)
+            return CorpusWindows(own, self.seen, corpora, self.params.lookback)
         return self._windows(split)
 
     def _windows(self, split: str) -> Windows:
-        starts = self._starts(split)
+        starts, data = self._starts(split), self._data(split)
         every_channel = split == "pretrain" and self.params.pretrain_channels == "all"
-        return Windows(self.data, torch.as_tensor(starts), self.params.lookback, self.params.horizon,
-                       every_channel=every_channel)
+        return Windows(data, torch.as_tensor(starts), self.params.lookback, data.horizon, every_channel=every_channel)
+
+    def _data(self, split: str) -> ScaledSeries:
+        return self.seen if split in ("pretrain", "pretext") else self.data
 
     def _starts(self, split: str) -> np.ndarray:
         if split == "pretrain":
-            return self.splits["train"]
+            return self.seen.splits(self.params.lookback)["train"]
         if split == "pretext":
-            return self.data.apart(self.splits["val"], self.params.lookback)
+            return self.seen.apart(self.seen.splits(self.params.lookback)["val"], self.params.lookback)
         starts = self.data.with_target(split, self.splits[split])
         fraction = getattr(self.params, "label_fraction", 1.0)
         if split == "train" and fraction < 1:
@@ -114,10 +118,10 @@ class Forecasting(Task):
 
         A series is split in time by itself, so its name is a group in every split; no window is.
         """
-        starts = self._starts(split)
-        own = Units(self.data.names(starts), self.data.groups(self.splits[split_of(split)], starts),
-                    in_time=len(self.data.parts) > 1)
-        corpora = _corpora(self.config.data, self.params, self.data) if split == "pretrain" else ()
+        starts, data = self._starts(split), self._data(split)
+        own = Units(data.names(starts), data.groups(data.splits(self.params.lookback)[split_of(split)], starts),
+                    in_time=len(data.parts) > 1)
+        corpora = _corpora(self.config.data, self.params, self.seen) if split == "pretrain" else ()
         return units_of(own if self.config.data.pretraining.own else None, corpora) if corpora else own
 
     # -- networks ------------------------------------------------------------------------------------------------------
@@ -130,11 +134,12 @@ class Forecasting(Task):
         """Level and change of the window's own channel are reconstructed in hidden patches."""
         if self.arm.kind != "pretrained":
             return None
-        features, p = self.features, self.params
-        corpora = _corpora(self.config.data, p, self.data)
+        p, scales, alone = self.params, Scales.of(self.seen, self.params.lookback), {}
+        corpora = _corpora(self.config.data, p, self.seen)
         if corpora:  # of one channel each
-            scales = features.scales.with_more([corpus.data for corpus in corpora], p.lookback)
-            features = Features(scales, p.model_copy(update={"covariates": "time"} if p.covariates == "all" else {}))
+            scales = scales.with_more([corpus.data for corpus in corpora], p.lookback)
+            alone = {"covariates": "time"} if p.covariates == "all" else {}
+        features = Features(scales, p.model_copy(update=alone))
         return WindowPretraining(self._autoencoder, features, self.networks.grid, p)
 
     def _autoencoder(self) -> MaskedAutoencoder:
@@ -259,6 +264,11 @@ def _corpora(data: TrialData, p: Any, series: ScaledSeries) -> tuple[SeriesCorpu
     if not data.pretraining.data:
         return ()
     return read_corpora(located_corpora(data), data, path_of(data), p, series)
+
+
+def _seen(data: TrialData, p: ForecastingParams, device: torch.device) -> ScaledSeries:
+    """The series as pretraining sees it: nothing is forecast, so that one encoder serves every horizon."""
+    return _series(data, p.model_copy(update={"horizon": PRETRAIN_HORIZON}), device)
 
 
 def _series(data: TrialData, p: ForecastingParams, device: torch.device) -> ScaledSeries:
