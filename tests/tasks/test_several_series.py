@@ -88,6 +88,21 @@ def test_windows_are_those_of_each_series_alone(tmp_path: Path, make: Make, hori
     assert not (seen[0] & seen[1] | seen[1] & seen[2] | seen[0] & seen[2])
 
 
+def test_pretraining_sees_the_same_whatever_is_forecast(tmp_path: Path, make: Make) -> None:
+    """A series that is too short for a horizon is pretrained on at that horizon too: one encoder serves all."""
+    data = write(tmp_path, {name: cells(name) for name in LENGTHS})
+    near, far = make(data, horizon=1), make(data, horizon=20)
+    assert {*near.units("test").groups} == {*LENGTHS}
+    assert {*far.units("test").groups} == {"north", "far south"}
+    for split in ("pretrain", "pretext"):
+        assert far.units(split) == near.units(split)
+        assert {*far.units(split).groups} == {*LENGTHS}
+        one, other = (task.load(split).batch(torch.arange(40), Generator().manual_seed(0)) for task in (near, far))
+        assert all(torch.equal(one[key], other[key]) for key in ("window", "channel", "time"))
+    scales = [task.pretraining().features.scales for task in (near, far)]
+    assert all(torch.equal(one, other) for one, other in zip(scales[0][:3], scales[1][:3], strict=True))
+
+
 def test_scales_are_those_of_all_training_parts(tmp_path: Path, make: Make) -> None:
     data = make(write(tmp_path, {name: cells(name) for name in LENGTHS})).data
     changes = [data.values_CT[:, part.training].double().diff(dim=1) for part in data.parts]

@@ -21,15 +21,16 @@ LOOK_S = 2.0
 def watched(conductor: Conductor, slots: Slots, *, silence_s: float = SILENCE_S) -> Iterator[None]:
     """Warn through `conductor.warn` whenever no report came for `silence_s` seconds, with each slot's state.
 
-    A sweep that is over does not wait for workers that have not come: a node might never be had. One that was
-    interrupted has its trials handed back from inside long epochs.
+    What went before, as the measuring of arms, is no silence: time counts from here. A sweep that is over does not
+    wait for workers that have not come: a node might never be had. One that was interrupted has its trials handed back
+    from inside long epochs.
 
     Args:
         conductor: Its `last_event` is the time of the last report or end.
         slots: Their keeper knows what they do.
         silence_s: Seconds; doubled after each warning in a row.
     """
-    limit = silence_s
+    limit, began = silence_s, conductor.clock()
 
     def look() -> None:
         nonlocal limit
@@ -37,7 +38,7 @@ def watched(conductor: Conductor, slots: Slots, *, silence_s: float = SILENCE_S)
             slots.keeper.stop_waiting.remote()
         if conductor.interrupted:
             slots.keeper.recall.remote()
-        silent = conductor.clock() - conductor.last_event
+        silent = conductor.clock() - max(began, conductor.last_event)
         if silent < silence_s:
             limit = silence_s
         elif silent >= limit:
