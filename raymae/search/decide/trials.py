@@ -107,12 +107,14 @@ class Trial:
     @property
     def whole_s(self) -> float | None:
         """Seconds that all its epochs take, those of its encoder included, of one that has not done all projected from
-        those it has; None before its first epoch of fine-tuning, when reading the data would count for every epoch to
-        come."""
+        those it has; with patience, those until that ends it if nothing improves from now on. None before its first
+        epoch of fine-tuning, when reading the data would count for every epoch to come."""
         if self.status == "completed" or (self.last is not None and self.last.final):
             return self.alone_s
-        before, epochs = (int(self.config.params.get(name) or 0) for name in ("pretrain_epochs", "epochs"))
+        before, epochs, patience, every = (int(self.config.params.get(name) or 0) for name in (
+            "pretrain_epochs", "epochs", "patience", "eval_every"))
         before = 0 if self.encoder_id else before
+        epochs = min(epochs, self.epochs + patience * max(1, every)) if patience else epochs
         times = max(1.0, (before + epochs) / (before + self.epochs)) if self.epochs else None
         return None if times is None else self.wall_s * times + self.pretrain_s
 

@@ -97,6 +97,16 @@ def test_a_trial_that_was_stopped_early_is_reserved_all_its_epochs():
     assert trial.whole_s == 10.0 * (before + EPOCHS) / (before + 1)
 
 
+def test_with_patience_a_trial_is_reserved_what_it_takes_if_nothing_improves():
+    """One of fifty epochs that may end after a handful was reserved fifty, and its search cut after one trial."""
+    made, _, _ = conductor("training.epochs=50", "training.patience=2", "training.eval_every=3", slots=3)
+    trial = next(one for one in iter(made.next, None) if one.config.arm == "scratch")
+    made.on_report(trial, message(trial, 3, 0.5, final=False, seconds=10.0))
+    assert trial.whole_s == 10.0 * (3 + 2 * 3) / 3
+    made.on_report(trial, message(trial, 48, 0.4, final=False, seconds=160.0))
+    assert trial.whole_s == pytest.approx(160.0 * 50 / 48)
+
+
 def test_a_leader_under_way_is_reserved_for_and_an_arm_without_a_score_is_not_stopped():
     made, clock, _ = sweep(slots=2)
     mae, scratch = made.next(), made.next()
