@@ -189,8 +189,7 @@ def _cells(spec: SweepSpec, may_open: Sequence[int | float]) -> str:
     listed = " x ".join(f"{name} {', '.join(map(said, values))}" for name, values in factors.items())
     number = num_cells(factors)
     searched = f"searched at {told(at)}, replicated in every cell" if at else "each is searched by itself"
-    shared = "" if number == 1 else "; pretrainings are counted as if cells shared none, which they do where they can"
-    return f"cells: {number} ({listed}), {searched}{shared}"
+    return f"cells: {number} ({listed}), {searched}"
 
 
 def _bisected(name: str, bisect: BisectSpec, factors: Factors, at: Cell, may_open: Sequence[int | float]) -> str:
@@ -199,8 +198,7 @@ def _bisected(name: str, bisect: BisectSpec, factors: Factors, at: Cell, may_ope
         "each is searched by itself (search.at searches one for all)"
     return (f"cells: at most {bisect.cells}, {num_cells(factors)} of them at first ({name} {low} to {high}, bisected"
             f"{' by its logarithm' if bisect.by_log else ''}; between them {_listed(may_open)} may be opened), {each}; "
-            "trials are counted as if all were opened, pretrainings as if cells shared none, which they do where they "
-            "can")
+            "trials are counted as if all were opened")
 
 
 def _listed(values: Sequence[int | float]) -> str:

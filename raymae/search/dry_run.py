@@ -3,22 +3,18 @@ nothing."""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Sequence
 from typing import Any
 
 import torch
 from torch import Generator, Tensor, nn
 
-from raymae.search.decide.algorithms import grid
+from raymae.search.counts import counts_of_arm
 from raymae.search.description import ArmDescription, DataUsed, Description, Start, Tried
 from raymae.search.live.news import receivers
 from raymae.search.live.recorders import recorders
 from raymae.search.plan import Plan, example_config
 from raymae.spec.check import may_open
-from raymae.spec.resolve import ArmPlan
 from raymae.spec.space import Choice, IntRange, LogUniform, Uniform
-from raymae.spec.sweep import SweepSpec
 from raymae.tasks import task_class
 from raymae.tasks.base import Batch, Pretraining, Source, Task
 from raymae.tasks.mistakes import check_loss, named, wrong
@@ -42,33 +38,11 @@ def describe(plan: Plan) -> Description:
 
 def _describe(plan: Plan, name: str) -> ArmDescription:
     """Count an arm's trials over its lanes, and try it."""
-    spec = plan.spec
-    lanes = [arm for arm in plan.arms.values() if arm.name == name]
-    arm, num_lanes = lanes[0], most_lanes(lanes, spec)
-    searched = num_lanes if num_lanes > len(lanes) and not spec.search.at else \
-        sum(lane.home == lane.lane for lane in lanes)
-    trials = len(list(grid(arm))) if spec.search.algorithm == "grid" else arm.num_trials(spec.search.num_trials)
-    each, finals = arm.arm.num_replicates(spec.num_replicates), spec.search.num_finals(trials)
-    pretrainings = searched * _pretrainings(arm, trials, finals, spec) + num_lanes * _pretrainings(arm, 0, each, spec)
+    arm = next(arm for arm in plan.arms.values() if arm.name == name)
+    counts = counts_of_arm(name, plan.arms, plan.spec)
     return ArmDescription(
-        name, arm.arm.kind, searched * trials, searched * finals, num_lanes * each, pretrainings,
+        name, arm.arm.kind, counts.trials, counts.finals, counts.replicates, counts.pretrainings,
         {key: _range(value) for key, value in arm.space.items()}, _try(plan, name), _start(plan, name))
-
-
-def most_lanes(lanes: Sequence[ArmPlan], spec: SweepSpec) -> int:
-    """How many lanes an arm has at most: of a factor that is bisected all cells may come to be opened."""
-    return spec.bisected[1].cells if spec.bisected is not None and lanes[0].cell else len(lanes)
-
-
-def _pretrainings(arm: ArmPlan, trials: int, replicates: int, spec: SweepSpec) -> int:
-    """Encoders that are made, at most: several trials of the search may start from one, a replicate or a final from
-    one of its own."""
-    if arm.arm.kind != "pretrained" or arm.origin.adopts:
-        return 0
-    if spec.search.algorithm == "grid":
-        points = {tuple(point.get(key) for key in arm.shared) for point in grid(arm)} if trials else ()
-        return len(points) + replicates
-    return math.ceil(trials / spec.search.finetunes_per_encoder) + replicates
 
 
 def _start(plan: Plan, arm: str) -> Start | None:

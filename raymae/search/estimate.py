@@ -1,25 +1,21 @@
 """How long a sweep would take, and what it would cost: from a few timed steps of each arm, before anything is started.
 
-An upper estimate of what can be told so early: no trial is stopped early, and cells of factors share no encoders. What
-it leaves out is said with it.
+An upper estimate of what can be told so early: no trial is stopped early. What it leaves out is said with it.
 """
 
 from __future__ import annotations
 
-import math
 from dataclasses import replace
 from functools import partial
 from time import perf_counter
 
 import torch
 
-from raymae.search.decide.algorithms import grid
+from raymae.search.counts import counts_of
 from raymae.search.description import Estimate, TrialEstimate
 from raymae.search.plan import Plan, example_config
 from raymae.search.precision import computing_in
 from raymae.search.timing import EpochCost, costs_of, epoch_seconds, epoch_steps, equal
-from raymae.spec.resolve import ArmPlan
-from raymae.spec.sweep import SweepSpec
 from raymae.train.device import describe_device, pick_device
 
 START_S = 30.0  # until the first workers train
@@ -50,9 +46,8 @@ def estimate(plan: Plan) -> Estimate:
         arm = plan.arms[lane]
         made = int(arm.fixed.get("pretrain_epochs") or 0) * cost.pretrain
         tuned = times.get(lane, 1.0) * int(arm.fixed["epochs"] or 1) * cost.finetune
-        searched, replicates = _num(spec, arm)
-        encoders = math.ceil(searched / spec.search.finetunes_per_encoder) + replicates
-        total += (searched + replicates) * tuned + encoders * made
+        counts = counts_of(lane, plan.arms, spec)
+        total += (counts.trials + counts.finals + counts.replicates) * tuned + counts.pretrainings * made
         trials[lane] = TrialEstimate(round(made, 2), round(tuned, 2), times.get(lane, 1.0))
     whole, limit, price = START_S + total / plan.slots, spec.budget.wall_minutes, spec.budget.price_per_node_hour
     dollars = round(price * whole / 3600, 4) if isinstance(price, float) else None
@@ -63,10 +58,3 @@ def estimate(plan: Plan) -> Estimate:
 def _seconds(plan: Plan, device: torch.device, lane: str, pretrain: float | None) -> EpochCost:
     config, threads = example_config(plan, lane), max(1, int(plan.spec.resources.cpus_per_worker))
     return epoch_seconds(config, threads, plan.given.get(config.arm), pretrain, device, perf_counter, PATIENCE_S)
-
-
-def _num(spec: SweepSpec, lane: ArmPlan) -> tuple[int, int]:
-    """Trials of a lane's search with its finals, and its replicates."""
-    trials = len(list(grid(lane))) if spec.search.algorithm == "grid" else lane.num_trials(spec.search.num_trials)
-    searched = trials + spec.search.num_finals(trials) if lane.home == lane.lane else 0
-    return searched, lane.arm.num_replicates(spec.num_replicates)

@@ -177,7 +177,7 @@ def _forbids(constraint: Constraint, values: Mapping[str, Scalar]) -> bool:
 
 def shares_encoders(lane: str, plans: Mapping[str, ArmPlan]) -> bool:
     """Whether what a lane repeats on other seeds starts from the encoders of another one, of the lane that is searched
-    for it or of an earlier cell's: there the search must have no part in what pretraining reads.
+    for it or of an earlier one that is searched: there the search must have no part in what pretraining reads.
 
     Args:
         lane: The lane.
@@ -186,7 +186,8 @@ def shares_encoders(lane: str, plans: Mapping[str, ArmPlan]) -> bool:
     plan = plans[lane]
     if plan.home != lane:
         return plan.encoder_cell == plans[plan.home].encoder_cell
-    alike = (one for one, other in plans.items() if (other.name, other.encoder_cell) == (plan.name, plan.encoder_cell))
+    alike = (one for one, other in plans.items()
+             if other.home == one and (other.name, other.encoder_cell) == (plan.name, plan.encoder_cell))
     return not plan.shared and next(alike) != lane
 
 

@@ -121,6 +121,22 @@ def test_pretrainings_are_counted(search: str, space: str, encoders: int) -> Non
     assert [arm.pretrainings for arm in description.arms] == [encoders, 0]
 
 
+@pytest.mark.parametrize(("factors", "at", "encoders"), [
+    # what pretraining does not read: replicates of equal seed start from one encoder, whichever cell is searched
+    ("{label_fraction: [0.5, 1.0]}", "{label_fraction: 1.0}", 5 + 2),
+    ("{horizon: [1, 2, 4]}", "{horizon: 2}", 5 + 2),
+    ("{label_fraction: [0.5, 1.0]}", "{}", 5 + 5 + 2),
+    ("{mask_ratio: [0.3, 0.5, 0.7]}", "{mask_ratio: 0.5}", 5 + 3 * 2),
+    ("{mask_ratio: [0.3, 0.5]}", "{}", 5 + 5 + 2 * 2),
+])
+def test_pretrainings_that_cells_share_are_counted_once(factors: str, at: str, encoders: int) -> None:
+    text = ("name: tried\ntask: forecasting\nsize: debug\ndata: {name: ETTh1, if_unavailable: synthetic}\n"
+            f"arms: [mae, scratch]\nreplicates: 2\nsearch: {{algorithm: random, num_trials: 5, at: {at}}}\n"
+            f"space: {{lr: {{choice: [1e-3, 2e-3]}}}}\nfactors: {factors}\n")
+    description = describe(make_plan(parse_sweep(text, "tried.yaml", schema_of=schema_of)))
+    assert [arm.pretrainings for arm in description.arms] == [encoders, 0]
+
+
 def test_finals_and_early_ends_are_said_and_counted() -> None:
     text = ("name: tried\ntask: forecasting\nsize: debug\ndata: {name: ETTh1, if_unavailable: synthetic}\n"
             "arms: [mae, scratch, persistence]\nreplicates: 2\nspace: {lr: {choice: [1e-3, 2e-3, 3e-3]}}\n"
