@@ -117,6 +117,7 @@ class Description:
             "rule": {"fair": spec.fair.by, "compare": spec.compare, "margin": spec.margin,
                      "replicates": spec.num_replicates, "most_replicates": spec.most_replicates},
             "search": {"algorithm": spec.search.algorithm, "scheduler": spec.search.scheduler,
+                       "min_skill": spec.search.min_skill,
                        "finalists": spec.search.finalists, "finalist_seeds": spec.search.finalist_seeds},
             "resources": {"slots": self.slots, "workers": res.workers, "cpus_per_worker": res.cpus_per_worker,
                           "gpus_per_worker": res.gpus_per_worker},
@@ -217,6 +218,9 @@ def _chosen(one: Description) -> list[str]:
     if ends:
         lines.append(f"the search ends early once every arm that trains has {' or '.join(ends)}; arms keep equal "
                      "numbers of trials")
+    if search.min_skill is not None:
+        lines.append(f"of an arm that pretrains a configuration is chosen only if its pretraining's skill is above "
+                     f"{search.min_skill:g}, while there is such a one")
     if finals := sum(arm.finals for arm in one.arms):
         lines.append(f"finals: the best {search.finalists} configurations of each search are run on "
                      f"{search.finalist_seeds} more validation seed(s) before one is chosen, {finals} trials")

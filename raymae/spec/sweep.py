@@ -172,6 +172,11 @@ class SearchSpec(Model):
         1, ge=1, le=100, description="The best so many configurations of each arm's search are run again on more "
         "validation seeds, and the best mean is chosen; 1 chooses by the search's own seed, which flatters its best."
     )
+    min_skill: float | None = Field(
+        None, lt=1, description="Of an arm that pretrains, a configuration is chosen only if its pretraining's skill "
+        "is above this: 0 for pretrainings that learned, even where another one scores better on validation. Without "
+        "such a one the best is chosen all the same, and the verdict says that it did not learn."
+    )
     finalist_seeds: int = Field(2, ge=1, le=100, description="More seeds of each finalist, the same for every arm.")
     at: dict[str, Scalar] = Field(
         default_factory=dict, description="The cell of the factors that is searched, such as {label_fraction: 0.1}: "

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.manifest import Manifest
-from raymae.results.verdict.finals import Chosen, Finalist, choose
+from raymae.results.verdict.finals import Chosen, Finalist, choose, may_be_chosen
 from raymae.spec import SweepSpec
 from raymae.spec.factors import Cell, cells, held, home_cell, lane
 from raymae.spec.space import Scalar
@@ -146,14 +146,18 @@ def _best_by_arm(
 
 def _best_of(last: pd.DataFrame, spec: SweepSpec, objective: Objective) -> tuple[Any, Chosen | None]:
     """The row of an arm's best search trial: of the completed ones that which its finals choose, or else of a stopped
-    one."""
+    one or one whose pretraining did not learn."""
     search = last[last["stage"] == "search"]
     scored = search[search[objective.val].astype(float).abs() < math.inf].sort_values(
         [objective.val, "ended_at", "trial_id"], ascending=[objective.mode == "min", True, True])
-    completed, stopped = (scored[scored["status"] == status] for status in ("completed", "stopped"))
+    first = scored["status"] == "completed"
+    if "pretext_skill" in scored:
+        skills = scored["pretext_skill"].astype(float)
+        first &= skills.map(lambda skill: may_be_chosen(skill, spec.search.min_skill)).astype(bool)
+    completed, others = scored[first], scored[~first & scored["status"].isin(["completed", "stopped"])]
     ranked = completed.drop_duplicates("config_id").head(spec.search.finalists)
     if len(ranked) < 2:
-        rows = completed if len(completed) else stopped
+        rows = completed if len(completed) else others
         return (rows.iloc[0] if len(rows) else None), None
     best, how = choose([_finalist(row, last, objective) for row in ranked.to_dict("records")], objective,
                        1 + spec.search.finalist_seeds)

@@ -57,6 +57,16 @@ class Chosen:
     failed: int = 0
 
 
+def may_be_chosen(skill: float | None, least: float | None) -> bool:
+    """Whether a search trial's pretraining is one that its arm may be represented by, while there is such a one.
+
+    Args:
+        skill: Of its pretraining; None or NaN where it has none.
+        least: `search.min_skill`.
+    """
+    return least is None or skill is None or math.isnan(skill) or skill > least
+
+
 def choose(finalists: Sequence[Finalist], objective: Objective, asked: int) -> tuple[Finalist, Chosen]:
     """Choose one of the finalists: that of the best mean over the seeds that all of them have.
 

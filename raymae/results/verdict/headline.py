@@ -185,6 +185,8 @@ def rule_text(verdict: Verdict) -> str:
     parts = [f"equal {rule.fair}{_compute(verdict)}"]
     if rule.margin is not None:
         parts.append(f"margin {significant(rule.margin)}")
+    if rule.min_skill is not None:
+        parts.append(f"pretrainings chosen by skill above {number(rule.min_skill, 2)} first")
     if rule.compare == "paired":
         parts.append("replicates paired by seed")
     if rule.sequential:

@@ -178,7 +178,8 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
         pareto=None if spec.search.cost is None else pareto_front(last, objective, spec.search.cost),
         rule=Rule(
             fair=spec.fair.by, times_epochs=dict(cell.rows.times_epochs), compare=spec.compare, margin=spec.margin,
-            sequential=sequential, looked_before=manifest.looked_before and not sequential,
+            min_skill=spec.search.min_skill, sequential=sequential,
+            looked_before=manifest.looked_before and not sequential,
             units=sample.num_units if sample and sample.resampled else 0,
             groups=sample.num_groups if sample and sample.resampled else 0,
             grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,

@@ -134,6 +134,7 @@ class Rule:
         times_epochs: By trained arm, how many times the fine-tuning epochs of the pretrained arm it got.
         compare: Whether replicates are `independent` or `paired` by seed.
         margin: The difference that does not matter; None where none was declared.
+        min_skill: The skill that a pretraining had to have to be chosen; None where any could be.
         sequential: Whether replicates came in rounds and intervals hold at every look.
         units: Test examples that intervals are over; 0 where they are over seeds alone.
         groups: Groups of test examples that were resampled; 0 likewise.
@@ -157,6 +158,7 @@ class Rule:
     note: str = ""
     untested: bool = False
     comparisons: int = 0
+    min_skill: float | None = None
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import replace
 
-from raymae.results.verdict.finals import Chosen, Finalist, choose
+from raymae.results.verdict.finals import Chosen, Finalist, choose, may_be_chosen
 from raymae.spec.sweep import SearchSpec
 from raymae.spec.task import Objective
 
@@ -41,6 +41,10 @@ class Finals:
         self._scores: dict[str, dict[int, float]] = {}
 
     # -- what there is -------------------------------------------------------------------------------------------------
+
+    def admits(self, pretext: Mapping[str, float]) -> bool:
+        """Whether a search trial's pretraining is one that may be chosen, by its `pretext_skill`."""
+        return may_be_chosen(pretext.get("pretext_skill"), self._search.min_skill)
 
     def rank(self, lane: str, trial_id: str, config_id: str, score: float) -> None:
         """Enter a completed search trial with a finite score; of equals the first is better, of a configuration its

@@ -106,9 +106,8 @@ class Trial:
 
     @property
     def whole_s(self) -> float | None:
-        """Seconds that all its epochs take, those of its encoder included, of one that has not done all projected from
-        those it has; with patience, those until that ends it if nothing improves from now on. None before its first
-        epoch of fine-tuning, when reading the data would count for every epoch to come."""
+        """Seconds that all its epochs and its encoder take, projected from those it has done; with patience, until that
+        ends it if nothing improves. None before its first epoch of fine-tuning: reading the data would count in all."""
         if self.status == "completed" or (self.last is not None and self.last.final):
             return self.alone_s
         before, epochs, patience, every = (int(self.config.params.get(name) or 0) for name in (
@@ -237,7 +236,7 @@ class Trials:
         self._all: dict[str, Trial] = {}
         self._of: dict[tuple[str, Stage], list[Trial]] = {}
         self._counts: dict[tuple[str, Stage], dict[Status, int]] = {}
-        self._best_stopped: dict[str, Trial] = {}
+        self._best_of_others: dict[str, Trial] = {}  # stopped, or of a pretraining that did not learn
         self._since_best: dict[str, int] = {}
         self._replicates: dict[str, int] = {}
         self._asked: dict[str, int] = {}
@@ -313,12 +312,12 @@ class Trials:
             self._since_best[trial.lane] = 0 if better else self.since_best(trial.lane) + 1
 
     def _rank(self, trial: Trial, value: float) -> None:
-        if trial.status == "completed":
+        if trial.status == "completed" and self.finals.admits(trial.pretext):
             self.finals.rank(trial.lane, trial.trial_id, trial.config.config_id, value)
             return
-        best = self._best_stopped.get(trial.lane)
+        best = self._best_of_others.get(trial.lane)
         if best is None or self.objective.better(value, best.best[self.objective.val]):
-            self._best_stopped[trial.lane] = trial
+            self._best_of_others[trial.lane] = trial
 
     def of(self, lane: str, stage: Stage) -> list[Trial]:
         """A lane's trials of a stage, in order of proposal."""
@@ -345,14 +344,14 @@ class Trials:
         return self._plans[lane].home if lane in self._plans else lane
 
     def best(self, lane: str) -> Trial | None:
-        """The lane's best search trial on validation: of completed ones, or else of stopped ones; of equals the first.
-        Where it has finals, the one that they choose.
+        """The lane's best search trial on validation: of completed ones whose pretraining learned
+        (`search.min_skill`), or else of others; of equals the first. Where it has finals, the one that they choose.
 
         A verdict over the rows of the trials names the same one (`raymae.results.verdict.cells`); a test compares them.
         """
         home = self.home(lane)
         chosen = self.finals.chosen(home)
-        return self._best_stopped.get(home) if chosen is None else self[chosen[0]]
+        return self._best_of_others.get(home) if chosen is None else self[chosen[0]]
 
     def best_completed(self, lane: str) -> float | None:
         """The best validation score of a lane's completed search trials, each on its own seed."""

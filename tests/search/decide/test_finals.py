@@ -77,6 +77,16 @@ def luck(folder, *overrides, **more):
     return world
 
 
+class Learning(Luck):
+    """Whose pretrainings learn by chance, which is that of their encoder."""
+
+    def message(self, trial, phase, **more):
+        message = super().message(trial, phase, **more)
+        if message.report is not None and message.report.pretext:
+            message.report.pretext["pretext_skill"] = round(random.Random(trial.encoder_id).uniform(-0.5, 0.4), 2)
+        return message
+
+
 # -- finals ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,6 +149,36 @@ def test_what_runs_and_what_the_rows_say_choose_the_same(tmp_path):
         assert {arm: None if best is None else best["trial_id"] for arm, best in rows.best.items()} == {
             arm: None if (best := world.made.trials.best(arm)) is None else best.trial_id for arm in world.made.plans}
     assert verdict_of(world.made.store).complete
+
+
+@pytest.mark.parametrize("finals", [(), FINALS])
+@pytest.mark.parametrize(("least", "learned"), [(0, True), (-0.2, True), (0.39, False)])
+def test_of_pretrainings_that_learned_the_best_is_chosen_and_rows_say_the_same(tmp_path, least, learned, finals):
+    text = ONE_CELL.replace("num_trials: 6", "num_trials: 12")
+    world = Learning(tmp_path, *finals, f"search.min_skill={least}", text=text)
+    for _ in range(10_000):
+        world.start()
+        if not world.live:
+            break
+        world.end()
+        store = world.made.store
+        [rows] = rows_by_cell(store.trials(), store.spec(), store.manifest)
+        assert {arm: None if best is None else best["trial_id"] for arm, best in rows.best.items()} == {
+            arm: None if (best := world.made.trials.best(arm)) is None else best.trial_id for arm in world.made.plans}
+    of_mae = sorted(world.of("search", "mae"), key=lambda row: row["val_mse"])
+    eligible = [row for row in of_mae if row["pretext_skill"] > least]
+    assert bool(eligible) == learned
+    assert 0 < len(eligible or of_mae) < 12 or not learned
+    if not finals:
+        best = (eligible or of_mae)[0]
+        assert best is not of_mae[0] or not learned, "another would have been chosen"
+        assert {row["config_id"] for row in world.of("replicate", "mae")} == {best["config_id"]}
+    scratch = sorted(world.of("search", "scratch"), key=lambda row: row["val_mse"])
+    if not finals:
+        assert world.of("replicate", "scratch")[0]["config_id"] == scratch[0]["config_id"], "it has no pretraining"
+    verdict = verdict_of(world.made.store)
+    assert f"pretrainings chosen by skill above {'−0.20' if least < 0 else f'{least:.2f}'} first" in headline(verdict)
+    assert Verdict.from_json(verdict.to_json()).rule == verdict.rule
 
 
 def test_the_verdict_says_how_configurations_were_chosen_and_reads_it_back(tmp_path):
