@@ -33,7 +33,7 @@ LOWER = {  # what each room may import besides itself
 }
 INSIDE = {  # the same one level down: what each part of a room may import of its own room, besides itself
     "search": [{"messages", "checkpoints", "environment", "background"}, {"decide"}, {"engine"}, {"live"},
-               {"plan", "description"}, {"probes"}, {"precision", "timing"}, {"bisecting", "estimate"},
+               {"plan", "description", "counts"}, {"probes"}, {"precision", "timing"}, {"bisecting", "estimate"},
                {"run", "dry_run", "single", "spot"}],
     "results": [{"store"}, {"verdict"}, {"views"}, {"report"}],
     "data": [{"delimited", "frames", "series", "images", "class_folders", "split_names", "file_trees", "pixels",

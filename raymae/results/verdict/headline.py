@@ -186,7 +186,8 @@ def rule_text(verdict: Verdict) -> str:
     if rule.margin is not None:
         parts.append(f"margin {significant(rule.margin)}")
     if rule.min_skill is not None:
-        parts.append(f"pretrainings chosen by skill above {number(rule.min_skill, 2)} first")
+        least = f"{rule.min_skill:g}".replace("-", "−")
+        parts.append(f"of pretrainings those of a skill above {least} first")
     if rule.compare == "paired":
         parts.append("replicates paired by seed")
     if rule.sequential:

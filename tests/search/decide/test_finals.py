@@ -177,7 +177,8 @@ def test_of_pretrainings_that_learned_the_best_is_chosen_and_rows_say_the_same(t
     if not finals:
         assert world.of("replicate", "scratch")[0]["config_id"] == scratch[0]["config_id"], "it has no pretraining"
     verdict = verdict_of(world.made.store)
-    assert f"pretrainings chosen by skill above {'−0.20' if least < 0 else f'{least:.2f}'} first" in headline(verdict)
+    shown = {0: "0", -0.2: "−0.2", 0.39: "0.39"}[least]
+    assert f"of pretrainings those of a skill above {shown} first" in headline(verdict)
     assert Verdict.from_json(verdict.to_json()).rule == verdict.rule
 
 
