@@ -47,9 +47,9 @@ def planned(*overrides: str) -> Plan:
     ((), 4.0, 9 * 4 + (3 + 3) * 16 + 9 * 4),
     (("fair.by=compute",), 20.0, 9 * 4 + (3 + 3) * 16 + 9 * 20),
     (("fair.by=steps",), 20.0, 9 * 4 + (3 + 3) * 16 + 9 * 20),
-    (("search.finalists=2", "search.finalist_seeds=1"), 4.0, (9 + 2) * 4 + (4 + 3) * 16 + (9 + 2) * 4),
+    (("search.finalists=2", "search.finalist_seeds=1"), 4.0, (9 + 2) * 4 + (3 + 2 + 3) * 16 + (9 + 2) * 4),
     (("factors={label_fraction: [0.5, 1]}", "search.at={label_fraction: 1}"), 4.0,
-     12 * 4 + (3 + 3 + 3) * 16 + 12 * 4),
+     12 * 4 + (3 + 3) * 16 + 12 * 4),  # replicates of both cells start from the same encoders
 ])
 def test_trials_encoders_and_replicates_are_summed(
     monkeypatch: pytest.MonkeyPatch, overrides: tuple[str, ...], scratch_s: float, seconds: float
