@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from functools import cached_property
 from typing import Any, Literal
 
 import numpy as np
@@ -49,9 +50,13 @@ class Forecasting(Task):
         p = self.params
         self.data = _series(config.data, p, device)
         self.splits = self.data.splits(p.lookback)
-        self.seen = _seen(config.data, p, device)
         self.networks = Forecasters(config.method, p, Scales.of(self.data, p.lookback))
         self.features = self.networks.features
+
+    @cached_property
+    def seen(self) -> ScaledSeries:
+        """The series as pretraining sees it; read only for an arm that pretrains."""
+        return _seen(self.config.data, self.params, self.device)
 
     # -- data ----------------------------------------------------------------------------------------------------------
 

@@ -87,6 +87,19 @@ class Learning(Luck):
         return message
 
 
+def run_choosing_alike(world):
+    """Run a sweep; whenever a trial has ended, what runs and what the rows say must choose the same."""
+    for _ in range(10_000):
+        world.start()
+        if not world.live:
+            break
+        world.end()
+        store = world.made.store
+        [rows] = rows_by_cell(store.trials(), store.spec(), store.manifest)
+        assert {arm: None if best is None else best["trial_id"] for arm, best in rows.best.items()} == {
+            arm: None if (best := world.made.trials.best(arm)) is None else best.trial_id for arm in world.made.plans}
+
+
 # -- finals ------------------------------------------------------------------------------------------------------------
 
 
@@ -139,15 +152,7 @@ def test_finals_choose_better_configurations_on_average_than_one_seed(tmp_path):
 
 def test_what_runs_and_what_the_rows_say_choose_the_same(tmp_path):
     world = luck(tmp_path, *FINALS, value=lambda trial: round(noisy(trial), 2))  # with ties
-    for _ in range(10_000):
-        world.start()
-        if not world.live:
-            break
-        world.end()
-        store = world.made.store
-        [rows] = rows_by_cell(store.trials(), store.spec(), store.manifest)
-        assert {arm: None if best is None else best["trial_id"] for arm, best in rows.best.items()} == {
-            arm: None if (best := world.made.trials.best(arm)) is None else best.trial_id for arm in world.made.plans}
+    run_choosing_alike(world)
     assert verdict_of(world.made.store).complete
 
 
@@ -156,15 +161,7 @@ def test_what_runs_and_what_the_rows_say_choose_the_same(tmp_path):
 def test_of_pretrainings_that_learned_the_best_is_chosen_and_rows_say_the_same(tmp_path, least, learned, finals):
     text = ONE_CELL.replace("num_trials: 6", "num_trials: 12")
     world = Learning(tmp_path, *finals, f"search.min_skill={least}", text=text)
-    for _ in range(10_000):
-        world.start()
-        if not world.live:
-            break
-        world.end()
-        store = world.made.store
-        [rows] = rows_by_cell(store.trials(), store.spec(), store.manifest)
-        assert {arm: None if best is None else best["trial_id"] for arm, best in rows.best.items()} == {
-            arm: None if (best := world.made.trials.best(arm)) is None else best.trial_id for arm in world.made.plans}
+    run_choosing_alike(world)
     of_mae = sorted(world.of("search", "mae"), key=lambda row: row["val_mse"])
     eligible = [row for row in of_mae if row["pretext_skill"] > least]
     assert bool(eligible) == learned
