@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
@@ -52,11 +53,15 @@ def test_debug_is_a_smaller_sweep(path: Path) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("path", SWEEPS, ids=lambda path: path.stem)
 def test_debug_ends_with_a_verdict_in_minutes(path: Path, tmp_path: Path) -> None:
+    """With what its header asks for beside the size, where it says how it is tried."""
+    said = re.search(r"\((--set .*) for a try", path.read_text(encoding="utf-8"))
+    tried = re.findall(r"--set (\S+)", said[1] if said else "--set size=debug")
+    assert "size=debug" in tried
     (tmp_path / "nothing").mkdir()
     started = time.monotonic()
     done = subprocess.run(
-        [sys.executable, "-m", "raymae.cli", "sweep", str(path), "--set", "size=debug", "--set", f"results={tmp_path}",
-         "--json"],
+        [sys.executable, "-m", "raymae.cli", "sweep", str(path), *(part for one in tried for part in ("--set", one)),
+         "--set", f"results={tmp_path}", "--json"],
         cwd=ROOT, capture_output=True, text=True, timeout=1200,
         env={**os.environ, "RAYMAE_DATA": str(tmp_path / "nothing"), "RAYMAE_CACHE": str(tmp_path / "cache"),
              "RAYMAE_OFFLINE": "1"},
