@@ -67,6 +67,13 @@ def may_be_chosen(skill: float | None, least: float | None) -> bool:
     return least is None or skill is None or math.isnan(skill) or skill > least
 
 
+def lacking_skill(skill: float | None, least: float | None) -> float | None:
+    """What a pretraining lacks to be one that its arm may be represented by; 0 where it may, None where any may."""
+    if least is None:
+        return None
+    return 0.0 if skill is None or may_be_chosen(skill, least) else max(least - skill, 1e-12)
+
+
 def choose(finalists: Sequence[Finalist], objective: Objective, asked: int) -> tuple[Finalist, Chosen]:
     """Choose one of the finalists: that of the best mean over the seeds that all of them have.
 

@@ -18,6 +18,7 @@ from raymae.spec.task import Objective
 
 MAX_DRAWS = 1000
 PATIENT_DRAWS = 50  # of a sampler that proposes what breaks a constraint, before chance takes over
+SKILL = "pretext_skill"  # the constraint of what `search.min_skill` lets nobody choose
 EndStatus = Literal["completed", "stopped", "failed"]
 
 
@@ -123,7 +124,7 @@ class ArmStudy:
         return [point] if point and self.plan.admits(point) else []
 
     def add(self, trial_id: str, sampled: Mapping[str, Scalar], status: EndStatus, values: Mapping[int, float],
-            best: float | None, cost: float | None = None) -> None:
+            best: float | None, cost: float | None = None, lacking: float | None = None) -> None:
         """Tell the study of a trial that ended in an earlier run of the sweep, or in another sweep.
 
         Args:
@@ -133,6 +134,7 @@ class ArmStudy:
             values: Intermediate values by epoch.
             best: Its score, if it completed.
             cost: Its cost, where the search minds it.
+            lacking: What its pretraining lacks to be one that may be chosen; None where any may.
         """
         finite = {epoch: value for epoch, value in values.items() if math.isfinite(value)}
         reached = self._values(best, cost) if status == "completed" else None
@@ -142,7 +144,7 @@ class ArmStudy:
             state=states.COMPLETE if reached else stopped if status == "stopped" else states.FAIL,
             values=reached, params=dict(sampled), intermediate_values=finite,
             distributions={name: optuna_distribution(self.plan.space[name]) for name in sampled},
-            user_attrs={"trial_id": trial_id},
+            user_attrs={"trial_id": trial_id}, constraints={SKILL: lacking} if lacking is not None else None,
         ))
         self._points = [point for point in self._points if not point.items() <= sampled.items()]
 
@@ -230,12 +232,18 @@ class ArmStudy:
         if math.isfinite(value) and not self.costly:
             self._asked[trial_id].report(value, epoch)
 
-    def tell(self, trial_id: str, status: EndStatus, value: float | None, cost: float | None = None) -> None:
+    def tell(
+        self, trial_id: str, status: EndStatus, value: float | None, cost: float | None = None,
+        lacking: float | None = None,
+    ) -> None:
         """Note how a trial ended. Stopped is pruned, never complete; no finite value is a failure.
 
-        A study of metric and cost knows no pruned trials (optuna#3450): there, stopped is a failure, too.
+        One whose pretraining may not be chosen breaks a constraint: TPE and the Gaussian process move away from it
+        however good it is; the other samplers know no constraints. A study of metric and cost knows no pruned trials (optuna#3450): there, stopped is a failure, too.
         """
         trial = self._asked.pop(trial_id)
+        if lacking is not None:  # 0 as well: Optuna's Gaussian process wants it of all trials or of none
+            trial.set_constraint(SKILL, lacking)
         reached = self._values(value, cost) if status == "completed" else None
         if reached:
             self.study.tell(trial, reached)

@@ -2,7 +2,8 @@
 
 One study named like the sweep holds the search trials of all arms, with `arm` as a parameter; one named
 `<sweep>/<arm>` holds an arm's, so that importances see the parameters that only this arm has. A trial that the
-scheduler stopped is PRUNED with its intermediate values, a failed one is FAIL with its reason; neither is COMPLETE.
+scheduler stopped is PRUNED with its intermediate values, a failed one is FAIL with its reason; neither is COMPLETE. One
+whose pretraining nobody may choose (`search.min_skill`) breaks the constraint `pretext_skill`.
 """
 
 from __future__ import annotations
@@ -18,10 +19,11 @@ import optuna
 from raymae.errors import ResultsError, one_line
 from raymae.results.store.columns import alone_s, last_attempts
 from raymae.results.store.store import Store
+from raymae.results.verdict.finals import lacking_skill
 from raymae.results.verdict.headline import headline
 from raymae.results.verdict.judge import verdict_of
 from raymae.results.verdict.verdict import Verdict, plain
-from raymae.search.decide.algorithms import optuna_distribution
+from raymae.search.decide.algorithms import SKILL, optuna_distribution
 from raymae.spec.factors import searched
 from raymae.spec.sweep import SweepSpec
 
@@ -126,13 +128,16 @@ def _frozen(row: Mapping[Any, Any], sampled: Mapping[str, Any], curve: Mapping[i
                   "wall_s": row["wall_s"],
                   "error": row["error"]}
     ended = _local(row["ended_at"])
-    return optuna.trial.FrozenTrial(
+    trial = optuna.trial.FrozenTrial(
         number=-1, trial_id=-1, state=state, value=None, values=values if complete else None,
         datetime_start=_local(row["started_at"]) or ended or datetime.now(), datetime_complete=ended or datetime.now(),
         params=dict(sampled), distributions={name: optuna_distribution(searched(spec)[name]) for name in sampled},
         user_attrs={key: _plain(value) for key, value in attributes.items() if not _missing(value)}, system_attrs={},
         intermediate_values=dict(curve),
     )
+    if (lacking := lacking_skill(row.get("pretext_skill"), spec.search.min_skill)) is not None:
+        trial.set_constraint(SKILL, lacking)
+    return trial
 
 
 def _bare(trial: optuna.trial.FrozenTrial, arm: str, arms: list[str] | None) -> optuna.trial.FrozenTrial:
@@ -144,7 +149,9 @@ def _bare(trial: optuna.trial.FrozenTrial, arm: str, arms: list[str] | None) -> 
     return optuna.trial.FrozenTrial(
         number=-1, trial_id=-1, state=trial.state, value=None, values=trial.values,
         datetime_start=trial.datetime_start, datetime_complete=trial.datetime_complete, params=params,
-        distributions=distributions, user_attrs=trial.user_attrs, system_attrs={}, intermediate_values={},
+        distributions=distributions, user_attrs=trial.user_attrs,
+        system_attrs=dict(trial.system_attrs),  # the constraint
+        intermediate_values={},
     )
 
 

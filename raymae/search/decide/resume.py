@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from raymae.errors import ResultsError
 from raymae.results.store.columns import last_attempts
 from raymae.results.store.store import Store
+from raymae.results.verdict.finals import lacking_skill
 from raymae.search.decide.added import Added
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
@@ -51,8 +52,7 @@ def restore(conductor: Conductor, *, retry_failed: bool = False) -> tuple[int, i
             trial.stopped_by = by if isinstance(by := row.get("stopped_by"), str) else ""
             if trial.stage != "pretrain" and isinstance(row.get("encoder_id"), str):
                 trial.encoder_id, trial.pretrain_s = row["encoder_id"], float(row["pretrain_s"])
-            trial.best = {key: row[key] for key in row if key.startswith("val_") and math.isfinite(row[key])}
-            trial.test = {key: row[key] for key in row if key.startswith("test_") and math.isfinite(row[key])}
+            trial.best, trial.test, trial.pretext = (_measured(row, kind) for kind in ("val_", "test_", "pretext_"))
             taken.append(trial)
             if trial.is_asked:
                 _tell(conductor, trial.lane, trial.sampled, row, recorded.get(trial_id))
@@ -97,6 +97,11 @@ def warm_start(conductor: Conductor, store: Store) -> int:
     return used
 
 
+def _measured(row: Mapping[str, Any], kind: str) -> dict[str, float]:
+    """The finite numbers of a trial's row whose names begin so."""
+    return {key: row[key] for key in row if key.startswith(kind) and math.isfinite(row[key])}
+
+
 def _lane_of(conductor: Conductor, config: TrialConfig) -> str:
     """The lane of a trial, by the values that it has of the factors; of a pretraining the first that it is for."""
     return next((lane for lane, plan in conductor.plans.items() if plan.name == config.arm and all(
@@ -127,6 +132,7 @@ def _tell(
     spent = row[cost] if cost else None
     if cost == "wall_s" and math.isfinite(row.get("pretrain_s", math.nan)):
         spent += row["pretrain_s"]
+    lacking = lacking_skill(row.get("pretext_skill"), conductor.spec.search.min_skill)
     conductor.searches.studies[lane].add(
-        row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], spent
+        row["trial_id"], sampled, row["status"], values, row[conductor.objective.val], spent, lacking
     )

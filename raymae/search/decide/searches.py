@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 
+from raymae.results.verdict.finals import lacking_skill
 from raymae.search.decide.added import Added
 from raymae.search.decide.algorithms import ArmStudy, EndStatus
 from raymae.search.decide.groups import EncoderGroups
@@ -99,7 +100,8 @@ class Searches:
         if trial.is_asked:
             costs = {"wall_s": trial.alone_s, "num_parameters": trial.num_parameters, None: None}
             self.studies[trial.lane].tell(
-                trial.trial_id, status, trial.best.get(self._metric), costs[self._cost])
+                trial.trial_id, status, trial.best.get(self._metric), costs[self._cost],
+                lacking_skill(trial.pretext.get("pretext_skill"), self._spec.search.min_skill))
 
 
 def _shrunk(quota: dict[str, int], total: int | None) -> dict[str, int]:

@@ -91,6 +91,32 @@ search: {num_trials: 10, algorithm: tpe}
         made.tell(str(number), chance.choice(["completed", "stopped"]), chance.random())
 
 
+@pytest.mark.parametrize(("algorithm", "resumed"), [("tpe", False), ("tpe", True), ("gp", True), ("random", False)])
+@pytest.mark.filterwarnings("ignore::optuna.exceptions.ExperimentalWarning")
+def test_a_sampler_moves_away_from_pretrainings_that_nobody_may_choose(algorithm, resumed):
+    """However good they are: here high mask ratios are the best, and those above 0.5 did not learn."""
+    def high(skilled):
+        made, number = study(algorithm), 0
+        for number in range(40):
+            sampled = made.ask(str(number))
+            lacking = None if skilled else max(0.0, sampled["mask_ratio"] - 0.5)
+            made.report(str(number), 1, 1 - sampled["mask_ratio"])
+            made.tell(str(number), "completed", 1 - sampled["mask_ratio"], lacking=lacking)
+            if resumed and number == 19:  # a sweep that goes on knows as much
+                before = [trial for trial in made.study.get_trials()]
+                made = study(algorithm)
+                for trial in before:
+                    made.add(f"of {trial.number}", trial.params, "completed", {1: trial.value}, trial.value,
+                             lacking=trial.constraints.get("pretext_skill"))
+        return sum(trial.params["mask_ratio"] > 0.62 for trial in made.study.get_trials()[20:])
+
+    if algorithm == "random":
+        assert high(skilled=True) == high(skilled=False), "it learns from nothing"
+    else:
+        assert high(skilled=True) > 14
+        assert high(skilled=False) < 6
+
+
 def test_the_first_proposal_is_the_default_configuration():
     made = study()
     sampled = made.ask("0")

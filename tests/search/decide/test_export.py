@@ -63,6 +63,21 @@ def url_of(tmp_path: Path) -> str:
     return f"sqlite:///{tmp_path}/study.db"
 
 
+def test_what_nobody_may_choose_breaks_a_constraint(make, tmp_path):
+    store = make("search.min_skill=0")
+    for number, skill in ((5, -0.25), (6, 0.0), (7, 0.1)):  # again, of an encoder that learned or not
+        row = {"trial_id": f"mae-{number:04d}", "config_id": "c", "arm": "mae", "stage": "search", "attempt": 1,
+               "status": "completed", "seed": 0, "val_mse": 0.01, "wall_s": 2.0, "started_at": START,
+               "ended_at": START + dt.timedelta(seconds=20 + number), "pretext_skill": skill, "lr": 1e-3}
+        store.add_trial(row)
+    export(store, url_of(tmp_path))
+    for name in ("debug", "debug/mae"):
+        trials = optuna.load_study(study_name=name, storage=url_of(tmp_path)).get_trials()
+        lacking = {trial.user_attrs["trial_id"]: trial.constraints["pretext_skill"] for trial in trials}
+        assert len(lacking) == len(trials)
+        assert {one: value for one, value in lacking.items() if value} == {"mae-0005": 0.25, "mae-0006": 1e-12}, name
+
+
 def test_states_values_and_attributes(make, tmp_path):
     counts = export(make(), url_of(tmp_path))
     assert counts == {"debug": 20, "debug/mae": 10, "debug/scratch": 10, "debug/persistence": 0}

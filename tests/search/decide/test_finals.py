@@ -100,6 +100,16 @@ def run_choosing_alike(world):
             arm: None if (best := world.made.trials.best(arm)) is None else best.trial_id for arm in world.made.plans}
 
 
+@pytest.mark.parametrize("seed", range(8))
+def test_a_sweep_that_goes_on_knows_which_pretrainings_learned(tmp_path, seed):
+    skilled = (f"search.seed={seed}", "search.min_skill=0", GRID)
+    world = Learning(tmp_path, *skilled)
+    world.folder = tmp_path
+    run_choosing_alike(world)
+    assert {arm: best and best.trial_id for arm in ARMS if (best := again(world, *skilled).made.trials.best(arm))} == {
+        arm: world.made.trials.best(arm).trial_id for arm in ARMS}
+
+
 # -- finals ------------------------------------------------------------------------------------------------------------
 
 
