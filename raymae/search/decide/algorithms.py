@@ -239,7 +239,8 @@ class ArmStudy:
         """Note how a trial ended. Stopped is pruned, never complete; no finite value is a failure.
 
         One whose pretraining may not be chosen breaks a constraint: TPE and the Gaussian process move away from it
-        however good it is; the other samplers know no constraints. A study of metric and cost knows no pruned trials (optuna#3450): there, stopped is a failure, too.
+        however good it is; the other samplers know no constraints. A study of metric and cost knows no pruned trials
+        (optuna#3450): there, stopped is a failure, too.
         """
         trial = self._asked.pop(trial_id)
         if lacking is not None:  # 0 as well: Optuna's Gaussian process wants it of all trials or of none

@@ -103,7 +103,7 @@ def test_a_sampler_moves_away_from_pretrainings_that_nobody_may_choose(algorithm
             made.report(str(number), 1, 1 - sampled["mask_ratio"])
             made.tell(str(number), "completed", 1 - sampled["mask_ratio"], lacking=lacking)
             if resumed and number == 19:  # a sweep that goes on knows as much
-                before = [trial for trial in made.study.get_trials()]
+                before = made.study.get_trials()
                 made = study(algorithm)
                 for trial in before:
                     made.add(f"of {trial.number}", trial.params, "completed", {1: trial.value}, trial.value,
