@@ -343,6 +343,28 @@ def test_the_loss_ignores_unlabelled_pixels(make_task: MakeTask) -> None:
 
 
 @torch.no_grad()
+def test_rare_classes_weigh_what_class_balance_says(make_task: MakeTask) -> None:
+    def mean(balance: float) -> float:
+        task = make_task("scratch", aux_weight=0.0, class_balance=balance)
+        return float(task.finetune_loss(model, batch).mean)
+
+    task = make_task("scratch", aux_weight=0.0)
+    model = task.build().eval()
+    batch = task.load("train").batch(torch.arange(4), None)
+    truth = batch["label"][batch["label"] != IGNORED]
+    each = nn.functional.cross_entropy(
+        model(batch["image"])[0].permute(0, 2, 3, 1)[batch["label"] != IGNORED], truth, reduction="none")
+    labels = torch.cat([torch.as_tensor(label).flatten() for label in task.data.train.labels])
+    pixels = torch.bincount(labels[labels != IGNORED].long(), minlength=task.num_classes).double()
+    for balance in (0.5, 1.0):
+        weight = (pixels ** -balance)[truth]
+        assert mean(balance) == pytest.approx(float((weight * each).sum() / weight.sum()), rel=1e-4)
+    assert mean(0.0) == pytest.approx(float(each.mean()), rel=1e-5)
+    nothing = {**batch, "label": torch.full_like(batch["label"], IGNORED)}
+    assert float(make_task("scratch", class_balance=1.0).finetune_loss(model, nothing).mean) == 0
+
+
+@torch.no_grad()
 def test_the_auxiliary_head_has_its_weight(make_task: MakeTask) -> None:
     tasks = [make_task("scratch", aux_weight=weight) for weight in (0.0, 0.4, 1.0)]
     model = tasks[0].build().eval()

@@ -107,6 +107,15 @@ DATASETS: dict[str, Dataset] = {
                "checksum is published, so no program fetches it here) and unzip it inside $RAYMAE_DATA, data.root or "
                "data.path: that folder then holds ADEChallengeData2016/images and ADEChallengeData2016/annotations",
     ),
+    "ade20k-photographs": Dataset(
+        name="ade20k-photographs",
+        modality="scenes",
+        about="Photographs of ADE20K without labels, to pretrain on; 172 of them for sweeps/scene_labels.yaml",
+        licence="research use",
+        files=(File(path="ade20k/unlabelled_images", alternatives=("unlabelled_images",)),),
+        manual="put photographs, such as training images of ADE20K, into a folder ade20k/unlabelled_images inside "
+               "$RAYMAE_DATA or data.root",
+    ),
     "CamVid": Dataset(
         name="CamVid",
         modality="scenes",

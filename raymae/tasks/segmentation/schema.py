@@ -53,6 +53,10 @@ class SegmentationParams(TrainingParams):
     )
     upernet_dim: int = param(48, "width of the UperNet decoder", kinds=LEARNING, phase="finetune", ge=8, le=MAX_WIDTH)
     aux_weight: float = param(0.4, "weight of the auxiliary head's loss", kinds=LEARNING, phase="finetune", ge=0)
+    class_balance: float = param(
+        0.0, "a class weighs in the loss what its share of the labelled pixels is to the power of -class_balance; 0 is "
+        "off, 1 lets every class weigh the same", kinds=LEARNING, phase="finetune", ge=0, le=1,
+    )
     mask_ratio: float = param(
         0.75, "share of tokens hidden while pretraining", kinds=("pretrained",), phase="pretrain", gt=0, lt=1
     )
@@ -102,6 +106,12 @@ SCHEMA = TaskSchema(
         "lite": {"epochs": 8, "pretrain_epochs": 50, "batch_size": 8, "pretrain_batch_size": 8, "crops": 4,
                  "eval_every": 2, "pretrain_eval_every": 2, "image_size": 96, "crop_size": 96, "patch_size": 12,
                  "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32, "drop_path": 0.05},
+        # of photographs beside the data set: so many passes over a few hundred learn more than interpolation
+        "laptop": {"epochs": 12, "pretrain_epochs": 40, "lr": 2e-3, "pretrain_lr": 2e-3, "batch_size": 8,
+                   "pretrain_batch_size": 32, "warmup_epochs": 1.0, "pretrain_warmup_epochs": 2.0, "crops": 4,
+                   "eval_every": 2, "pretrain_eval_every": 10, "image_size": 96, "crop_size": 96, "patch_size": 8,
+                   "encoder_dim": 96, "encoder_depth": 4, "upernet_dim": 32, "drop_path": 0.05, "decoder_depth": 2,
+                   "colour_jitter": 0.6, "class_balance": 0.5},
         "small": {"image_size": 256, "crop_size": 256, "patch_size": 16, "encoder_dim": 384, "encoder_depth": 12,
                   "encoder_heads": 6, "decoder_dim": 192, "decoder_depth": 2, "decoder_heads": 6, "upernet_dim": 128},
         "base": {"image_size": 512, "crop_size": 512, "patch_size": 16, "encoder_dim": 768, "encoder_depth": 12,

@@ -8,6 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, Literal
 
@@ -156,15 +157,26 @@ class Segmentation(Task):
     # -- losses --------------------------------------------------------------------------------------------------------
 
     def finetune_loss(self, model: nn.Module, batch: Batch) -> Loss:
-        """Cross entropy over labelled pixels, the decoder's and the auxiliary head's."""
+        """Cross entropy over labelled pixels by the weight of their class, the decoder's and the auxiliary head's."""
         logits_BKSS, auxiliary_BKSS = model(batch["image"])
-        labelled = (batch["label"] != IGNORED).sum()
+        label_BSS, weight_K = batch["label"], self._class_weights
+        counted_BSS = label_BSS != IGNORED
+        weighed = counted_BSS.sum() if weight_K is None else weight_K[label_BSS[counted_BSS]].sum()
 
         def entropy(logits_BKSS: Tensor) -> Tensor:
-            summed = F.cross_entropy(logits_BKSS.float(), batch["label"], ignore_index=IGNORED, reduction="sum")
-            return summed / labelled.clamp(min=1)
+            summed = F.cross_entropy(logits_BKSS.float(), label_BSS, weight_K, ignore_index=IGNORED, reduction="sum")
+            return summed / weighed.clamp(min=1)
 
-        return Loss(entropy(logits_BKSS) + self.params.aux_weight * entropy(auxiliary_BKSS), labelled)
+        return Loss(entropy(logits_BKSS) + self.params.aux_weight * entropy(auxiliary_BKSS), weighed)
+
+    @cached_property
+    def _class_weights(self) -> Tensor | None:
+        """What a pixel of each class weighs, `[K]`, 1 in the mean over labelled pixels of training; None if all do."""
+        if not self.params.class_balance:
+            return None
+        pixels_K = torch.as_tensor(class_pixels(self._scenes("train"), self.num_classes)).double().clamp(min=1)
+        weight_K = (pixels_K / pixels_K.sum()) ** -self.params.class_balance
+        return (weight_K / (weight_K * pixels_K).sum() * pixels_K.sum()).float().to(self.device)
 
     def predict(self, model: nn.Module, batch: Batch) -> Tensor:
         """The class of every pixel `[B, H, X]`, float so that a network without finite logits says NaN."""
