@@ -22,6 +22,7 @@ from raymae.results.verdict.bisection import place_of
 from raymae.results.verdict.cells import CellRows, counted, done, rows_by_cell
 from raymae.results.verdict.finals import Chosen
 from raymae.results.verdict.pareto import pareto_front
+from raymae.results.verdict.searched import how_searched
 from raymae.results.verdict.statistics import LEVEL, Evidence, Side, adjusted, evidence, holm_level, statistics
 from raymae.results.verdict.units import UnitSample, resample_units
 from raymae.results.verdict.verdict import (
@@ -185,7 +186,7 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
             grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,
             note="; ".join(filter(None, (
                 sample.note if sample else "there are no test scores by example" if cell.sides else "",
-                _unequal_searches(last, spec, arms), _unequal_finals(cell.rows.chosen), _by_hand(last, spec)))),
+                *how_searched(last, spec, arms, cell.rows.chosen)))),
         ),
     )
 
@@ -274,32 +275,6 @@ def _is_complete(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], *
     counts = {name: int((replicates["arm"] == name).sum()) for name in spec.arms}
     wanted = spec.num_replicates if decided else spec.most_replicates
     return wanted > 0 and all(counts[name] >= arms[name].num_replicates(wanted) for name in spec.arms)
-
-
-def _unequal_searches(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm]) -> str:
-    """What has to be said where some arms were searched longer than others; "" where none was."""
-    asked = last[(last["stage"] == "search") & last["parent"].isna()] if "parent" in last else last
-    counts = {name: int((asked["arm"] == name).sum()) for name in spec.arms if arms[name].kind != "reference"}
-    searched = {name: count for name, count in counts.items() if count > 1}  # one: the arm has nothing to search
-    if len(set(searched.values())) < 2:
-        return ""
-    return "search trials are unequal: " + ", ".join(f"{name} {count}" for name, count in searched.items())
-
-
-def _by_hand(last: pd.DataFrame, spec: SweepSpec) -> str:
-    """What has to be said where people had a hand in the search; "" where they had not."""
-    searched, found = last[last["stage"].isin(("search", "pretrain"))], []
-    for column, what in (("added_by", "points were added"), ("stopped_by", "trials were stopped")):
-        hands = searched[searched[column].notna()]["arm"].tolist() if column in searched else []
-        counts = [f"{name} {hands.count(name)}" for name in spec.arms if name in hands]
-        found += [f"{what} ({', '.join(counts)})"] if counts else []
-    return f"by hand, {' and '.join(found)}" if found else ""
-
-
-def _unequal_finals(chosen: Mapping[str, Chosen]) -> str:
-    """What has to be said where finals are fewer than the sweep file asks for; "" where they are not."""
-    found = [f"{name} {one.seeds - 1} of {one.asked - 1}" for name, one in chosen.items() if one.seeds < one.asked]
-    return f"finals are incomplete, seeds that all finalists have: {', '.join(found)}" if found else ""
 
 
 def _sample(
