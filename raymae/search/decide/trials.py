@@ -219,6 +219,7 @@ class Trials:
         finals: Of each search's best configurations; by default the best is chosen without.
 
     Attributes:
+        plans: By lane what it fixes.
         finals: What is chosen from.
         running: Those under way, by id.
         failures: The last that failed.
@@ -228,7 +229,7 @@ class Trials:
     def __init__(
         self, objective: Objective, plans: Mapping[str, ArmPlan] | None = None, finals: Finals | None = None
     ) -> None:
-        self.objective, self._plans = objective, plans or {}
+        self.objective, self.plans = objective, plans or {}
         self.finals = finals or Finals(objective, SearchSpec(), {})
         self.running: dict[str, Trial] = {}
         self.failures: deque[Trial] = deque(maxlen=NUM_FAILURES)
@@ -341,7 +342,7 @@ class Trials:
 
     def home(self, lane: str) -> str:
         """The lane whose search serves a lane: its own, unless another cell is searched for all."""
-        return self._plans[lane].home if lane in self._plans else lane
+        return self.plans[lane].home if lane in self.plans else lane
 
     def best(self, lane: str) -> Trial | None:
         """The lane's best search trial on validation: of completed ones whose pretraining learned
@@ -363,18 +364,14 @@ class Trials:
 
     def shares_encoders(self, lane: str) -> bool:
         """Whether a lane's finals and replicates start from the encoders of another's."""
-        return lane in self._plans and shares_encoders(lane, self._plans)
+        return lane in self.plans and shares_encoders(lane, self.plans)
 
     def best_config(self, lane: str) -> TrialConfig | None:
         """The configuration that a lane's replicates have: its best, with the lane's own values of the factors."""
         best = self.best(lane)
         if best is None or best.lane == lane:
             return None if best is None else best.config
-        return replace(best.config, params=self._plans[lane].params(best.sampled))
-
-    def epoch_cost(self, lane: str) -> float | None:
-        """What an epoch of a lane's fine-tuning costs, in what makes arms equal; None where that was not measured."""
-        return self._plans[lane].epoch_cost if lane in self._plans else None
+        return replace(best.config, params=self.plans[lane].params(best.sampled))
 
     def num_replicates(self, lane: str) -> int:
         """How many replicates of a lane's best configuration there are."""

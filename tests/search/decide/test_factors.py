@@ -342,6 +342,33 @@ def test_the_reserve_counts_once_what_cells_share_and_labels_by_fine_tuning_alon
     assert sum(row["stage"] == "replicate" for row in world.rows) == 2 * 3 + 2 * 3 + 1
 
 
+class Particular(Matrix):
+    """In which every cell has a mask ratio of its own that is best: the more labels, the higher."""
+
+    def message(self, trial, phase, **more):
+        message = super().message(trial, phase, **more)
+        if phase == "finetune" and trial.config.arm == "mae":
+            params = trial.config.params
+            message.report.metrics["val_mse"] = message.report.best["val_mse"] = 0.4 + abs(
+                params["mask_ratio"] - 0.2 - 0.6 * params["label_fraction"])
+        return message
+
+
+@pytest.mark.parametrize("minutes", [20, 30, 60])
+def test_the_reserve_counts_once_what_searches_find_alike(tmp_path, minutes):
+    """Where every cell's best pretrains alike, one encoder a seed serves all; where they do not, each has its own."""
+    asked = ("search.num_trials=1000", f"budget.wall_minutes={minutes}", "replicates=12")
+    searched, made = {}, {}
+    for world in (Matrix(tmp_path / "alike", ONE, *asked).run(), Particular(tmp_path / "apart", ONE, *asked).run()):
+        name = type(world).__name__
+        assert verdict_of(world.made.store).complete
+        assert world.clock.now <= 60 * minutes, name
+        searched[name] = sum(row["stage"] == "search" for row in world.rows)
+        made[name] = sum(row["stage"] == "pretrain" and row["seed"] >= 10_000 for row in world.rows)
+    assert made["Matrix"] == 12 < made["Particular"]
+    assert searched["Matrix"] > searched["Particular"], "what is not spent on encoders is there for the search"
+
+
 @pytest.mark.parametrize(("known", "searched"), [({}, 1), ({"mae": 2.0, "scratch": 2.0}, 3)])
 def test_the_reserve_goes_by_what_an_epoch_was_measured_to_cost(tmp_path, known, searched):
     """Few labels may be passed over several times an epoch: ten times as many then take as long."""
