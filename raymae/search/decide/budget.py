@@ -205,8 +205,8 @@ class Budget:
         return max(seconds, default=None)
 
     def _spares_encoders(self, lane: str) -> bool:
-        """Whether a lane's replicates start from encoders that an earlier lane's count: so the sweep file has it, or the
-        searches have found the same pretraining so far.
+        """Whether the encoders of a lane's replicates are counted with an earlier lane's: so the sweep file has it, or
+        the searches have found the same pretraining so far.
 
         A best may change yet, so of an arm's lanes that only look alike the first is counted with encoders of its own.
         """
