@@ -189,7 +189,7 @@ class Budget:
             shares: Whether its encoder is there already; by default what holds for the lane's replicates.
         """
         trials, best, home = self._trials, self._trials.best(lane), self._trials.home(lane)
-        config, shares = trials.best_config(lane), self._spares_encoders(lane) if shares is None else shares
+        config, shares = trials.best_config(lane), _spares_encoders(trials, lane) if shares is None else shares
         val, better = trials.objective.val, trials.objective.better
         leading = [trial for trial in trials.running.values()
                    if trial.lane == home and trial.stage == "search" and val in trial.best
@@ -203,27 +203,6 @@ class Budget:
         known = [_as_long(trial, config, shares, times) for trial in (*leading, *((best,) if best else ()))]
         seconds = [each for each in (*known, sum(done) / len(done) if done else None) if each is not None]
         return max(seconds, default=None)
-
-    def _spares_encoders(self, lane: str) -> bool:
-        """Whether the encoders of a lane's replicates are counted with an earlier lane's: so the sweep file has it, or
-        the searches have found the same pretraining so far.
-
-        A best may change yet, so of an arm's lanes that only look alike the first is counted with encoders of its own.
-        """
-        trials, seen, alike = self._trials, set[object](), 0
-        mine = trials.plans.get(lane)
-        if mine is None or not mine.shared or trials.shares_encoders(lane):
-            return trials.shares_encoders(lane)
-        for one, plan in trials.plans.items():
-            best = trials.best(one) if plan.name == mine.name else None
-            if best is None:
-                continue
-            found = (*plan.encoder_cell.items(), *((name, best.sampled.get(name)) for name in plan.shared))
-            alike += found in seen
-            if one == lane:
-                return found in seen and alike > 1
-            seen.add(found)
-        return False
 
     def expected_s(self, quota: Mapping[str, int]) -> float | None:
         """Seconds until the sweep is over, from the mean time of each arm's ended trials, and no more than the budget
@@ -244,6 +223,28 @@ class Budget:
             total += max(left, 0) * (mine.mean_s if mine and mine.num else overall)
         limit, estimate = self.seconds_left(), total / max(1, self.slots)
         return estimate if limit is None else max(0.0, min(estimate, limit))
+
+
+def _spares_encoders(trials: Trials, lane: str) -> bool:
+    """Whether the encoders of a lane's replicates are counted with an earlier lane's: so the sweep file has it, or
+    the searches have found the same pretraining so far.
+
+    A best may change yet, so of an arm's lanes that only look alike the first is counted with encoders of its own.
+    """
+    seen, alike = set[object](), 0
+    mine = trials.plans.get(lane)
+    if mine is None or not mine.shared or trials.shares_encoders(lane):
+        return trials.shares_encoders(lane)
+    for one, plan in trials.plans.items():
+        best = trials.best(one) if plan.name == mine.name else None
+        if best is None:
+            continue
+        found = (*plan.encoder_cell.items(), *((name, best.sampled.get(name)) for name in plan.shared))
+        alike += found in seen
+        if one == lane:
+            return found in seen and alike > 1
+        seen.add(found)
+    return False
 
 
 def _as_long(trial: Trial, config: TrialConfig | None, shares: bool, epoch_times: float | None) -> float | None:
