@@ -23,7 +23,8 @@ from raymae.tasks.base import Task
 READS = {"series": "forecasting", "images": "classification", "scenes": "segmentation", "volumes": "volumes",
          "tables": "imputation"}
 # Full Tiny ImageNet is decoded by its own tests.
-REAL = [(READS[about.modality], name) for name, about in DATASETS.items() if name != "tiny-imagenet"]
+REAL = [(READS[about.modality], name) for name, about in DATASETS.items()
+        if name != "tiny-imagenet" and about.labelled]
 CHANGES: dict[str, dict[str, Any]] = {
     # under the transductive protocol every row is learned from, as the protocol says
     "imputation": {"protocol": "inductive"},

@@ -20,6 +20,7 @@ from raymae.search.plan import make_plan
 from raymae.spec import TrialConfig
 from raymae.spec.encoder import encoder_id, pretraining_of
 from raymae.spec.load import load_sweep, parse_sweep
+from raymae.spec.sweep import DataSpec, PretrainingSpec
 from raymae.spec.trial import TrialData
 from raymae.tasks import schema_of, task_class
 from raymae.tasks.base import Task
@@ -327,6 +328,19 @@ def test_corpora_that_nobody_would_read_are_refused(tmp_path: Path, data: dict[s
     (tmp_path / "more.yaml").write_text(SWEEP)
     with pytest.raises(DataError, match=r"pretraining.data.0: path=.*photos does not exist"):
         make_plan(load_sweep(tmp_path / "more.yaml", schema_of=schema_of))
+
+
+def test_data_without_labels_is_a_corpus_and_nothing_else(tmp_path: Path) -> None:
+    folder = tmp_path / "ade20k" / "unlabelled_images"
+    folder.mkdir(parents=True)
+    Image.new("RGB", (32, 24), (9, 8, 7)).save(folder / "a.png")
+    at = {"name": "ade20k-photographs", "root": str(tmp_path)}
+    [found] = task_class("segmentation").locate_corpora(PretrainingSpec.model_validate({"data": [at]}))
+    assert found.path == folder
+    for if_unavailable in ("error", "synthetic"):
+        with pytest.raises(DataError, match=r"data.name: ade20k-photographs has no labels to learn from and be scored "
+                                            r"on; name it under pretraining.data, and here .*: ADE20K, CamVid$"):
+            task_class("segmentation").locate(DataSpec.model_validate({**at, "if_unavailable": if_unavailable}))
 
 
 def test_trial_data_without_corpora_is_as_before() -> None:

@@ -34,7 +34,7 @@ def locate_corpora(pretraining: PretrainingSpec, kinds: Mapping[str, str], task:
             raise DataError(f"pretraining.data.{at}: {corpus.name} is of the kind {known.modality}, and {task} "
                             f"pretrains on {', or '.join(kinds.values())}")
         try:
-            found.append(locate(corpus))
+            found.append(locate(corpus, labelled=False))
         except DataError as error:
             raise DataError(f"pretraining.data.{at}: {str(error).replace('data.path', 'path')}") from None
     return tuple(found)

@@ -69,16 +69,18 @@ class _Miss(NamedTuple):
     surprising: bool = False  # a folder the user named, or a damaged copy: worth a note even where another place has it
 
 
-def locate(data: DataSpec, *, download: bool = True) -> Located:
+def locate(data: DataSpec, *, download: bool = True, labelled: bool = True) -> Located:
     """Find the data set of a sweep file, downloading it if it is nowhere.
 
     Args:
         data: The `data` section.
         download: False to look on this machine only.
+        labelled: Whether labels are needed: a corpus of pretraining does without.
 
     Raises:
-        DataError: Unknown name, or nothing found and `if_unavailable` is `error`; lists every place looked at. A
-            `data.path` that does not exist is an error in any case.
+        DataError: Unknown name, or one of data without labels where they are needed; or nothing found and
+            `if_unavailable` is `error`: lists every place looked at. A `data.path` that does not exist is an error in
+            any case.
     """
     known = DATASETS.get(data.name)
     if data.path is not None:
@@ -87,6 +89,9 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
         return _at_path(data.name, known, _absolute(data.path))
     if known is None:
         raise DataError(f"data.name: {unknown('data set', data.name, DATASETS)}; for your own file give data.path")
+    if labelled and not known.labelled:
+        raise DataError(f"data.name: {known.name} has no labels to learn from and be scored on; name it under "
+                        f"pretraining.data, and here a labelled one: {', '.join(_labelled(known.modality))}")
     misses: list[_Miss] = []
     found = _in_places(known, data.root, misses) or _downloaded(known, misses, download=download)
     if found is not None:
@@ -98,6 +103,11 @@ def locate(data: DataSpec, *, download: bool = True) -> Located:
             f"say nothing about {known.name}. Looked in: {'; '.join(looked)}"
         ))
     raise DataError("\n  ".join([f"{known.name} was not found. Looked in", *looked]) + "\n" + _advice(known))
+
+
+def _labelled(modality: Modality) -> list[str]:
+    """The data sets of a kind that have labels."""
+    return [one.name for one in DATASETS.values() if one.labelled and one.modality == modality]
 
 
 def _in_places(known: Dataset, root: str | None, misses: list[_Miss]) -> Located | None:
@@ -178,7 +188,7 @@ def located_at(name: str, path: str | None, root: str | None) -> Located:
     """Find data by what a sweep file says of its place; once per process, see `located`."""
     from raymae.spec.sweep import DataSpec
 
-    return locate(DataSpec(name=name, path=path, root=root))
+    return locate(DataSpec(name=name, path=path, root=root), labelled=False)
 
 
 class DatasetRow(TypedDict):

@@ -46,6 +46,7 @@ class Dataset:
         licence: Short name of its licence.
         files: All of them are needed.
         manual: What a person has to do where no program may download it (a registration); "" otherwise.
+        labelled: Whether a task can learn from it and be scored on it; without labels it is to pretrain on.
     """
 
     name: str
@@ -54,6 +55,7 @@ class Dataset:
     licence: str
     files: tuple[File, ...]
     manual: str = ""
+    labelled: bool = True
 
 
 DATASETS: dict[str, Dataset] = {
@@ -115,6 +117,7 @@ DATASETS: dict[str, Dataset] = {
         files=(File(path="ade20k/unlabelled_images", alternatives=("unlabelled_images",)),),
         manual="put photographs, such as training images of ADE20K, into a folder ade20k/unlabelled_images inside "
                "$RAYMAE_DATA or data.root",
+        labelled=False,
     ),
     "CamVid": Dataset(
         name="CamVid",

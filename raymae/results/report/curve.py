@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import statistics
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from raymae.results.report import svg
@@ -16,7 +17,7 @@ from raymae.spec.factors import said
 LEFT, RIGHT = 76, 150  # pixels for the numbers of the axis, and for the names of the lines
 SCORES, DIFFERENCES = 240, 150  # heights
 APART = 15  # pixels between two names
-NEAR = 3.0  # a line further from the trained arms than so many of their spans is cut at the edge
+NEAR = 3.0  # a line further from the trained arms than so many of their spans has arrows at the edge
 _SPREAD = 5.0  # pixels between the intervals of two arms at one value
 
 
@@ -74,28 +75,34 @@ def _panel(
     if zero:
         lines.append(svg.line(PAD + LEFT, y(0), WIDTH - PAD - RIGHT, y(0), "ink", width=1.5))
     lines += [svg.text(x(value), bottom + 17, said(value), "quiet", anchor="middle", size=12) for value in xs]
+
+    def beyond(value: float) -> int:
+        return (value > high) - (value < low)
+
     for index, one in enumerate(drawn):
         shift = _SPREAD * (index - (len(drawn) - 1) / 2)
-        lines += _line(one, place.get(one.arm, 0), lambda at, shift=shift: x(at) + shift, y,  # type: ignore[misc]
+        lines += _line(one, place.get(one.arm, 0), lambda at, shift=shift: x(at) + shift, y, beyond,  # type: ignore[misc]
                        thick=one in anchors)
     ends = _apart([y(one.points[-1].value) for one in drawn], top, bottom)
     for one, at in zip(drawn, ends, strict=True):
-        label = f"− {one.arm}" if zero else one.arm
-        lines += [svg.text(WIDTH - PAD - RIGHT + 14, at + 4, label if len(label) <= 17 else f"{label[:16]}…", "ink",
-                           tip=f"{label}: {significant(one.points[-1].value)}", size=12),
+        label, last = f"− {one.arm}" if zero else one.arm, significant(one.points[-1].value)
+        shown = label if len(label) <= 17 else f"{label[:16]}…"
+        lines += [svg.text(WIDTH - PAD - RIGHT + 14, at + 4, f"{shown}: {last}" if beyond(one.points[-1].value)
+                           else shown, "ink", tip=f"{label}: {last}", size=12),
                   _dot(WIDTH - PAD - RIGHT + 6, at, place.get(one.arm, 0), 3.5)]
     return lines, bottom + 24
 
 
 def _reach(drawn: Sequence[CurveLine], anchors: Sequence[CurveLine], zero: bool) -> tuple[float, float]:
-    """The ends of the vertical axis: they hold the anchors, and others that are not so far that those become flat."""
+    """The ends of the vertical axis: they hold the anchors and lines mostly near them; others would make those flat."""
     def edges(lines: Sequence[CurveLine]) -> list[float]:
         return [edge for one in lines for point in one.points for edge in (point.value, *(point.interval or ()))]
 
     inner = edges(anchors) + [0.0] * zero
     low, high = min(inner), max(inner)
     span = high - low or abs(high) / 10 or 1.0
-    near = [edge for edge in edges(drawn) if low - NEAR * span <= edge <= high + NEAR * span]
+    near = edges([one for one in drawn
+                  if low - NEAR * span <= statistics.median(point.value for point in one.points) <= high + NEAR * span])
     low, high = min([low, *near]), max([high, *near])
     pad = 0.06 * (high - low or span)
     return low - pad, high + pad
@@ -114,16 +121,27 @@ def _horizontal(xs: Sequence[float], *, log: bool) -> Callable[[float], float]:
 
 
 def _line(
-    one: CurveLine, place: int, x: Callable[[float], float], y: Callable[[float], float], *, thick: bool
+    one: CurveLine, place: int, x: Callable[[float], float], y: Callable[[float], float],
+    beyond: Callable[[float], int], *, thick: bool,
 ) -> Iterator[str]:
+    """A line with its dots and intervals; where it lies beyond the axis an arrow at the edge, and no line between."""
     ink, width = LIGHT[place % len(LIGHT)], 2.4 if thick else 1.4
-    path = "L".join(f"{x(point.x):.1f} {y(point.value):.1f}" for point in one.points)
+    path, before = "", 0
+    for point in one.points:
+        side = beyond(point.value)
+        path += f"{'M' if not path or (side and side == before) else 'L'}{x(point.x):.1f} {y(point.value):.1f}"
+        before = side
     bars = "".join(f"M{x(point.x):.1f} {y(point.interval[0]):.1f}V{y(point.interval[1]):.1f}"
-                   for point in one.points if point.interval is not None)
-    yield (f'<path d="M{path}{bars}" fill="none" stroke="{ink}" stroke-width="{width}" stroke-linejoin="round" '
+                   for point in one.points if point.interval is not None and not beyond(point.value))
+    yield (f'<path d="{path}{bars}" fill="none" stroke="{ink}" stroke-width="{width}" stroke-linejoin="round" '
            f'class="arm{place}-line"/>')
     for point in one.points:
-        yield _dot(x(point.x), y(point.value), place, 4.5 if thick else 3.5)
+        side = beyond(point.value)
+        if side:
+            yield (f'<path d="M{x(point.x):.1f} {y(point.value):.1f}l-5 {9 * side}h10z" fill="{ink}" '
+                   f'class="arm{place}"/>')
+        else:
+            yield _dot(x(point.x), y(point.value), place, 4.5 if thick else 3.5)
 
 
 def _dot(x: float, y: float, place: int, size: float) -> str:

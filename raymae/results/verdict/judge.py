@@ -170,12 +170,13 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
     pairs = judged(cell.known, objective, spec.margin, units=sample.num_units if sample else 0,
                    seconds={result.arm: result.replicate_s for result in cell.results}, primary=task.primary,
                    family=family, at=at)
+    complete = _is_complete(last, spec, arms, decided=bool(pairs) and pairs[0].verdict != "undecided")
     pairs = [replace(pair, p_otherwise=p, n_a=len(cell.sides[pair.a].scores), n_b=len(cell.sides[pair.b].scores))
              for pair, p in zip(pairs, cell.p_otherwise, strict=True)]
     return Verdict(
         sweep=spec.name, task=spec.task, objective=objective, data=manifest.data, arms=tuple(cell.results),
         pairs=tuple(pairs),
-        complete=_is_complete(last, spec, arms, decided=bool(pairs) and pairs[0].verdict != "undecided"),
+        complete=complete,
         pareto=None if spec.search.cost is None else pareto_front(last, objective, spec.search.cost),
         rule=Rule(
             fair=spec.fair.by, times_epochs=dict(cell.rows.times_epochs), compare=spec.compare, margin=spec.margin,
@@ -186,7 +187,7 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
             grouped=bool(sample and sample.grouped), untested=spec.most_replicates == 0,
             note="; ".join(filter(None, (
                 sample.note if sample else "there are no test scores by example" if cell.sides else "",
-                *how_searched(last, spec, arms, cell.rows.chosen)))),
+                *how_searched(last, spec, arms, cell.rows.chosen, complete=complete)))),
         ),
     )
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 
 def how_searched(
-    last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], chosen: Mapping[str, Chosen]
+    last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], chosen: Mapping[str, Chosen], *, complete: bool
 ) -> Iterator[str]:
     """Searches that were cut short or unequal, finals that are missing, and what people did by hand; nothing where all
     is as the sweep file asks.
@@ -24,19 +24,19 @@ def how_searched(
         spec: The sweep.
         arms: Its arms.
         chosen: How configurations were chosen, of arms that had finals.
+        complete: Whether every arm has its replicates; before, a search may go on yet.
     """
-    yield _searches(last, spec, arms)
+    yield _searches(last, spec, arms, complete=complete)
     yield _finals(chosen)
     yield _by_hand(last, spec)
 
 
-def _searches(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm]) -> str:
+def _searches(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], *, complete: bool) -> str:
     """That arms have fewer search trials than the file asks for, or not as many each."""
     asked = last[(last["stage"] == "search") & last["parent"].isna()] if "parent" in last else last
     counts = {name: int((asked["arm"] == name).sum()) for name in spec.arms if arms[name].kind != "reference"}
     counts = {name: count for name, count in counts.items() if count > 1 or (count and _has_space(name, spec))}
-    cut = _may_be_cut(spec) and bool((last["stage"] == "replicate").any()) and any(
-        count < spec.search.num_trials for count in counts.values())
+    cut = complete and _may_be_cut(spec) and any(count < spec.search.num_trials for count in counts.values())
     if not cut and len(set(counts.values())) < 2:
         return ""
     of = f" of {spec.search.num_trials}" if cut else ""

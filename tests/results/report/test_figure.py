@@ -15,9 +15,10 @@ from click.testing import CliRunner
 
 from raymae.cli import main
 from raymae.results import Store, Verdict, verdict_of
-from raymae.results.report.figure import figure
+from raymae.results.report.figure import curves_figure, figure
 from raymae.results.report.intervals import DARK, LIGHT, arms_panel, differences_panel, ticks
 from raymae.results.report.svg import INKS
+from raymae.results.verdict.matrix import curves
 from tests.benchmarks.made_sweep import HOSTILE, make_sweep
 
 SVG = "{http://www.w3.org/2000/svg}"
@@ -118,6 +119,26 @@ def test_no_line_of_a_sweep_with_cells_is_cut(sweep: str) -> None:
     assert max(map(len, found)) <= 98
     assert any(re.search(r"\d\xa0(min|h|%)", text) for text in found)
     assert not [text for text in found if re.match(r"(h|min|s|%|0\d\s(min|s))\b", text)], "a duration is not broken"
+
+
+@pytest.mark.parametrize(("sweep", "arrows", "named"), [
+    ("scene-labels", 4, ["majority: 0.03405", "− majority: 0.2271"]),  # at both label fractions of both panels
+    ("volumes-labels", 3, ["− atlas: 0.1527"]), ("label-efficiency", 0, []), ("table-labels", 0, []),
+])
+def test_what_lies_beyond_an_axis_is_an_arrow_with_its_number_and_no_dot(
+    sweep: str, arrows: int, named: list[str]
+) -> None:
+    kept = json.loads((Path(__file__).resolve().parents[3] / "sweeps/results" / sweep / "verdict.json").read_text())
+    verdict = Verdict.from_json(kept)
+    drawn = curves_figure(verdict, [arm.arm for arm in verdict.arms])
+    root = ElementTree.fromstring(drawn)
+    paths = [str(node.get("d")) for node in root.iter(f"{SVG}path")]
+    assert sum("h10z" in path for path in paths) == arrows
+    shown = [node.text for node in root.iter(f"{SVG}text") if re.search(r": −?[\d.]+$", node.text or "")]
+    assert shown == named
+    points = sum(len(line.points) for curve in curves(verdict) for line in (*curve.scores, *curve.differences))
+    lines = sum(len(curve.scores) + len(curve.differences) for curve in curves(verdict))
+    assert len(list(root.iter(f"{SVG}circle"))) == points - arrows + lines, "one beside each name"
 
 
 def test_an_unfinished_sweep_says_what_is_missing(verdict: dict[str, Any]) -> None:

@@ -349,14 +349,19 @@ def test_the_verdict_says_where_the_budget_has_cut_the_search(tmp_path, minutes)
     counts, said = world.counts("search"), headline(verdict_of(world.made.store))
     cut = f"the budget cut the search short: mae {counts['mae']} of 40, scratch {counts['scratch']} of 40."
     assert (cut in said) == (minutes < 1000), said
+    under_way = luck(tmp_path / "under_way", "search.num_trials=40", "budget.wall_minutes=1000", slots=4)
+    while not under_way.counts("replicate"):
+        under_way.start()
+        under_way.end()
+        assert "cut the search" not in headline(verdict_of(under_way.made.store)), "it may go on yet"
     assert ("cut the search" in said) == (minutes < 1000)
     free = luck(tmp_path / "free", "search.num_trials=40", "budget.num_trials=30").run()
     assert "cut the search" not in headline(verdict_of(free.made.store)), "the file asks for fewer"
 
 
 def test_an_arm_whose_search_was_cut_to_one_trial_is_no_arm_without_a_search(tmp_path):
-    scratch = {"search": 400.0, "replicate": 5.0, "pretrain": 1.0, "final": 5.0}
-    world = luck(tmp_path, "search.num_trials=40", "budget.wall_minutes=7", seconds=scratch).run()
+    slow_search = {"search": 400.0, "replicate": 5.0, "pretrain": 1.0, "final": 5.0}
+    world = luck(tmp_path, "search.num_trials=40", "budget.wall_minutes=15", seconds=slow_search).run()
     assert min(world.counts("search")[arm] for arm in ARMS) == 1
     assert "scratch 1 of 40" in headline(verdict_of(world.made.store))
 
