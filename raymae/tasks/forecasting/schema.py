@@ -127,8 +127,8 @@ SCHEMA = TaskSchema(
                   "encoder_dim": 16, "encoder_depth": 1, "encoder_heads": 2, "decoder_dim": 16, "decoder_heads": 2,
                   "rnn_dim": 8, "covariates": "none"},
         "laptop": LAPTOP,
-        # of any hidden tokens: pretraining goes on until it beats straight lines, mostly
-        "laptop-masked": {**LAPTOP, "pretrain_epochs": 40, "pretrain_lr": 2e-3},
+        # of any hidden tokens: pretraining goes on until it beats straight lines
+        "laptop-masked": {**LAPTOP, "pretrain_epochs": 100, "pretrain_lr": 2e-3, "pretrain_eval_every": 10},
         # of hundreds of hours ahead
         "laptop-long": {**LAPTOP, "epochs": 9, "pretrain_epochs": 60, "pretrain_lr": 2e-3, "pretrain_eval_every": 10,
                         "mlp_ratio": 4.0, "weight_decay": 0.01, "pretrain_weight_decay": 0.01},
