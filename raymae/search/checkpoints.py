@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import io
 import tempfile
+import time
 from collections.abc import Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
@@ -35,11 +36,14 @@ class TrialFiles:
         root: The sweep's folder, a path or a URI.
         trial_id: The trial.
         large: Bytes from which on a state is large.
+        every_s: A state that comes sooner after the one before, or after the start, is not kept, milestones apart: to
+            train so long again costs less than to write many.
     """
 
-    def __init__(self, root: str, trial_id: str, large: int = LARGE) -> None:
+    def __init__(self, root: str, trial_id: str, large: int = LARGE, every_s: float = 0.0) -> None:
         self._folder = Folder(root)
         self._trial_id, self._name, self._large = trial_id, checkpoint(trial_id), large
+        self._every_s, self._kept_at = every_s, time.monotonic()
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[str | None] | None = None
         self._failure: str | None = None
@@ -56,12 +60,13 @@ class TrialFiles:
             Why it, or an earlier one, could not be written, or None. Storage that fails costs a later attempt some
             work, not this trial.
         """
-        state, names = report.state(), [self._name]
-        # a report that is repeated comes with a later state
-        is_own = (state.phase.phase, state.phase.epoch, state.phase.within) == (report.phase, report.epoch, {})
-        if milestones and report.phase == "finetune" and report.epoch % milestones == 0 and is_own:
-            names.append(milestone(self._trial_id, report.epoch))
-        self._begin(state, names, at_once=report.final or len(names) > 1)
+        names = [self._name]
+        if milestones and report.phase == "finetune" and report.epoch % milestones == 0:
+            at = report.state().phase
+            if (at.phase, at.epoch, at.within) == (report.phase, report.epoch, {}):  # one that is repeated comes later
+                names.append(milestone(self._trial_id, report.epoch))
+        if len(names) > 1 or time.monotonic() - self._kept_at >= self._every_s:
+            self._begin(report.state(), names, at_once=report.final or len(names) > 1)
         try:
             for name, picture_HWC in report.pictures.items():
                 self._folder.make(PICTURES)
@@ -93,7 +98,7 @@ class TrialFiles:
         from raymae.train.checkpoint import num_bytes, snapshot
 
         self.settle()
-        plain = state.to_plain()
+        self._kept_at, plain = time.monotonic(), state.to_plain()
         if at_once or num_bytes(plain) < self._large:
             self._failure = self._write(plain, names) or self._failure
             return

@@ -79,6 +79,10 @@ class Job:
     encoder: EncoderRef | None = None
     model: ModelRef | None = None
 
+    def __deepcopy__(self, memo: object) -> Job:
+        """Itself: it never changes, and Tune copies what it is given three times."""
+        return self
+
     def once_more(self) -> Job:
         """This job as its next attempt."""
         return replace(self, attempt=self.attempt + 1)

@@ -50,6 +50,8 @@ PASSED_ON = (
     "RAYMAE_DATA", "RAYMAE_CACHE", "AWS_ENDPOINT_URL", "AWS_ENDPOINT_URL_S3", "AWS_REGION", "AWS_DEFAULT_REGION",
 )
 
+TOGETHER_S = 0.25  # trials that last longer are written as each ends
+
 _ENDINGS: dict[type[BaseException], Ending] = {
     InterruptedSweepError: "interrupted", KeyboardInterrupt: "interrupted", BudgetSpentError: "budget spent"}
 
@@ -101,7 +103,7 @@ def _run(
         Store.root_of(spec), spec, plan.schema, environment=describe_environment(), fresh=fresh, extend=extend,
         data={"name": plan.data.name, "source": plan.data.source, "fingerprint": plan.data.fingerprint,
               "pretrains_on": "\n".join(plan.pretrains_on)},
-        on_warning=display.warned,
+        together_s=TOGETHER_S, on_warning=display.warned,
     )
     with ExitStack() as stack:
         stack.enter_context(store)

@@ -89,6 +89,7 @@ def main() -> None:
     from raymae.search.decide.conductor import Conductor
     from raymae.search.engine.slots import Slots
     from raymae.search.engine.tune import run_tune
+    from raymae.search.run import TOGETHER_S
     from raymae.spec.load import parse_sweep
     from raymae.spec.resolve import arm_plan
     from raymae.tasks import schema_of
@@ -101,7 +102,7 @@ def main() -> None:
         spec = parse_sweep(SPEC.format(trials=trials, slots=slots), "scale", [f"results={folder}"],
                            schema_of=schema_of)
         schema = schema_of(spec.task)
-        store = Store.create(Store.root_of(spec), spec, schema, environment={},
+        store = Store.create(Store.root_of(spec), spec, schema, environment={}, together_s=TOGETHER_S,
                              data={"name": "nothing", "source": "synthetic", "fingerprint": "none"})
         with store:
             conductor = Conductor(spec, {"scratch": arm_plan(spec, schema, "scratch")}, schema.objective, store,

@@ -20,6 +20,7 @@ class Outbox:
         trials: Its dataset of trials.
         reports: Its dataset of reports.
         flush_s: Reports wait at most this long for the next one to write them.
+        together_s: Trials that end so soon after the last part wait for others that end by then, and go into one.
         warn: Called with a message when the storage fails and will be tried again.
     """
 
@@ -27,10 +28,12 @@ class Outbox:
     """Pauses between the tries of `close` and `compact`."""
 
     def __init__(
-        self, folder: Folder, trials: Parts, reports: Parts, *, flush_s: float, warn: Callable[[str], None]
+        self, folder: Folder, trials: Parts, reports: Parts, *, flush_s: float, warn: Callable[[str], None],
+        together_s: float = 0.0,
     ) -> None:
         self._folder, self._trials, self._reports = folder, trials, reports
-        self._flush_s, self._warn = flush_s, warn
+        self._flush_s, self._together_s, self._warn = flush_s, together_s, warn
+        self._later: threading.Timer | None = None
         self._files: dict[str, bytes] = {}
         self._flushed_at = time.monotonic()
         self._lock = threading.RLock()
@@ -49,10 +52,24 @@ class Outbox:
                 self.flush()
 
     def add_trial(self, row: Row) -> None:
-        """Write an ended trial at once, after the reports that led to it."""
+        """Write an ended trial, after the reports that led to it: at once, or with those that end together with it."""
         with self._lock:
             self._trials.add(row)
-            self.flush()
+            wait_s = self._flushed_at + self._together_s - time.monotonic()
+            if wait_s <= 0:
+                self.flush()
+            elif self._later is None:
+                self._later = threading.Timer(wait_s, self.settle)
+                self._later.daemon = True
+                self._later.start()
+
+    def settle(self) -> None:
+        """Write the ended trials that wait for others, if any do."""
+        with self._lock:
+            if self._later is not None:
+                self._later.cancel()
+                self._later = None
+                self.flush()
 
     def put(self, name: str, value: Mapping[str, object]) -> None:
         """Write a JSON file.

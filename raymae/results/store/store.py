@@ -51,7 +51,7 @@ class Store:
     def create(
         cls, root: str | os.PathLike[str], spec: SweepSpec, schema: TaskSchema, *,
         environment: Mapping[str, object], data: Mapping[str, str], fresh: bool = False, extend: bool = False,
-        flush_s: float = 10.0, on_warning: Callable[[str], None] | None = None,
+        flush_s: float = 10.0, together_s: float = 0.0, on_warning: Callable[[str], None] | None = None,
     ) -> Store:
         """Make a sweep's folder, or continue the one that is there if it holds the same sweep.
 
@@ -65,6 +65,8 @@ class Store:
             extend: The spec may ask for more trials per arm or more replicates than the one that is there.
             fresh: Move an existing folder to `<name>.old-<n>` and start over. Local folders only.
             flush_s: Reports are written at most this often; 0 writes each at once.
+            together_s: Trials that end so soon after others were written go into one part with those that end by then;
+                0 writes each at once.
             on_warning: Called with a message when the storage fails and will be tried again.
 
         Raises:
@@ -75,7 +77,7 @@ class Store:
             manifest, continued = opening.begin(folder, manifest, environment, fresh=fresh, extend=extend)
             store = cls(folder, manifest)
             store._outbox = Outbox(folder, store._parts[TRIALS], store._parts[REPORTS], flush_s=flush_s,
-                                   warn=on_warning or logging.getLogger(__name__).warning)
+                                   warn=on_warning or logging.getLogger(__name__).warning, together_s=together_s)
             for parts in store._parts.values() if continued else ():
                 parts.finish_compaction()
             return store
@@ -97,7 +99,7 @@ class Store:
         self._writing().add_report({**self.manifest.shared(REPORTS), **row})
 
     def add_trial(self, row: Row) -> None:
-        """Write one ended trial at once, after the reports that led to it.
+        """Write one ended trial, after the reports that led to it: at once, or as `together_s` has it.
 
         Args:
             row: Column name to value; parameters the arm does not have are left out. `sweep`, `task`, `size` and
@@ -167,7 +169,7 @@ class Store:
 
     def trials(self) -> pd.DataFrame:
         """One row per ended trial, in the order in which they ended; whole numbers are nullable integers."""
-        return to_pandas(self._parts[TRIALS].table())
+        return to_pandas(self.table("trials"))
 
     def reports(self) -> pd.DataFrame:
         """One row per report, in the order in which they came."""
@@ -175,6 +177,8 @@ class Store:
 
     def table(self, name: Literal["trials", "reports", "scores"]) -> Any:
         """A dataset as a `pyarrow.Table`."""
+        if name == TRIALS and self._outbox is not None:
+            self._outbox.settle()
         return read_scores(self._folder) if name == SCORES else self._parts[name].table()
 
     def scores(self, trials: Collection[str] | None = None) -> pd.DataFrame:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import math
 import os
+import socket
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -101,20 +102,21 @@ class Events:
         self._writers.pop("").close()
 
     def _write(self, trial_id: str, summary: Any, step: int, time: float | None = None) -> None:
-        from tensorboardX.event_file_writer import EventsWriter
         from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.record_writer import RecordWriter
 
         if not self._described:
             self._describe()
         if trial_id not in self._writers:
             folder = self._folder / trial_id
             folder.mkdir(parents=True, exist_ok=True)
-            # not tensorboardX's SummaryWriter: it costs a thread per trial, and as much as the trial's own overhead.
-            # The suffix keeps another attempt within the same second from writing over this one
-            suffix = f".{time_ns()}.{os.getpid()}"
-            self._writers[trial_id] = EventsWriter(str(folder / "events"), suffix)
-        self._writers[trial_id].write_event(
-            Event(summary=summary, step=step, wall_time=now() if time is None else time))
+            # not tensorboardX's writers: one costs a thread per trial, the other waits for the disk when it is closed.
+            # What ends the name keeps another attempt within the same second from writing over this one
+            name = f"events.out.tfevents.{int(now())}.{socket.gethostname()}.{time_ns()}.{os.getpid()}"
+            writer = self._writers[trial_id] = RecordWriter(str(folder / name))
+            writer.write(Event(wall_time=now(), file_version="brain.Event:2").SerializeToString())
+        event = Event(summary=summary, step=step, wall_time=now() if time is None else time)
+        self._writers[trial_id].write(event.SerializeToString())
 
 
 def varied(spec: SweepSpec) -> list[str]:

@@ -1,24 +1,28 @@
-"""Tune, driven by a conductor: its searcher, scheduler and callback all speak to one."""
+"""Tune, driven by a conductor: its search algorithm, scheduler and callback all speak to one."""
 
 from __future__ import annotations
 
 import uuid
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 from ray import tune
+from ray.air._internal import usage
+from ray.tune import registry
 from ray.tune.execution.tune_controller import TuneController
 from ray.tune.experiment import Trial as TuneTrial
 from ray.tune.progress_reporter import TrialProgressCallback
 from ray.tune.schedulers import FIFOScheduler, TrialScheduler
-from ray.tune.search import Searcher
+from ray.tune.search.search_algorithm import SearchAlgorithm
 
 from raymae.search.decide.conductor import Conductor
 from raymae.search.decide.trials import Trial
 from raymae.search.engine.schedulers import make_scheduler
 from raymae.search.engine.slots import Slots, placed
 
-FINISHED = Searcher.FINISHED
 FORGOTTEN_AT_ONCE = 100
+ONE_SLOT = tune.PlacementGroupFactory([{"slot": 1}])  # nobody asks Ray for it
 
 
 class TuneIds:
@@ -56,40 +60,42 @@ class TuneIds:
         return {}
 
 
-class ConductorSearcher(Searcher):
-    """Proposes the conductor's next trial, and tells it when one ended.
+class ConductorSearch(SearchAlgorithm):
+    """Makes the conductor's next trial one of Tune's, and tells it when one ended.
 
     Ray's own OptunaSearch would tell Optuna that a trial stopped by the scheduler is complete, and leave one without a
-    metric running for ever; here the conductor knows how each ended.
+    metric running for ever; here the conductor knows how each ended. What Tune wraps around a searcher parses a command
+    line and binds resources anew for every trial.
     """
 
     def __init__(self, ids: TuneIds) -> None:
-        super().__init__(metric=None, mode=None)
-        self._ids = ids
+        self._ids, self._spec, self._finished = ids, dict[str, Any](), False
 
-    def suggest(self, trial_id: str) -> Any:
-        """The next trial's job, None while there is none yet, or FINISHED."""
-        trial = self._ids.start(trial_id)
-        if trial is not None:
-            conductor = self._ids.conductor
-            return {"job": conductor.job(trial)}
-        return FINISHED if self._ids.conductor.finished() else None
+    def add_configurations(self, experiments: Any) -> None:
+        """What all trials of Tune's share."""
+        [experiment] = experiments
+        self._spec = experiment.spec
+
+    def next_trial(self) -> TuneTrial | None:
+        """The next trial, or None while there is none yet; once the conductor has finished, there never is."""
+        if self._finished:
+            return None
+        tune_id = TuneTrial.generate_id()
+        trial = self._ids.start(tune_id)
+        if trial is None:
+            self._finished = self._ids.conductor.finished()
+            return None
+        return TuneTrial(
+            self._spec["run"], config={"job": self._ids.conductor.job(trial)}, trial_id=tune_id,
+            storage=self._spec["storage"], checkpoint_config=self._spec["checkpoint_config"],
+            placement_group_factory=ONE_SLOT, trial_name_creator=lambda _: trial.trial_id,
+            trial_dirname_creator=lambda _: f"trial-{tune_id}", _setup_default_resource=False)
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial ended: by itself, by the scheduler, or with its actor."""
         self._ids.conductor.on_end(
             self._ids[trial_id], "the process that ran the trial died; see the logs" if error else None
         )
-
-    def set_search_properties(self, metric: str | None, mode: str | None, config: Any, **spec: Any) -> bool:
-        """The objective is the conductor's."""
-        return True
-
-    def save(self, checkpoint_path: str) -> None:
-        """Nothing: the results folder is the truth."""
-
-    def restore(self, checkpoint_path: str) -> None:
-        """Nothing: the conductor takes over what an earlier run left."""
 
 
 class ArmScheduler(FIFOScheduler):
@@ -181,6 +187,35 @@ class _Slot(tune.Trainable):
     """What Tune believes that it starts; `Slots` starts something else in its place."""
 
 
+@contextmanager
+def _unburdened() -> Iterator[None]:
+    """Tune without what it does for others, for the length of a `with` block.
+
+    It asks Ray's head for the class of its trainable four times a trial; here once. And it imports MLflow and Weights &
+    Biases, where they are installed, to count callbacks of theirs: seconds of a sweep's start.
+    """
+    registered, tag = registry._global_registry, usage.tag_callbacks
+    registered.contains, registered.get = _once(registered.contains), _once(registered.get)
+    usage.tag_callbacks = lambda callbacks: False
+    try:
+        yield
+    finally:
+        del registered.contains, registered.get
+        usage.tag_callbacks = tag
+
+
+def _once(ask: Callable[[str, str], Any]) -> Callable[[str, str], Any]:
+    """A question about what is registered, asked until it is."""
+    known: dict[tuple[str, str], Any] = {}
+
+    def asked(category: str, key: str) -> Any:
+        if not known.get((category, key)):
+            known[category, key] = ask(category, key)
+        return known[category, key]
+
+    return asked
+
+
 def run_tune(conductor: Conductor, slots: Slots, storage: str) -> None:
     """Let Tune run what the conductor proposes until it proposes no more.
 
@@ -190,14 +225,11 @@ def run_tune(conductor: Conductor, slots: Slots, storage: str) -> None:
         storage: Local folder for Tune's own bookkeeping, which nobody reads.
     """
     ids = TuneIds(conductor)
-    with placed(slots):
+    with placed(slots), _unburdened():
         tune.Tuner(
-            tune.with_resources(_Slot, {"slot": 1}),  # nobody asks Ray for it
+            _Slot,
             tune_config=tune.TuneConfig(
-                num_samples=-1, search_alg=ConductorSearcher(ids), scheduler=ArmScheduler(ids), reuse_actors=True,
-                trial_name_creator=lambda trial: ids[trial.trial_id].trial_id,
-                trial_dirname_creator=lambda trial: f"trial-{trial.trial_id}",
-            ),
+                num_samples=-1, search_alg=ConductorSearch(ids), scheduler=ArmScheduler(ids), reuse_actors=True),
             run_config=tune.RunConfig(
                 name=f"sweep-{uuid.uuid4().hex[:8]}", storage_path=storage, verbose=0,
                 callbacks=[ReportCallback(ids, slots)], failure_config=tune.FailureConfig(max_failures=0),

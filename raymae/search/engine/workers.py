@@ -32,6 +32,9 @@ if TYPE_CHECKING:
 
     from raymae.train.trial import Report
 
+KEPT_EVERY_S = 1.0  # of training that a later attempt at a trial may have to repeat
+
+
 @dataclass(frozen=True)
 class GroupOptions:
     """What every worker group of a sweep is made of.
@@ -151,7 +154,7 @@ def serve(config: dict[str, Any]) -> None:
             return
         serial, job = taken
         print(f"{job.trial_id} (arm {job.config.arm}, attempt {job.attempt}) begins", flush=True)  # in the actor's log
-        files = TrialFiles(job.root, job.trial_id)
+        files = TrialFiles(job.root, job.trial_id, every_s=KEPT_EVERY_S)
         watch = _watch(config, files, serial, (rank, world), agree)
         with closing(run_job(job, rank, files, watch)) as messages:  # what it has begun to write is on storage then
             for message in messages:
@@ -187,9 +190,9 @@ def run_job(
 ) -> Generator[Message, None, None]:
     """Run one trial, as messages: one per report, the last one `final`; a failure is one, too.
 
-    A checkpoint is written, or has been begun, before each report is handed over. A later attempt continues from the
-    latest there is and repeats the reports that nobody has recorded; a damaged or missing one only costs the work
-    before it.
+    A checkpoint is written, or has been begun, before a report is handed over, where `files` find it worth the while. A
+    later attempt continues from the latest there is and repeats the reports that nobody has recorded; a damaged or
+    missing one only costs the work before it.
 
     Args:
         job: The trial.

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -93,6 +94,37 @@ def test_reports_wait_for_flush_s_and_trials_do_not(make_store: Make, monkeypatc
     store.add_trial(trial("t1"))
     assert len(store.reports()) == 4
     assert len(store.trials()) == 1
+
+
+def test_trials_that_end_together_are_written_together(
+    make_store: Make, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = [1000.0]
+    monkeypatch.setattr("time.monotonic", lambda: now[0])
+    folder, store = tmp_path / "ett", make_store(flush_s=1e9, together_s=2.0)
+    now[0] += 2.1
+
+    def rows(dataset: str) -> int:
+        return len(getattr(Store.open(folder), dataset)())  # as another process sees it
+
+    store.add_trial(trial("t1"))
+    assert rows("trials") == 1, "one that ends alone is written at once"
+    for number in range(2, 6):
+        store.add_report(report(f"t{number}", 0))
+        store.add_trial(trial(f"t{number}"))
+    assert rows("trials") == 1
+    assert len(store.trials()) == 5, "who writes them reads them"
+    assert (rows("trials"), rows("reports")) == (5, 4)
+    assert len(list((folder / "trials").glob("*.parquet"))) == 2
+    store.add_trial(trial("t6"))
+    assert rows("trials") == 5
+    deadline = time.time() + 20
+    while rows("trials") < 6:
+        assert time.time() < deadline, "nobody asks, nothing follows: it is written all the same"
+        time.sleep(0.05)
+    store.add_trial(trial("t7"))
+    store.close()
+    assert rows("trials") == 7
 
 
 def test_of_rows_with_one_key_the_last_counts(make_store: Make) -> None:
