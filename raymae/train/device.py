@@ -48,8 +48,8 @@ def derive_seed(seed: int, *labels: object) -> int:
 
 
 def seed_all(seed: int) -> None:
-    """Seed torch's global generators (initialisation, dropout, drop path): as `torch.manual_seed` does it, which formats
-    a stack for each kind of device that this machine lacks."""
+    """Seed torch's global generators (initialisation, dropout, drop path), as `torch.manual_seed` does, which formats a
+    stack for each kind of device that this machine lacks."""
     torch.default_generator.manual_seed(seed)
     if torch.cuda.is_available():
         torch.cuda.manual_seed_all(seed)

@@ -2,9 +2,10 @@
 
     python -m tests.benchmarks.trial_overhead [--trials 40] [--vanilla 6] [--workers 1]
 
-Every trial is trivial (three reports of one weight). Each engine runs in a process of its own on an embedded Ray with
-two slots; seconds per trial are taken between the end of the first trial and the end of the last, so start-up is not in
-them; it is printed beside. The last line is one JSON object.
+Every trial is trivial (three reports of one weight). Each engine runs in a process of its own on an embedded Ray, with
+as many trials at once as two cores have room for: two of one worker, one of two. Seconds per trial are taken between
+the end of the first trial and the end of the last, so start-up is not in them; it is printed beside. The last line is
+one JSON object.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from pathlib import Path
 
 import psutil
 
+CORES = 2
 SPEC = """
 name: overhead
 task: tests.benchmarks.trivial:Trivial
@@ -27,9 +29,9 @@ size: debug
 data: {{name: nothing}}
 arms: [scratch]
 space: {{x: {{uniform: [0, 1]}}}}
-search: {{num_trials: {trials}, algorithm: random, scheduler: none, max_concurrent: 2}}
+search: {{num_trials: {trials}, algorithm: random, scheduler: none, max_concurrent: {slots}}}
 replicates: 0
-resources: {{workers: {workers}, cpus_per_worker: {cpus}}}
+resources: {{workers: {workers}, cpus_per_worker: 0.9}}
 """
 
 
@@ -51,7 +53,7 @@ def engine(trials: int, workers: int) -> dict[str, float]:
             self.display.ended = lambda row, progress: self.ended.add()  # type: ignore[method-assign]
 
     with tempfile.TemporaryDirectory() as folder:
-        text = SPEC.format(trials=trials, workers=workers, cpus=0.9 / workers)
+        text = SPEC.format(trials=trials, workers=workers, slots=CORES // workers)
         spec = parse_sweep(text, "overhead", [f"results={folder}"], schema_of=schema_of)
         times = Times()
         started = time.monotonic()
@@ -59,8 +61,8 @@ def engine(trials: int, workers: int) -> dict[str, float]:
     return times.ended.summary(started)
 
 
-def tune_run(trials: int, function: object, cpus: float) -> dict[str, float]:
-    """Any Tune trainable, two at a time."""
+def tune_run(trials: int, function: object, cpus: float, slots: int) -> dict[str, float]:
+    """Any Tune trainable, so many at a time."""
     import ray
     from ray import tune
 
@@ -72,10 +74,10 @@ def tune_run(trials: int, function: object, cpus: float) -> dict[str, float]:
 
     started = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
-        ray.init(address="local", num_cpus=2, log_to_driver=False, logging_level="ERROR")
+        ray.init(address="local", num_cpus=CORES, log_to_driver=False, logging_level="ERROR")
         tune.Tuner(
             tune.with_resources(function, {"CPU": cpus}), param_space={"x": tune.uniform(0, 1)},
-            tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=2),
+            tune_config=tune.TuneConfig(num_samples=trials, max_concurrent_trials=slots),
             run_config=tune.RunConfig(name="t", storage_path=folder, verbose=0, callbacks=[Note()]),
         ).fit()
         ray.shutdown()
@@ -100,14 +102,14 @@ def vanilla(trials: int, workers: int) -> dict[str, float]:
 
         TorchTrainer(
             loop, train_loop_config=config,
-            scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.8 / workers}),
+            scaling_config=train.ScalingConfig(num_workers=workers, resources_per_worker={"CPU": 0.8}),
             run_config=train.RunConfig(
                 name=tune.get_context().get_trial_id(), storage_path=tempfile.mkdtemp(),
                 callbacks=[TuneReportCallback()],
             ),
         ).fit()
 
-    return tune_run(trials, trial, 0.1)
+    return tune_run(trials, trial, 0.1, CORES // workers)
 
 
 def plain(trials: int, workers: int) -> dict[str, float]:
@@ -121,7 +123,7 @@ def plain(trials: int, workers: int) -> dict[str, float]:
         for step in range(3):
             tune.report({"loss": float((weight - config["x"]) ** 2) + step})
 
-    return tune_run(trials, trial, 1.0)
+    return tune_run(trials, trial, 1.0, CORES)
 
 
 class Ends:

@@ -11,6 +11,7 @@ import io
 import math
 import os
 import socket
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -28,6 +29,20 @@ from raymae.spec.sweep import SweepSpec
 from raymae.spec.trial import VALIDATED
 
 FLUSH_S = 10.0
+
+
+def _imported() -> None:
+    """Import tensorboardX, and not boto3 with it: that takes longer, for event files on S3, which nobody writes."""
+    if "tensorboardX" in sys.modules:
+        return
+    ours = "boto3" not in sys.modules
+    if ours:
+        sys.modules["boto3"] = None  # type: ignore[assignment]  # what stands for "there is none"
+    try:
+        import tensorboardX.record_writer  # noqa: F401
+    finally:
+        if ours:
+            del sys.modules["boto3"]
 
 
 class Events:
@@ -70,6 +85,7 @@ class Events:
             row: As `Store.add_trial` takes it.
             pictures: PNGs by name.
         """
+        _imported()
         from tensorboardX.summary import Summary, hparams
 
         values: dict[str, object] = {name: _plain(row[name]) for name in self._shown if not _missing(row.get(name))}
@@ -126,6 +142,7 @@ def varied(spec: SweepSpec) -> list[str]:
 
 
 def _summary(values: Mapping[str, float]) -> Any:
+    _imported()
     from tensorboardX.summary import Summary
 
     return Summary(value=[Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()])

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from typing import Any
 
 from raymae.errors import one_line
@@ -17,6 +18,8 @@ from raymae.results.store.columns import Row
 from raymae.results.views.progress import Progress
 from raymae.search.engine.patience import impatient
 from raymae.search.messages import Message
+
+NEEDS = ("aiohttp", "aiohttp_cors", "grpc", "opentelemetry", "prometheus_client", "pydantic")
 
 
 class LateDashboard:
@@ -31,10 +34,12 @@ class LateDashboard:
 
     @contextmanager
     def put_off(self) -> Iterator[None]:
-        """Let Ray start without one for the length of a `with` block."""
+        """Let Ray start without one for the length of a `with` block, and without importing here what it needs, which
+        is how Ray finds out whether there could be one."""
+        from ray._private import utils
         from ray._private.node import Node
 
-        real = Node.start_api_server
+        real, ask = Node.start_api_server, utils.get_dashboard_dependency_error
 
         def start(node: Any, options: dict[str, Any]) -> str:
             with impatient():
@@ -45,10 +50,12 @@ class LateDashboard:
             self._start = partial(start, node, options)
 
         Node.start_api_server = later
+        if all(map(find_spec, NEEDS)):
+            utils.get_dashboard_dependency_error = lambda: None
         try:
             yield
         finally:
-            Node.start_api_server = real
+            Node.start_api_server, utils.get_dashboard_dependency_error = real, ask
 
     def tell(self, ready: Callable[[str], None], failed: Callable[[str], None]) -> None:
         """Who is to be told its address, or why there is none; in a thread of its own."""
