@@ -101,6 +101,26 @@ def test_small_states_are_written_before_training_goes_on(
     assert {in_main for _, in_main in storage.asked} == {True}
 
 
+def test_a_state_is_kept_once_in_so_many_seconds_and_milestones_always(
+    config: TrialConfig, tmp_path: Path, storage: Storage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    storage.go.set()
+    now = [100.0]
+    monkeypatch.setattr("raymae.search.checkpoints.time.monotonic", lambda: now[0])
+    files, reports = TrialFiles(str(tmp_path), "t", every_s=1.0), run_trial(config)
+    assert files.keep(next(reports)) is None
+    assert not (tmp_path / "checkpoints" / "t.pt").exists(), "it has only begun"
+    now[0] += 1.0
+    files.keep(next(reports), milestones=3)
+    assert len(saved(tmp_path)["history"]) == 2
+    now[0] += 0.5
+    files.keep(next(reports), milestones=3)
+    assert len(saved(tmp_path)["history"]) == len(saved(tmp_path, "t@3")["history"]) == 3
+    soon = TrialFiles(str(tmp_path), "soon", every_s=1.0)
+    soon.keep_state(next(run_trial(config)).state())
+    assert len(saved(tmp_path, "soon")["history"]) == 1, "inside an epoch whoever asks knows why"
+
+
 @pytest.mark.parametrize("large", [0, 2**30])
 def test_storage_that_is_full_is_said_with_a_report_and_then_no_more(
     large: int, config: TrialConfig, tmp_path: Path, storage: Storage

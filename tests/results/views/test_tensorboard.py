@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +106,14 @@ def test_two_attempts_within_a_second_are_both_kept(tmp_path):
     found = accumulator.EventAccumulator(str(tmp_path / "tensorboard" / "mae-0"))
     found.Reload()
     assert [one.step for one in found.Scalars("val/mse")] == [0, 1]
+
+
+def test_boto3_is_not_imported_for_it_and_can_be_afterwards():
+    pytest.importorskip("boto3")
+    code = ("import sys; from raymae.results.views.tensorboard import _imported; _imported(); "
+            "assert 'boto3' not in sys.modules; import tensorboardX, boto3; print(boto3.__name__)")
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.stdout.split() == ["boto3"], done.stderr
 
 
 def test_storage_that_fails_is_said_once_and_hurts_nothing(tmp_path):

@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 from ray._private import node as ray_node
+from ray._private import utils
 
 from raymae.search.engine.dashboard import LateDashboard
 
@@ -49,6 +50,17 @@ def test_it_starts_with_the_first_report_in_a_thread_that_stays(started: list[An
     late.end()
     late._thread.join(10)
     assert not late._thread.is_alive()
+
+
+def test_what_it_needs_is_not_imported_before(monkeypatch: pytest.MonkeyPatch, started: list[Any]) -> None:
+    monkeypatch.setattr(utils, "get_dashboard_dependency_error", lambda: ImportError("Ray's own way to find out"))
+    late = LateDashboard()
+    with late.put_off():
+        assert utils.get_dashboard_dependency_error() is None
+    assert utils.get_dashboard_dependency_error() is not None
+    monkeypatch.setattr("raymae.search.engine.dashboard.NEEDS", ("aiohttp", "no_such_package"))
+    with late.put_off():
+        assert utils.get_dashboard_dependency_error() is not None, "where something is missing, Ray says what"
 
 
 def test_one_that_does_not_start_is_a_sentence(started: list[Any]) -> None:

@@ -6,8 +6,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from ray import tune
+from ray.air._internal import usage
+from ray.tune import registry
 
-from raymae.search.engine.tune import FORGOTTEN_AT_ONCE, TuneIds
+from raymae.search.engine.tune import FORGOTTEN_AT_ONCE, TuneIds, _unburdened
 
 
 class Conductor:
@@ -52,3 +55,29 @@ class TuneTrial:
 
     def __init__(self, trial_id: str) -> None:
         self.trial_id = trial_id
+
+
+def test_what_tune_does_for_others_is_left_out_and_comes_back(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[str, str]] = []
+    registered: dict[str, type] = {}
+
+    def get(category: str, key: str) -> Any:
+        asked.append((category, key))
+        return registered.get(key)
+
+    monkeypatch.setattr(registry._Registry, "get", lambda self, category, key: get(category, key))
+    monkeypatch.setattr(usage, "_count_callbacks", lambda callbacks: pytest.fail("imports MLflow and Weights & Biases"))
+    ours = registry._global_registry
+    with _unburdened():
+        assert usage.tag_callbacks([tune.Callback()]) is False
+        assert ours.get("trainable_class", "Slot") is None
+        registered["Slot"] = int
+        assert [ours.get("trainable_class", "Slot") for _ in range(3)] == [int] * 3
+        assert len(asked) == 2, "asked until there is something, then no more"
+    with _unburdened():
+        registered["Slot"] = float
+        assert ours.get("trainable_class", "Slot") is float, "another run has another"
+    ours.get("trainable_class", "Slot")
+    assert len(asked) == 4
+    with pytest.raises(pytest.fail.Exception):
+        usage.tag_callbacks([tune.Callback()])
