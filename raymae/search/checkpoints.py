@@ -6,7 +6,7 @@ import contextlib
 import io
 import tempfile
 import time
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
@@ -44,6 +44,7 @@ class TrialFiles:
         self._folder = Folder(root)
         self._trial_id, self._name, self._large = trial_id, checkpoint(trial_id), large
         self._every_s, self._kept_at = every_s, time.monotonic()
+        self._skipped: Callable[[], TrialState] | None = None
         self._thread: ThreadPoolExecutor | None = None
         self._writing: Future[str | None] | None = None
         self._failure: str | None = None
@@ -67,6 +68,8 @@ class TrialFiles:
                 names.append(milestone(self._trial_id, report.epoch))
         if len(names) > 1 or time.monotonic() - self._kept_at >= self._every_s:
             self._begin(report.state(), names, at_once=report.final or len(names) > 1)
+        else:
+            self._skipped = report.state
         try:
             for name, picture_HWC in report.pictures.items():
                 self._folder.make(PICTURES)
@@ -79,6 +82,11 @@ class TrialFiles:
     def keep_state(self, state: TrialState) -> None:
         """Write the state inside an epoch, replacing the one before it; `keep` says why where it could not be."""
         self._begin(state, [self._name], at_once=False)
+
+    def catch_up(self) -> None:
+        """Write the state after the last report where it came too soon: the trial leaves this process there."""
+        if self._skipped is not None:
+            self._begin(self._skipped(), [self._name], at_once=True)
 
     def settle(self) -> None:
         """Wait until what was begun is on storage."""
@@ -98,7 +106,7 @@ class TrialFiles:
         from raymae.train.checkpoint import num_bytes, snapshot
 
         self.settle()
-        self._kept_at, plain = time.monotonic(), state.to_plain()
+        self._kept_at, self._skipped, plain = time.monotonic(), None, state.to_plain()
         if at_once or num_bytes(plain) < self._large:
             self._failure = self._write(plain, names) or self._failure
             return

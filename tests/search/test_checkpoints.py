@@ -110,6 +110,11 @@ def test_a_state_is_kept_once_in_so_many_seconds_and_milestones_always(
     files, reports = TrialFiles(str(tmp_path), "t", every_s=1.0), run_trial(config)
     assert files.keep(next(reports)) is None
     assert not (tmp_path / "checkpoints" / "t.pt").exists(), "it has only begun"
+    files.catch_up()
+    assert len(saved(tmp_path)["history"]) == 1, "it leaves here"
+    storage.asked.clear()
+    files.catch_up()
+    assert not storage.asked, "and that was kept"
     now[0] += 1.0
     files.keep(next(reports), milestones=3)
     assert len(saved(tmp_path)["history"]) == 2

@@ -160,6 +160,7 @@ def serve(config: dict[str, Any]) -> None:
             for message in messages:
                 reply = agree(ray.get(mailbox.deliver.remote(slot, serial, message)) if rank == 0 else None)
                 if reply == LEAVE:
+                    files.catch_up()
                     raise Reclaimed("its place is taken away; the trial goes on elsewhere, or later, from the report "
                                     "just made")
                 if reply == STOP:
