@@ -65,8 +65,7 @@ class Store:
             extend: The spec may ask for more trials per arm or more replicates than the one that is there.
             fresh: Move an existing folder to `<name>.old-<n>` and start over. Local folders only.
             flush_s: Reports are written at most this often; 0 writes each at once.
-            together_s: Trials that end so soon after others were written go into one part with those that end by then;
-                0 writes each at once.
+            together_s: Trials that end so soon after others were written wait for those that end by then.
             on_warning: Called with a message when the storage fails and will be tried again.
 
         Raises:

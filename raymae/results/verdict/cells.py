@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from raymae.results.store.columns import last_attempts
+from raymae.results.store.columns import last_attempts, only
 from raymae.results.store.manifest import Manifest
 from raymae.results.verdict.finals import Chosen, Finalist, choose, may_be_chosen
 from raymae.spec import SweepSpec
@@ -75,7 +75,12 @@ def counted(trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest) -> set[st
         spec: The sweep.
         manifest: Its task.
     """
-    return {str(trial) for rows in rows_by_cell(trials, spec, manifest) for trial in done(rows.last)["trial_id"]}
+    return counted_in(rows_by_cell(trials, spec, manifest))
+
+
+def counted_in(cells: Iterable[CellRows]) -> set[str]:
+    """The same, of the rows of every cell."""
+    return {str(trial) for rows in cells for trial in done(only(rows.last, "trial_id", "stage", "status"))["trial_id"]}
 
 
 def done(last: pd.DataFrame) -> pd.DataFrame:
@@ -139,8 +144,10 @@ def _best_by_arm(
     last: pd.DataFrame, spec: SweepSpec, objective: Objective
 ) -> tuple[dict[str, Any], dict[str, Chosen]]:
     """By arm the row that its replicates repeat, and how it was chosen where that was of several."""
-    found = {name: _best_of(last[last["arm"] == name], spec, objective) for name in spec.arms}
-    return ({name: row for name, (row, _) in found.items()},
+    few = only(last, "arm", "stage", "status", "trial_id", "config_id", "seed", "ended_at", "pretext_skill",
+               objective.val).reset_index(drop=True)
+    found = {name: _best_of(few[few["arm"] == name], spec, objective) for name in spec.arms}
+    return ({name: None if row is None else last.iloc[row.name] for name, (row, _) in found.items()},
             {name: how for name, (_, how) in found.items() if how is not None})
 
 

@@ -14,12 +14,12 @@ from itertools import combinations
 from typing import TYPE_CHECKING, Any
 
 from raymae.errors import ResultsError
-from raymae.results.store.columns import alone_s, is_test, param_columns
+from raymae.results.store.columns import alone_s, is_test, only, param_columns
 from raymae.results.store.layout import VERDICT
 from raymae.results.store.manifest import Manifest, checked
 from raymae.results.store.store import Store
 from raymae.results.verdict.bisection import place_of
-from raymae.results.verdict.cells import CellRows, counted, done, rows_by_cell
+from raymae.results.verdict.cells import CellRows, counted_in, done, rows_by_cell
 from raymae.results.verdict.finals import Chosen
 from raymae.results.verdict.pareto import pareto_front
 from raymae.results.verdict.searched import how_searched
@@ -55,7 +55,8 @@ def verdict_of(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
         trials: Its `trials` dataset, where the caller has read it already.
     """
     trials = store.trials() if trials is None else trials
-    return judge(trials, store.spec(), store.manifest, store.scores(counted(trials, store.spec(), store.manifest)))
+    cells = rows_by_cell(trials, store.spec(), store.manifest)
+    return judge(trials, store.spec(), store.manifest, store.scores(counted_in(cells)), cells)
 
 
 def verdict_now(store: Store, trials: pd.DataFrame | None = None) -> Verdict:
@@ -102,7 +103,8 @@ def conclude(store: Store, *, searched: bool = False) -> Verdict:
 
 
 def judge(
-    trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest, scores: pd.DataFrame | None = None
+    trials: pd.DataFrame, spec: SweepSpec, manifest: Manifest, scores: pd.DataFrame | None = None,
+    cells: Sequence[CellRows] | None = None,
 ) -> Verdict:
     """Compare the arms of a sweep, in every cell of its factors.
 
@@ -111,8 +113,9 @@ def judge(
         spec: The sweep.
         manifest: Its data and its task.
         scores: The `scores` dataset; without it intervals are over seeds alone.
+        cells: What of them counts in each cell, where the caller knows.
     """
-    looked = [_look(rows, spec, manifest, scores) for rows in rows_by_cell(trials, spec, manifest)]
+    looked = [_look(rows, spec, manifest, scores) for rows in cells or rows_by_cell(trials, spec, manifest)]
     family = Family.of([known for cell in looked for *_, known in cell.known], spec.margin)
     starts = [sum(len(other.known) for other in looked[:index]) for index in range(len(looked))]
     verdicts = [_answer(cell, family, at, spec, manifest) for cell, at in zip(looked, starts, strict=True)]
@@ -144,13 +147,14 @@ class _Looked:
 
 def _look(rows: CellRows, spec: SweepSpec, manifest: Manifest, scores: pd.DataFrame | None) -> _Looked:
     task, objective, arms = manifest.task, manifest.task.objective, manifest.task.arms
-    trials, last = rows.trials, rows.last
-    by_seed = {name: found for name in spec.arms if (found := _by_seed(last[last["arm"] == name], objective.test))}
+    computed, last = only(rows.trials, "arm", "stage", "wall_s", "pretrain_s"), rows.last
+    of_arm = {name: last[last["arm"] == name] for name in spec.arms}
+    by_seed = {name: found for name in spec.arms if (found := _by_seed(done(of_arm[name]), objective.test))}
     sample = _sample(scores, last, by_seed, objective)
     sides = {name: Side(name, found, arms[name].is_fixed, _resampled(sample, name, found))
              for name, found in by_seed.items()}
     groups = sample.num_groups if sample is not None else 0
-    results = [_arm(name, arms[name], trials[trials["arm"] == name], last[last["arm"] == name], objective,
+    results = [_arm(name, arms[name], computed[computed["arm"] == name], of_arm[name], objective,
                     sides.get(name), groups, rows.best[name], rows.chosen.get(name)) for name in spec.arms]
     results.sort(key=lambda result: _rank(result, objective))
     paired, sequential = spec.compare == "paired", not isinstance(spec.replicates, int)
@@ -194,9 +198,9 @@ def _answer(cell: _Looked, family: Family, at: int, spec: SweepSpec, manifest: M
 
 def _spent(trials: pd.DataFrame, spec: SweepSpec) -> dict[str, Spent]:
     """The computing of each arm in all cells, every trial once."""
-    found = {}
+    found, few = {}, only(trials, "arm", "stage", "wall_s", "pretrain_s", "encoder_id")
     for name in spec.arms:
-        rows = trials[trials["arm"] == name]
+        rows = few[few["arm"] == name]
         made, starts = rows[rows["stage"] == "pretrain"], rows[rows["stage"] != "pretrain"]
         number = int(starts["encoder_id"].notna().sum()) if "encoder_id" in rows else 0
         found[name] = Spent(_finite_sum(rows["wall_s"]), _finite_sum(alone_s(starts)), len(made), number)
@@ -272,8 +276,8 @@ def judged(
 
 def _is_complete(last: pd.DataFrame, spec: SweepSpec, arms: Mapping[str, Arm], *, decided: bool) -> bool:
     """Whether every arm has its replicates: all, or in rounds so many that the primary comparison is decided."""
-    replicates = last[last["stage"] == "replicate"]
-    counts = {name: int((replicates["arm"] == name).sum()) for name in spec.arms}
+    arm_of = last["arm"][last["stage"] == "replicate"]
+    counts = {name: int((arm_of == name).sum()) for name in spec.arms}
     wanted = spec.num_replicates if decided else spec.most_replicates
     return wanted > 0 and all(counts[name] >= arms[name].num_replicates(wanted) for name in spec.arms)
 
@@ -284,7 +288,8 @@ def _sample(
     """The test examples, from the scores of the replicates that count."""
     if scores is None:
         return None
-    return resample_units(scores[scores["trial_id"].isin(done(last)["trial_id"])], by_seed, root=objective.root)
+    trials = done(only(last, "trial_id", "stage", "status"))["trial_id"]
+    return resample_units(scores[scores["trial_id"].isin(trials)], by_seed, root=objective.root)
 
 
 def _resampled(sample: UnitSample | None, arm: str, by_seed: Mapping[int, float]) -> np.ndarray | None:
@@ -299,7 +304,7 @@ def _arm(
     replicates = done(last)
     columns = [objective.test, *(c for c in last.columns if is_test(c) and c != objective.test)]
     scores = {column: Side(name, found, arm.is_fixed) for column in columns
-              if (found := _by_seed(last, column))}
+              if (found := _by_seed(replicates, column))}
     if side is not None:
         scores[objective.test] = side
     n = 0 if side is None else len(side.scores)
@@ -316,7 +321,7 @@ def _arm(
                       None if best is None else str(best["trial_id"])),
         best_params={} if best is None else _params(best),
         compute_s=compute,
-        num_trials=TrialCounts.of(last[last["stage"] != "pretrain"]["status"]),
+        num_trials=TrialCounts.of(last["status"][last["stage"] != "pretrain"]),
         note=f"{unscored} completed replicates have no finite {objective.test} and are left out" if unscored else "",
         replicate_s=None if seconds is None or not math.isfinite(seconds) else float(seconds),
         skill=_skill(replicates),
@@ -336,11 +341,10 @@ def _skill(replicates: pd.DataFrame) -> Skill | None:
     return Skill(sum(skills) / len(skills), min(skills), sum(value <= 0 for value in skills), len(skills))
 
 
-def _by_seed(last: pd.DataFrame, column: str) -> dict[int, float]:
+def _by_seed(replicates: pd.DataFrame, column: str) -> dict[int, float]:
     """The finite scores of an arm's completed replicates, by seed."""
-    if column not in last:
+    if column not in replicates:
         return {}
-    replicates = done(last)
     values = zip(replicates["seed"], replicates[column].to_numpy(float, na_value=math.nan), strict=True)
     return {int(seed): float(value) for seed, value in values if math.isfinite(value)}
 

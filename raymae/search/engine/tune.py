@@ -49,10 +49,9 @@ class TuneIds:
         if len(over) < FORGOTTEN_AT_ONCE:
             return
         controller._trials[:] = [trial for trial in controller._trials if trial not in over]
-        for kept in (controller._stopped_trials, controller._failed_trials, controller._trials_to_cache):
+        for kept in (controller._stopped_trials, controller._failed_trials):
             kept -= over
         for trial in over:
-            controller._trial_metadata.pop(trial.trial_id, None)
             self._ours.pop(trial.trial_id, None)
 
     def __getstate__(self) -> dict[str, Any]:
@@ -85,11 +84,12 @@ class ConductorSearch(SearchAlgorithm):
         if trial is None:
             self._finished = self._ids.conductor.finished()
             return None
-        return TuneTrial(
+        made = TuneTrial(
             self._spec["run"], config={"job": self._ids.conductor.job(trial)}, trial_id=tune_id,
             storage=self._spec["storage"], checkpoint_config=self._spec["checkpoint_config"],
-            placement_group_factory=ONE_SLOT, trial_name_creator=lambda _: trial.trial_id,
-            trial_dirname_creator=lambda _: f"trial-{tune_id}", _setup_default_resource=False)
+            placement_group_factory=ONE_SLOT, _setup_default_resource=False)
+        made.custom_trial_name, made.custom_dirname = trial.trial_id, f"trial-{tune_id}"
+        return made
 
     def on_trial_complete(self, trial_id: str, result: dict[str, Any] | None = None, error: bool = False) -> None:
         """A trial ended: by itself, by the scheduler, or with its actor."""
@@ -191,17 +191,18 @@ class _Slot(tune.Trainable):
 def _unburdened() -> Iterator[None]:
     """Tune without what it does for others, for the length of a `with` block.
 
-    It asks Ray's head for the class of its trainable four times a trial; here once. And it imports MLflow and Weights &
-    Biases, where they are installed, to count callbacks of theirs: seconds of a sweep's start.
+    It asks Ray's head for the class of its trainable four times a trial; here once. It keeps what a trial is, to go on
+    with it by itself, which is the conductor's to do. And it imports MLflow and Weights & Biases, where they are
+    installed, to count callbacks of theirs: seconds of a sweep's start.
     """
-    registered, tag = registry._global_registry, usage.tag_callbacks
+    registered, tag, mark = registry._global_registry, usage.tag_callbacks, TuneController._mark_trial_to_checkpoint
     registered.contains, registered.get = _once(registered.contains), _once(registered.get)
-    usage.tag_callbacks = lambda callbacks: False
+    usage.tag_callbacks, TuneController._mark_trial_to_checkpoint = lambda callbacks: False, lambda self, trial: None
     try:
         yield
     finally:
         del registered.contains, registered.get
-        usage.tag_callbacks = tag
+        usage.tag_callbacks, TuneController._mark_trial_to_checkpoint = tag, mark
 
 
 def _once(ask: Callable[[str, str], Any]) -> Callable[[str, str], Any]:

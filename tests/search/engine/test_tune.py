@@ -35,13 +35,12 @@ def test_ended_trials_are_let_go_a_hundred_at_a_time(stopped: int, failed: int, 
         ids.start(trial.trial_id)
     controller: Any = SimpleNamespace(
         _trials=[*ended, *live], _stopped_trials=set(ended[failed:]), _failed_trials=set(ended[:failed]),
-        _trials_to_cache={*ended[:3], *live[:2]}, _trial_metadata={trial.trial_id: "{}" for trial in (*ended, *live)})
+    )
     trials = controller._trials
     ids.forget(controller)
     assert controller._trials is trials, "Tune's callbacks were given this list"
-    assert len(trials) == len(controller._trial_metadata) == kept
+    assert len(trials) == kept
     assert trials[-5:] == live
-    assert {*live[:2]} <= controller._trials_to_cache
     assert ids["live0"] == "ours 1"
     if kept == len(live):
         assert not controller._stopped_trials
