@@ -86,8 +86,7 @@ class ConductorSearch(SearchAlgorithm):
             return None
         made = TuneTrial(
             self._spec["run"], config={"job": self._ids.conductor.job(trial)}, trial_id=tune_id,
-            storage=self._spec["storage"], checkpoint_config=self._spec["checkpoint_config"],
-            placement_group_factory=ONE_SLOT, _setup_default_resource=False)
+            storage=self._spec["storage"], checkpoint_config=self._spec["checkpoint_config"])
         made.custom_trial_name, made.custom_dirname = trial.trial_id, f"trial-{tune_id}"
         return made
 
@@ -185,6 +184,11 @@ class ReportCallback(TrialProgressCallback):
 
 class _Slot(tune.Trainable):
     """What Tune believes that it starts; `Slots` starts something else in its place."""
+
+    @classmethod
+    def default_resource_request(cls, config: dict[str, Any]) -> tune.PlacementGroupFactory:
+        """A slot, which Tune would make anew for every trial."""
+        return ONE_SLOT
 
 
 @contextmanager
