@@ -25,7 +25,7 @@ from tests.search.decide.test_conductor import Clock, Recorder
 SWEEPS = Path(__file__).resolve().parents[3] / "sweeps"
 MINUTES = {  # of a whole sweep, two trials at once, by its header or the README; the longest where there are two
     "classification_mask": 36, "imputation_few": 38, "imputation_mask": 35, "imputation_missing": 20,
-    "label_efficiency": 100, "scene_labels": 80, "segmentation_mask": 9, "series_labels": 33, "table_labels": 57,
+    "label_efficiency": 100, "scene_labels": 80, "segmentation_mask": 9, "series_labels": 33, "table_labels": 80,
     "timeseries_long_horizon": 30, "timeseries_mask": 19, "volumes_labels": 75, "volumes_mask": 10,
 }
 SLOTS, START_S = 2, 30.0
