@@ -154,8 +154,7 @@ def _kinds(annotation: Any) -> set[type]:
 
 
 def only(trials: pd.DataFrame, *names: str) -> pd.DataFrame:
-    """Some columns of a table, those that it has: to choose among the rows of all seventy takes seventy times as long.
-    """
+    """Some columns of a table, those that it has: to choose among rows of a few is quicker than of all, one by one."""
     return trials[[name for name in names if name in trials]]
 
 
